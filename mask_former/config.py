@@ -1,0 +1,111 @@
+"""The configuration keys that MaskFormer adds to Detectron2's, each with its default.
+
+The names are those of the published recipes, so that their yaml files keep working.
+"""
+
+from detectron2.config import CfgNode as CN
+from detectron2.projects.deeplab import add_deeplab_config
+
+
+def add_mask_former_config(cfg: CN) -> None:
+    """Add MaskFormer's keys to `cfg`, a Detectron2 configuration, in place."""
+    # DeepLab's keys bring the poly schedule, the crop with a category area limit and the
+    # ResNet-c stem.
+    add_deeplab_config(cfg)
+    _add_input(cfg)
+    _add_model(cfg)
+    _add_swin(cfg)
+    _add_solver(cfg)
+
+
+def _add_input(cfg: CN) -> None:
+    # Which ground truth is made of a dataset's annotation: mask_former_semantic,
+    # mask_former_panoptic, mask_former_instance, or detr_panoptic (DETR's crop augmentation).
+    cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_semantic"
+    # SSD's random brightness, contrast, saturation and hue.
+    cfg.INPUT.COLOR_AUG_SSD = False
+    # Pad training images to a multiple of this, before they are batched. Nothing is ever cropped.
+    # 0 or less: no padding here, the model pads the batch.
+    cfg.INPUT.SIZE_DIVISIBILITY = -1
+
+
+def _add_model(cfg: CN) -> None:
+    # The pixel decoder, a name of PIXEL_DECODER_REGISTRY, and its transformer encoder's depth.
+    cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME = "BasePixelDecoder"
+    cfg.MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS = 0
+    # Channels of the per-pixel embeddings and of the mask embeddings.
+    cfg.MODEL.SEM_SEG_HEAD.MASK_DIM = 256
+
+    cfg.MODEL.MASK_FORMER = CN()
+    # The predictor, a name of PREDICTOR_REGISTRY.
+    cfg.MODEL.MASK_FORMER.PREDICTOR_NAME = "StandardPredictor"
+    cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES = 100
+
+    # Loss: every decoder layer is supervised, or the last one only.
+    cfg.MODEL.MASK_FORMER.DEEP_SUPERVISION = True
+    cfg.MODEL.MASK_FORMER.NO_OBJECT_WEIGHT = 0.1
+    cfg.MODEL.MASK_FORMER.DICE_WEIGHT = 1.0
+    cfg.MODEL.MASK_FORMER.MASK_WEIGHT = 20.0
+
+    # Transformer.
+    cfg.MODEL.MASK_FORMER.NHEADS = 8
+    cfg.MODEL.MASK_FORMER.DROPOUT = 0.1
+    cfg.MODEL.MASK_FORMER.DIM_FEEDFORWARD = 2048
+    cfg.MODEL.MASK_FORMER.ENC_LAYERS = 0
+    cfg.MODEL.MASK_FORMER.DEC_LAYERS = 6
+    cfg.MODEL.MASK_FORMER.PRE_NORM = False
+    cfg.MODEL.MASK_FORMER.HIDDEN_DIM = 256
+    # The map that the queries attend to: a backbone feature, or "transformer_encoder" for the
+    # pixel decoder's encoded map.
+    cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE = "res5"
+    # Project that map even where its channels equal HIDDEN_DIM.
+    cfg.MODEL.MASK_FORMER.ENFORCE_INPUT_PROJ = False
+
+    # Batches are padded to a multiple of this; 0: the backbone's own divisibility.
+    cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY = 32
+
+    # Inference: any combination of outputs. TEST.DETECTIONS_PER_IMAGE limits the instances.
+    cfg.MODEL.MASK_FORMER.TEST = CN()
+    cfg.MODEL.MASK_FORMER.TEST.SEMANTIC_ON = True
+    cfg.MODEL.MASK_FORMER.TEST.INSTANCE_ON = False
+    cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON = False
+    # Panoptic merge: the least class score of a query, and the least share of its own mask that
+    # must remain visible.
+    cfg.MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD = 0.0
+    cfg.MODEL.MASK_FORMER.TEST.OVERLAP_THRESHOLD = 0.0
+    # Scale the masks to the requested size before the semantic scores are summed, or after
+    # (less memory for large outputs and many classes).
+    cfg.MODEL.MASK_FORMER.TEST.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE = False
+
+
+def _add_swin(cfg: CN) -> None:
+    cfg.MODEL.SWIN = CN()
+    cfg.MODEL.SWIN.PRETRAIN_IMG_SIZE = 224
+    cfg.MODEL.SWIN.PATCH_SIZE = 4
+    cfg.MODEL.SWIN.EMBED_DIM = 96
+    cfg.MODEL.SWIN.DEPTHS = [2, 2, 6, 2]
+    cfg.MODEL.SWIN.NUM_HEADS = [3, 6, 12, 24]
+    cfg.MODEL.SWIN.WINDOW_SIZE = 7
+    cfg.MODEL.SWIN.MLP_RATIO = 4.0
+    cfg.MODEL.SWIN.QKV_BIAS = True
+    cfg.MODEL.SWIN.QK_SCALE = None
+    cfg.MODEL.SWIN.DROP_RATE = 0.0
+    cfg.MODEL.SWIN.ATTN_DROP_RATE = 0.0
+    cfg.MODEL.SWIN.DROP_PATH_RATE = 0.3
+    cfg.MODEL.SWIN.APE = False
+    cfg.MODEL.SWIN.PATCH_NORM = True
+    cfg.MODEL.SWIN.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+
+
+def _add_solver(cfg: CN) -> None:
+    cfg.SOLVER.OPTIMIZER = "ADAMW"  # or SGD
+    # The backbone learns at this fraction of BASE_LR.
+    cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
+    # Weight decay of embeddings (queries, relative positions).
+    cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
+    # Arithmetic of mixed precision (SOLVER.AMP.ENABLED): bfloat16, or float16 with a loss scaler
+    # (GPU only). Costs and losses stay in float32.
+    cfg.SOLVER.AMP.DTYPE = "bfloat16"
+    # The figure by which the best checkpoint is chosen, e.g. "panoptic_seg/PQ". Empty: the first
+    # that the evaluation reports of PQ, mIoU, AP.
+    cfg.TEST.BEST_CHECKPOINT_METRIC = ""

@@ -1,0 +1,59 @@
+"""The records that travel between the parts of a model, and the shape legend of the package.
+
+Shapes in docstrings are written with these letters:
+
+====  =======================================================================
+B     images of a batch
+C     channels
+H, W  height and width of the padded batch, in pixels
+h, w  height and width of a feature map or of mask logits, usually H/4 and W/4
+K     classes, without "no object"
+L     decoder layers
+N     segments of one image (ground truth)
+Q     queries
+====  =======================================================================
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PixelFeatures:
+    """What a pixel decoder makes of the backbone's features.
+
+    Attributes:
+        mask_features: per-pixel embeddings, (B, C, h, w).
+        encoded: the coarsest feature map after the decoder's own transformer encoder,
+            (B, C, H/32, W/32); None when the decoder has no encoder.
+    """
+
+    mask_features: Tensor
+    encoded: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one decoder layer predicts.
+
+    Attributes:
+        class_logits: (B, Q, K+1); the last class is "no object".
+        mask_logits: (B, Q, h, w); the mask probability is their sigmoid.
+    """
+
+    class_logits: Tensor
+    mask_logits: Tensor
+
+
+@dataclass(frozen=True)
+class Target:
+    """The ground truth of one image, padded to the size of its batch.
+
+    Attributes:
+        labels: class of each segment, int64 (N,), in [0, K).
+        masks: the segments, bool (N, H, W); they may overlap. N may be 0.
+    """
+
+    labels: Tensor
+    masks: Tensor
