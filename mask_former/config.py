@@ -55,13 +55,14 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.MASK_FORMER.DEC_LAYERS = 6
     cfg.MODEL.MASK_FORMER.PRE_NORM = False
     cfg.MODEL.MASK_FORMER.HIDDEN_DIM = 256
-    # The map that the queries attend to: a backbone feature, or "transformer_encoder" for the
-    # pixel decoder's encoded map.
+    # The map that the queries attend to: a backbone feature, or one that the pixel decoder adds
+    # ("pixel_embedding", "transformer_encoder").
     cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE = "res5"
     # Project that map even where its channels equal HIDDEN_DIM.
     cfg.MODEL.MASK_FORMER.ENFORCE_INPUT_PROJ = False
 
-    # Batches are padded to a multiple of this; 0: the backbone's own divisibility.
+    # Batches are padded to a multiple of this; 0: to their largest image only; negative: to a
+    # multiple of the backbone's own divisibility.
     cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY = 32
 
     # Inference: any combination of outputs. TEST.DETECTIONS_PER_IMAGE limits the instances.

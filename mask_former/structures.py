@@ -14,6 +14,7 @@ Q     queries
 ====  =======================================================================
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -25,12 +26,12 @@ class PixelFeatures:
 
     Attributes:
         mask_features: per-pixel embeddings, (B, C, h, w).
-        encoded: the coarsest feature map after the decoder's own transformer encoder,
-            (B, C, H/32, W/32); None when the decoder has no encoder.
+        maps: the feature maps that queries may attend to, by name, each (B, C', h', w'): those
+            of the backbone and those that the decoder adds.
     """
 
     mask_features: Tensor
-    encoded: Tensor | None = None
+    maps: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,121 @@
+"""The training loss (paper, equation 1 and section 3.2), of all decoder layers at once."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from mask_former.losses import matched_mask_losses
+from mask_former.matcher import Matching
+from mask_former.structures import Prediction, Target
+
+
+class Matcher(Protocol):
+    """Assigns the segments of a batch to queries; see `matcher.HungarianMatcher`."""
+
+    def __call__(
+        self, predictions: Sequence[Prediction], targets: Sequence[Target]
+    ) -> Matching: ...
+
+
+class SetCriterion(nn.Module):
+    """Cross entropy of the classes, focal and dice loss of the masks, for every decoder layer.
+
+    Every layer has its own matching. A query without a segment learns the class "no object"; its
+    mask has no loss. Mask losses are summed and divided by the number of segments of the batch,
+    averaged over the processes, at least 1.
+
+    Args:
+        num_classes: K, without "no object".
+        matcher: assigns segments to queries.
+        class_weight, mask_weight, dice_weight: weights of the losses.
+        no_object_weight: weight of "no object" in the cross entropy, relative to a class.
+    """
+
+    empty_weight: Tensor
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        matcher: Matcher,
+        class_weight: float = 1.0,
+        mask_weight: float = 20.0,
+        dice_weight: float = 1.0,
+        no_object_weight: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.matcher = matcher
+        self.weights = {"loss_ce": class_weight, "loss_mask": mask_weight, "loss_dice": dice_weight}
+        class_weights = torch.ones(num_classes + 1)
+        class_weights[-1] = no_object_weight
+        self.register_buffer("empty_weight", class_weights, persistent=False)
+
+    def forward(
+        self, predictions: Sequence[Prediction], targets: Sequence[Target]
+    ) -> dict[str, Tensor]:
+        """Compute the weighted losses in float32, also under mixed precision.
+
+        Args:
+            predictions: of L layers, the final one last.
+            targets: of the B images, padded to one size.
+
+        Returns:
+            scalars `loss_ce`, `loss_mask`, `loss_dice` of the final layer, and the same with
+            `_0` ... `_{L-2}` appended of the earlier ones. Their sum is the training loss.
+
+        Raises:
+            NonFiniteError: a prediction is NaN or infinite.
+        """
+        with torch.autocast(predictions[0].class_logits.device.type, enabled=False):
+            matching = self.matcher(predictions, targets)
+            losses = {
+                "loss_ce": self.class_loss(predictions, targets, matching),
+                **self.mask_losses(predictions, targets, matching),
+            }
+        suffixes = [f"_{i}" for i in range(len(predictions) - 1)] + [""]
+        return {
+            name + suffix: self.weights[name] * value
+            for name, values in losses.items()
+            for suffix, value in zip(suffixes, values.unbind(), strict=True)
+        }
+
+    def class_loss(
+        self, predictions: Sequence[Prediction], targets: Sequence[Target], matching: Matching
+    ) -> Tensor:
+        """Weighted mean of the cross entropy over all queries of the batch, (L,)."""
+        logits = torch.stack([p.class_logits for p in predictions]).float()  # (L, B, Q, K+1)
+        labels = torch.full(logits.shape[:3], self.num_classes, device=logits.device)
+        segment_labels = torch.cat([target.labels for target in targets])
+        labels[matching.layer, matching.image, matching.query] = segment_labels[matching.segment]
+        log_p = logits.log_softmax(-1).gather(-1, labels[..., None])[..., 0]
+        weight = self.empty_weight[labels]
+        return -(weight * log_p).sum((1, 2)) / weight.sum((1, 2))
+
+    def mask_losses(
+        self, predictions: Sequence[Prediction], targets: Sequence[Target], matching: Matching
+    ) -> dict[str, Tensor]:
+        """Focal and dice loss of the matched masks at the padded images' resolution, (L,) each."""
+        per_layer = torch.bincount(matching.layer, minlength=len(predictions)).tolist()
+        image, query = matching.image.split(per_layer), matching.query.split(per_layer)
+        matched = torch.cat(
+            [p.mask_logits[i, q] for p, i, q in zip(predictions, image, query, strict=True)]
+        )
+        masks = torch.cat([target.masks for target in targets])
+        focal, dice = matched_mask_losses(matched.float(), masks, matching.segment)
+        total = focal.new_zeros(2, len(predictions))
+        total = total.index_add(1, matching.layer, torch.stack((focal, dice)))
+        focal, dice = total / self.num_masks(targets)
+        return {"loss_mask": focal, "loss_dice": dice}
+
+    def num_masks(self, targets: Sequence[Target]) -> Tensor:
+        """Number of segments of this process's batch, averaged over the processes, at least 1."""
+        count = sum(len(target.labels) for target in targets)
+        count = torch.tensor(float(count), device=self.empty_weight.device)
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(count)
+            count /= dist.get_world_size()
+        return count.clamp(min=1)

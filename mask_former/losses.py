@@ -1,0 +1,156 @@
+"""Mask losses: sigmoid focal loss and dice loss, paired and pairwise, from one formula each.
+
+The paired forms compare mask i with target i and train the model; the pairwise forms compare
+every mask with every target and are the costs of the matching. Masks are given as logits x.
+
+Focal loss ("Focal Loss for Dense Object Detection", equation 5) of a pixel is
+`alpha_t (1 - p_t)^gamma softplus(-z)`, where z is x on the target and -x elsewhere and
+p_t = sigmoid(z). Dice loss ("V-Net", section 3) of a mask is
+`1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1)`, with p = sigmoid(x).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# Pixels of upsampled masks that are worked on at a time: enough to keep the device busy, few
+# enough to stay in a processor's cache.
+_CHUNK_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 25}
+
+
+def _focal(z: Tensor, gamma: float) -> Tensor:
+    """Focal loss, without alpha, of a pixel whose logit for being right is `z`."""
+    return torch.sigmoid(-z).pow(gamma) * F.softplus(-z)
+
+
+def sigmoid_focal_loss(
+    logits: Tensor, targets: Tensor, *, alpha: float = 0.25, gamma: float = 2.0
+) -> Tensor:
+    """Focal loss of each mask against its own target, mean over the pixels.
+
+    Args:
+        logits: (M, P), any float dtype.
+        targets: (M, P), bool.
+        alpha: weight of the target's pixels, in [0, 1]; the others have 1 - alpha.
+        gamma: how fast the weight of well-classified pixels falls, >= 0.
+
+    Returns:
+        (M,), each >= 0.
+    """
+    loss = _focal(torch.where(targets, logits, -logits), gamma)
+    return (loss * torch.where(targets, alpha, 1 - alpha)).mean(1)
+
+
+def pairwise_sigmoid_focal_loss(
+    logits: Tensor, targets: Tensor, *, alpha: float = 0.25, gamma: float = 2.0
+) -> Tensor:
+    """Focal loss of every mask, (Q, P), against every target, bool (N, P); returns (Q, N)."""
+    positive = alpha * _focal(logits, gamma)
+    negative = (1 - alpha) * _focal(-logits, gamma)
+    cost = (positive - negative) @ targets.to(logits).T + negative.sum(1, keepdim=True)
+    return cost / logits.shape[1]
+
+
+def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Dice loss of each mask, (M, P), against its own target, bool (M, P); (M,) in [0, 1)."""
+    p = logits.sigmoid()
+    overlap = (p * targets).sum(1)
+    return _dice(overlap, p.sum(1) + targets.sum(1))
+
+
+def pairwise_dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Dice loss of every mask, (Q, P), against every target, bool (N, P); (Q, N) in [0, 1)."""
+    p, targets = logits.sigmoid(), targets.to(logits)
+    return _dice(p @ targets.T, p.sum(1)[:, None] + targets.sum(1))
+
+
+def _dice(overlap: Tensor, total: Tensor) -> Tensor:
+    return 1 - (2 * overlap + 1) / (total + 1)
+
+
+def matched_mask_losses(
+    logits: Tensor,
+    targets: Tensor,
+    segment: Tensor,
+    *,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+) -> tuple[Tensor, Tensor]:
+    """Focal and dice loss of each mask, upsampled bilinearly, against its segment.
+
+    Equals `sigmoid_focal_loss` and `dice_loss` of the upsampled masks, without ever holding more
+    of them than a small chunk: the gradient is computed along with the loss and brought back to
+    the masks' own resolution at once.
+
+    Args:
+        logits: (M, h, w), float32 or float64.
+        targets: the segments, bool (N, H, W).
+        segment: which segment each mask is compared with, int64 (M,), in [0, N).
+        alpha, gamma: see `sigmoid_focal_loss`.
+
+    Returns:
+        focal and dice loss, (M,) each.
+    """
+    return _MatchedMaskLosses.apply(logits, targets, segment, alpha, gamma)
+
+
+class _MatchedMaskLosses(torch.autograd.Function):
+    """The gradients' coefficients are per mask, so that both gradients are known up to a factor
+    in the forward pass and backward only scales them."""
+
+    @staticmethod
+    def forward(ctx, logits, targets, segment, alpha, gamma):
+        focal, dice = logits.new_empty(2, len(logits))
+        gradients = logits.new_empty(2, *logits.shape) if ctx.needs_input_grad[0] else None
+        size = targets.shape[-2:]
+        chunk = max(1, _CHUNK_PIXELS.get(logits.device.type, 1 << 25) // max(size.numel(), 1))
+        for start in range(0, len(logits), chunk):
+            part = slice(start, start + chunk)
+            x = F.interpolate(logits[part, None], size=size, mode="bilinear")
+            t = targets[segment[part], None]
+            values, full = _focal_dice_and_gradients(x, t, alpha, gamma)
+            focal[part], dice[part] = values
+            if gradients is not None:
+                for gradient, g in zip(gradients, full, strict=True):
+                    gradient[part] = _interpolate_backward(g, logits.shape[-2:])
+        ctx.save_for_backward(gradients)
+        return focal, dice
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_focal, grad_dice):
+        (gradients,) = ctx.saved_tensors
+        grad = gradients[0] * grad_focal[:, None, None] + gradients[1] * grad_dice[:, None, None]
+        return grad, None, None, None, None
+
+
+def _focal_dice_and_gradients(
+    x: Tensor, t: Tensor, alpha: float, gamma: float
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Both losses, (M,), and their gradients with respect to `x`, as `x` (M, 1, H, W)."""
+    dims = (1, 2, 3)
+    sign = torch.where(t, x.new_tensor(-1.0), x.new_tensor(1.0))
+    z = x * sign  # the negative of the docstring's z
+    wrong = z.sigmoid()
+    softplus = F.softplus(z)
+    weight = torch.where(t, x.new_tensor(alpha), x.new_tensor(1 - alpha)) * wrong.pow(gamma)
+    focal = (weight * softplus).mean(dims)
+    right = 1 - wrong
+    weight *= sign / x[0].numel()
+    focal_gradient = weight * (gamma * right * softplus + wrong)
+
+    area = t.sum(dims, dtype=x.dtype)
+    overlap = area - (wrong * t).sum(dims)
+    total = overlap + (wrong.sum(dims) - (area - overlap)) + area
+    dice = _dice(overlap, total)
+    scale = (2 * overlap + 1) / (total + 1) ** 2
+    slope = scale[:, None, None, None] - t * (2 / (total + 1))[:, None, None, None]
+    dice_gradient = slope * wrong * right
+    return (focal, dice), (focal_gradient, dice_gradient)
+
+
+def _interpolate_backward(grad: Tensor, size: torch.Size) -> Tensor:
+    """Gradient of the bilinear upsampling from `size`: (M, 1, H, W) -> (M, h, w)."""
+    shape = [len(grad), 1, *size]
+    return torch.ops.aten.upsample_bilinear2d_backward(grad, grad.shape[-2:], shape, False)[:, 0]
