@@ -1,0 +1,291 @@
+"""Predictions drawn over images, fast enough for video.
+
+Images are uint8 (H, W, 3) in OpenCV's order, blue first, as `cv2.imread` and `cv2.VideoCapture`
+give them. Every kind of prediction becomes one index map, in which each pixel names the segment
+that it shows, and a list of segments; one function paints those.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+from torch import Tensor
+
+from .palette import Color, Palette
+from .text import blend, draw_text, text_mask
+
+_WHITE = (255, 255, 255)
+# Labels are placed on a reduced map: their place needs no pixel's precision.
+_LABEL_MAP_SIDE = 160
+
+
+@dataclass(frozen=True)
+class Segment:
+    """How one segment is shown. An empty `text` draws no label."""
+
+    color: Color
+    text: str = ""
+
+
+def draw_panoptic(
+    image: np.ndarray,
+    panoptic_map: np.ndarray | Tensor,
+    segments_info: Sequence[Mapping[str, Any]],
+    metadata: Any,
+    *,
+    shades: Sequence[int] | None = None,
+    scale: float = 1.0,
+    labels: bool = True,
+) -> np.ndarray:
+    """Draw a panoptic segmentation.
+
+    Args:
+        image: uint8 (H, W, 3), BGR.
+        panoptic_map: segment ids, integer (H, W); 0 and ids that `segments_info` does not list
+            show the bare image.
+        segments_info: dictionaries with `id`, `category_id` (contiguous) and, optionally,
+            `isthing`, `iscrowd` and `score`.
+        metadata: Detectron2's `Metadata`; names and colours that it lacks are made up.
+        shades: the shade of each segment's class colour. Default: instances of one class are
+            numbered in the order of `segments_info`. `ShadeTracker` keeps them steady in a video.
+        scale: the picture's size relative to the image; small images are easier to read enlarged.
+        labels: write the names of the classes.
+
+    Returns:
+        The picture, uint8 (scale * H, scale * W, 3), BGR.
+    """
+    ids = np.array([info["id"] for info in segments_info], np.int64)
+    shades = number_instances(segments_info) if shades is None else shades
+    palette = Palette(metadata)
+    segments = [
+        Segment(palette.color(info["category_id"], shade), _caption(palette, info))
+        for info, shade in zip(segments_info, shades, strict=True)
+    ]
+    index = index_map(to_numpy(panoptic_map), ids)
+    return paint(image, index, segments, scale=scale, labels=labels)
+
+
+def draw_semantic(
+    image: np.ndarray,
+    sem_seg: np.ndarray | Tensor,
+    metadata: Any,
+    *,
+    scale: float = 1.0,
+    labels: bool = True,
+) -> np.ndarray:
+    """Draw a semantic segmentation.
+
+    Args:
+        image: uint8 (H, W, 3), BGR.
+        sem_seg: scores (K, H, W), of which the largest counts, or class ids, integer (H, W). The
+            data set's `ignore_label` (255 if its metadata has none) shows the bare image.
+        metadata, scale, labels: as in `draw_panoptic`.
+
+    Returns:
+        The picture, uint8 (scale * H, scale * W, 3), BGR.
+    """
+    if sem_seg.ndim == 3:
+        sem_seg = sem_seg.argmax(0)
+    classes = to_numpy(sem_seg)
+    ignored = getattr(metadata, "ignore_label", 255)
+    present = np.flatnonzero(np.bincount(classes.ravel()))
+    present = present[present != ignored]
+    palette = Palette(metadata)
+    segments = [Segment(palette.color(c), palette.name(c)) for c in present.tolist()]
+    return paint(image, index_map(classes, present), segments, scale=scale, labels=labels)
+
+
+def draw_instances(
+    image: np.ndarray,
+    instances: Any,
+    metadata: Any,
+    *,
+    scale: float = 1.0,
+    labels: bool = True,
+) -> np.ndarray:
+    """Draw instances; where they overlap, the smaller lies on top.
+
+    Args:
+        image: uint8 (H, W, 3), BGR.
+        instances: Detectron2's `Instances` with `pred_masks` (n, H, W) and `pred_classes` (n,),
+            and optionally `scores` (n,).
+        metadata, scale, labels: as in `draw_panoptic`.
+
+    Returns:
+        The picture, uint8 (scale * H, scale * W, 3), BGR.
+    """
+    masks = to_numpy(instances.pred_masks).astype(bool)
+    infos = [{"category_id": c} for c in to_numpy(instances.pred_classes).tolist()]
+    if instances.has("scores"):
+        for info, score in zip(infos, to_numpy(instances.scores).tolist(), strict=True):
+            info["score"] = score
+    painted = np.zeros(image.shape[:2], np.int32)
+    areas = masks.reshape(len(masks), -1).sum(1) if len(masks) else np.zeros(0)
+    for i in np.argsort(-areas, kind="stable").tolist():
+        painted[masks[i]] = i + 1
+        infos[i]["id"] = i + 1
+    return draw_panoptic(image, painted, infos, metadata, scale=scale, labels=labels)
+
+
+def number_instances(segments_info: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Number the segments of each class from 0, in the order given."""
+    seen: Counter[int] = Counter()
+    numbers = []
+    for info in segments_info:
+        numbers.append(seen[info["category_id"]])
+        seen[info["category_id"]] += 1
+    return numbers
+
+
+def paint(
+    image: np.ndarray,
+    index: np.ndarray,
+    segments: Sequence[Segment],
+    *,
+    scale: float = 1.0,
+    opacity: float = 0.55,
+    labels: bool = True,
+) -> np.ndarray:
+    """Lay coloured, outlined and labelled segments over an image.
+
+    Args:
+        image: uint8 (H, W, 3), BGR; left as it is.
+        index: uint8 or uint16 (H, W); i shows `segments[i - 1]`, 0 the bare image.
+        segments: the segments.
+        scale: the picture's size relative to the image.
+        opacity: of the colours, 0..1.
+        labels: write the segments' texts.
+
+    Raises:
+        ValueError: the sizes of image and index map differ.
+    """
+    if image.shape[:2] != index.shape:
+        raise ValueError(f"an image of {image.shape[:2]} and a segmentation of {index.shape} pixels")
+    if scale != 1:
+        height, width = (max(round(side * scale), 1) for side in index.shape)
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
+        index = _resize_index(index, len(segments), (width, height))
+    table = np.array([(0, 0, 0), *(segment.color for segment in segments)], np.uint8)
+    colors = np.take(table, index, axis=0)
+    picture = cv2.addWeighted(image, 1 - opacity, colors, opacity, 0)
+    cv2.copyTo(image, (index == 0).view(np.uint8), picture)
+    unit = _line_width(picture)
+    picture = _outline(picture, index, unit)
+    if labels:
+        _write_labels(picture, index, segments, size=round(min(max(8.5 * unit, 9), 30)))
+    return picture
+
+
+def _line_width(picture: np.ndarray) -> float:
+    """A width in pixels that looks alike on pictures of all sizes."""
+    return (picture.shape[0] * picture.shape[1]) ** 0.5 / 330
+
+
+def _outline(picture: np.ndarray, index: np.ndarray, width: float) -> np.ndarray:
+    kernel = np.ones((2, 2) if width < 1 else (3, 3), np.uint8)
+    edges = cv2.morphologyEx(index, cv2.MORPH_GRADIENT, kernel, iterations=max(round(width / 2), 1))
+    weight = cv2.blur((edges > 0).astype(np.float32), (3, 3)) * 0.8
+    return cv2.blendLinear(picture, np.full_like(picture, 255), 1 - weight, weight)
+
+
+def _write_labels(
+    picture: np.ndarray, index: np.ndarray, segments: Sequence[Segment], size: int
+) -> None:
+    """Write every segment's text where the segment is thickest; a text that finds no free room
+    is left out."""
+    step = -(-max(index.shape) // _LABEL_MAP_SIDE)
+    small = index[step // 2 :: step, step // 2 :: step]
+    taken: list[tuple[int, int, int, int]] = []
+    for number in np.argsort(-np.bincount(small.ravel(), minlength=len(segments) + 1)).tolist():
+        if number == 0 or not segments[number - 1].text:
+            continue
+        mask = (small == number).view(np.uint8)
+        if not mask.any():
+            continue
+        # The border counts as outside, so that labels stay away from the picture's edge.
+        distance = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
+        y, x = np.unravel_index(distance.argmax(), distance.shape)
+        text = text_mask(segments[number - 1].text, size)
+        box = _free_box(int(x) * step, int(y) * step, text.shape, picture.shape, taken)
+        if box is not None:
+            taken.append(box)
+            _write_label(picture, text, box, segments[number - 1].color)
+
+
+def _free_box(
+    x: int,
+    y: int,
+    text_shape: tuple[int, int],
+    picture_shape: tuple[int, ...],
+    taken: Sequence[tuple[int, int, int, int]],
+) -> tuple[int, int, int, int] | None:
+    """The label's (left, top, right, bottom) centred at (x, y) or one line off it; None: no room."""
+    height, width = text_shape[0] + 2, text_shape[1] + text_shape[0] // 2
+    left = min(max(x - width // 2, 0), max(picture_shape[1] - width, 0))
+    for shift in (0, 1, -1):
+        top = min(max(y - height // 2 + shift * (height + 1), 0), picture_shape[0] - height)
+        box = (left, top, left + width, top + height)
+        if top >= 0 and not any(_overlap(box, other) for other in taken):
+            return box
+    return None
+
+
+def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _write_label(
+    picture: np.ndarray, text: np.ndarray, box: tuple[int, int, int, int], color: Color
+) -> None:
+    left, top, right, bottom = box
+    # A dark shade of the segment's colour: white is legible on it, whatever the colour.
+    dark = (color[0] // 5, color[1] // 5, color[2] // 5)
+    blend(picture[top:bottom, left:right], 0.7 * _rounded(bottom - top, right - left), dark)
+    draw_text(picture, text, left + text.shape[0] // 4, top + 1, _WHITE)
+
+
+@lru_cache(maxsize=1024)
+def _rounded(height: int, width: int) -> np.ndarray:
+    """A rectangle with round corners: 1 inside, float32 (height, width, 1)."""
+    radius = height // 4
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    full = np.pad(np.ones((height, width), np.float32), 1)
+    return cv2.morphologyEx(full, cv2.MORPH_OPEN, disc)[1:-1, 1:-1, None]
+
+
+def _caption(palette: Palette, info: Mapping[str, Any]) -> str:
+    name = palette.name(info["category_id"])
+    if info.get("iscrowd"):
+        name += " (crowd)"
+    return f"{name} {info['score']:.0%}" if "score" in info else name
+
+
+def index_map(ids_map: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Replace `ids[i]` by i + 1 and every other id by 0."""
+    largest = max(int(ids_map.max(initial=0)), int(ids.max(initial=0)))
+    table = np.zeros(largest + 1, np.uint8 if len(ids) < 256 else np.uint16)
+    table[ids] = np.arange(1, len(ids) + 1)
+    return np.take(table, ids_map)
+
+
+def _resize_index(index: np.ndarray, count: int, size: tuple[int, int]) -> np.ndarray:
+    """Resize an index map to (width, height) with smooth borders: every pixel goes to the segment
+    with the largest share in its neighbourhood."""
+    best = np.zeros(size[::-1], np.float32)
+    resized = np.zeros(size[::-1], index.dtype)
+    for number in range(count + 1):
+        share = cv2.blur((index == number).astype(np.float32), (3, 3))
+        share = cv2.resize(share, size, interpolation=cv2.INTER_LINEAR)
+        more = share > best
+        best[more] = share[more]
+        resized[more] = number
+    return resized
+
+
+def to_numpy(values: np.ndarray | Tensor) -> np.ndarray:
+    """The values as an array in the memory of the CPU."""
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
