@@ -1,0 +1,72 @@
+"""Package metadata; the tools' settings are in pyproject.toml.
+
+The bounds are loose, for environments that exist already; constraints.txt holds the exact versions
+that the tests run with. Detectron2 is not listed: its maintainers publish no package, the name
+is free on the registry, and anybody could take it. See tools/install_detectron2.py.
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+
+def read_version() -> str:
+    """The version, read from the package without importing it (that would need Detectron2)."""
+    source = (ROOT / "mask_former/__init__.py").read_text(encoding="utf-8")
+    return re.search(r'^__version__ = "(.+)"$', source, re.MULTILINE).group(1)
+
+
+TIMM = ["timm>=1.0"]
+ONNX = ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.3"]
+
+setup(
+    name="mask-former",
+    version=read_version(),
+    description="Mask classification for semantic, instance and panoptic segmentation",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=[*find_packages(include=["mask_former", "mask_former.*"]), "mask_former.configs"],
+    # The recipes lie beside the package in the checkout, and inside it once installed.
+    package_dir={"mask_former.configs": "configs"},
+    package_data={"mask_former": ["**/*.json"], "mask_former.configs": ["**/*.yaml"]},
+    install_requires=[
+        "numpy>=1.24",
+        "opencv-python>=4.6",
+        "pillow>=9.4",
+        "pycocotools>=2.0.6",
+        "scipy>=1.9",
+        "tensorboard>=2.10",
+        "torch>=2.4",
+        "torchvision>=0.19",
+        "tqdm>=4.60",
+        # What Detectron2's Python code imports besides.
+        "cloudpickle",
+        "fvcore>=0.1.5",
+        "hydra-core>=1.1",
+        "iopath>=0.1.7",
+        "matplotlib",
+        "omegaconf>=2.1",
+        "packaging",
+        "tabulate",
+        "termcolor>=1.1",
+        "yacs>=0.1.8",
+    ],
+    extras_require={
+        "timm": TIMM,
+        "onnx": ONNX,
+        "dev": [
+            *TIMM,
+            "hotcoco",
+            "pre-commit",
+            "pytest>=8",
+            "pytest-xdist>=3",
+            "ruff",
+            "transformers>=5",
+        ],
+    },
+)
