@@ -1,0 +1,13 @@
+"""Data sets. Importing this registers those that come with MaskFormer, and reads none of them."""
+
+from . import builtin  # noqa: F401  registers
+from .catalog import check_dataset, datasets_root, load_panoptic, register_panoptic
+from .shapes import make_shapes
+
+__all__ = [
+    "check_dataset",
+    "datasets_root",
+    "load_panoptic",
+    "make_shapes",
+    "register_panoptic",
+]

@@ -1,0 +1,52 @@
+"""One image's panoptic ground truth in COCO's formats."""
+
+from typing import Any
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco_mask
+
+
+def encode_ids(ids: np.ndarray) -> np.ndarray:
+    """Segment ids (H, W), in [0, 2**24), as the RGB of COCO's panoptic PNG, uint8 (H, W, 3)."""
+    return np.stack([ids % 256, ids // 256 % 256, ids // 256**2], axis=-1).astype(np.uint8)
+
+
+def shape_info(mask: np.ndarray) -> dict[str, Any]:
+    """Area (pixels) and bounding box (x, y, width, height) of a mask, bool (H, W), not empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    x, y = int(columns[0]), int(rows[0])
+    box = [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y]
+    return {"area": int(mask.sum()), "bbox": box}
+
+
+def segmentation(mask: np.ndarray, iscrowd: bool) -> dict[str, Any] | list[list[int]]:
+    """A mask, bool (H, W), as polygons; as compressed RLE when it is a crowd or has holes.
+
+    Either decodes to exactly `mask` with pycocotools: the polygons run along the edges of the
+    pixels, not through their centers.
+    """
+    # Doubled, every pixel has four boundary points, one per corner, and none is shared.
+    doubled = np.repeat(np.repeat(mask.astype(np.uint8), 2, axis=0), 2, axis=1)
+    contours, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    has_holes = (hierarchy[0, :, 3] >= 0).any()
+    if iscrowd or has_holes:
+        rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+        return {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
+    return [_along_pixel_edges(contour[:, 0]).ravel().tolist() for contour in contours]
+
+
+def _along_pixel_edges(contour: np.ndarray) -> np.ndarray:
+    """Corner points (n, 2) of the outline of the pixels that a doubled contour runs around."""
+    points = (contour + 1) // 2
+    following = np.roll(points, -1, axis=0)
+    # A diagonal step cuts the corner of a concave vertex: put that vertex back.
+    concave = np.stack([points[:, 0], following[:, 1]], axis=1)
+    step = following - points
+    horizontal_first = step[:, 0] * step[:, 1] > 0
+    concave[horizontal_first] = np.stack([following[:, 0], points[:, 1]], axis=1)[horizontal_first]
+    points = np.stack([points, concave], axis=1).reshape(-1, 2)
+    points = points[(points != np.roll(points, 1, axis=0)).any(axis=1)]
+    before = points - np.roll(points, 1, axis=0)
+    after = np.roll(points, -1, axis=0) - points
+    return points[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
