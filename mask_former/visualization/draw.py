@@ -164,7 +164,9 @@ def paint(
         ValueError: the sizes of image and index map differ.
     """
     if image.shape[:2] != index.shape:
-        raise ValueError(f"an image of {image.shape[:2]} and a segmentation of {index.shape} pixels")
+        raise ValueError(
+            f"an image of {image.shape[:2]} and a segmentation of {index.shape} pixels"
+        )
     if scale != 1:
         height, width = (max(round(side * scale), 1) for side in index.shape)
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -223,7 +225,7 @@ def _free_box(
     picture_shape: tuple[int, ...],
     taken: Sequence[tuple[int, int, int, int]],
 ) -> tuple[int, int, int, int] | None:
-    """The label's (left, top, right, bottom) centred at (x, y) or one line off it; None: no room."""
+    """Left, top, right, bottom of a label centred at (x, y) or a line off it; None: no room."""
     height, width = text_shape[0] + 2, text_shape[1] + text_shape[0] // 2
     left = min(max(x - width // 2, 0), max(picture_shape[1] - width, 0))
     for shift in (0, 1, -1):

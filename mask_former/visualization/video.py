@@ -70,7 +70,8 @@ class VideoReader:
 
 class VideoWriter:
     """Writes a video with the first codec that works for the file's suffix. A context manager:
-    the file is complete, and checked, when it is left.
+    the file is complete, and checked, when it is left. Frames with an odd side gain a row or a
+    column.
 
     Args:
         path: its suffix is one of `CODECS`; its folder is made when missing.
@@ -96,6 +97,8 @@ class VideoWriter:
             self._writer, self._size = self._open(size), size
         if size != self._size:
             raise ValueError(f"{self.path}: frames of {self._size} and of {size} pixels")
+        # Video is coded in blocks of 2 x 2: OpenCV would cut an odd row or column off.
+        frame = cv2.copyMakeBorder(frame, 0, size[1] % 2, 0, size[0] % 2, cv2.BORDER_REPLICATE)
         self._writer.write(frame)
         self.num_frames += 1
 
@@ -104,7 +107,8 @@ class VideoWriter:
         codecs = CODECS[self.path.suffix.lower()]
         for codec in codecs:
             fourcc = cv2.VideoWriter.fourcc(*codec)
-            writer = cv2.VideoWriter(str(self.path), fourcc, self.fps, size)
+            even = (size[0] + size[0] % 2, size[1] + size[1] % 2)
+            writer = cv2.VideoWriter(str(self.path), fourcc, self.fps, even)
             if writer.isOpened():
                 return writer
             writer.release()
@@ -132,7 +136,8 @@ class VideoWriter:
         capture = cv2.VideoCapture(str(self.path))
         found = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
         capture.release()
-        if found != self.num_frames:
+        # Formats that store no number of frames give an estimate of it.
+        if found < self.num_frames - 1:
             raise RuntimeError(
                 f"{self.path} holds {found} of {self.num_frames} frames; is the disk full?"
             )

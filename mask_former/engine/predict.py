@@ -1,0 +1,103 @@
+"""A trained model as a function of images."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import Metadata, MetadataCatalog
+from detectron2.data import transforms as T
+from detectron2.modeling import build_model
+from torch import nn
+
+from ..checkpoint import MaskFormerCheckpointer
+
+
+class Predictor:
+    """Segments images, as the evaluation does: same resizing, same channel order.
+
+    `Predictor(cfg)` builds the model and loads `cfg.MODEL.WEIGHTS`; a model in memory is passed
+    with `Predictor(model=...)`. The model is put into eval mode.
+
+    Args:
+        model: a Detectron2 model; takes and returns lists of dictionaries.
+        min_size, max_size: the image's shorter side is scaled to `min_size` pixels, unless the
+            longer one would exceed `max_size`; `min_size` 0 leaves images as they are.
+        input_format: channel order that the model expects, "RGB" or "BGR".
+        metadata: Detectron2's `Metadata` of the data set whose classes the model knows.
+        autocast: lower precision for matrix products and convolutions, such as `torch.bfloat16`.
+
+    Raises:
+        ValueError: the input format is unknown; from a cfg: no weights are named, or the model is
+            to run on a GPU and there is none.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        min_size: int = 0,
+        max_size: int = 1333,
+        input_format: str = "RGB",
+        metadata: Metadata | None = None,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        if input_format not in ("RGB", "BGR"):
+            raise ValueError(f"INPUT.FORMAT {input_format!r}: images are read as RGB or BGR")
+        self.model = model.eval()
+        self.metadata = Metadata() if metadata is None else metadata
+        self._resize = T.ResizeShortestEdge([min_size, min_size], max_size)
+        self._input_format = input_format
+        self._autocast = autocast
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        if not cfg.MODEL.WEIGHTS:
+            raise ValueError("MODEL.WEIGHTS is empty: name the file with the trained weights")
+        if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError(
+                f"MODEL.DEVICE is {cfg.MODEL.DEVICE}, but PyTorch finds no GPU; "
+                "to run on the processor set MODEL.DEVICE to cpu"
+            )
+        model = build_model(cfg)
+        MaskFormerCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+        return {
+            "model": model,
+            "min_size": cfg.INPUT.MIN_SIZE_TEST,
+            "max_size": cfg.INPUT.MAX_SIZE_TEST,
+            "input_format": cfg.INPUT.FORMAT,
+            "metadata": MetadataCatalog.get(cfg.DATASETS.TEST[0]) if cfg.DATASETS.TEST else None,
+        }
+
+    def __call__(self, image: np.ndarray) -> dict[str, Any]:
+        """Segment one image, uint8 (H, W, 3) in OpenCV's order (BGR); the result has its size."""
+        return self.batch([image])[0]
+
+    @torch.inference_mode()
+    def batch(self, images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+        """Segment several images, of any sizes, at once.
+
+        Args:
+            images: uint8 (H, W, 3) each, BGR.
+
+        Returns:
+            the model's output for each image, at that image's size.
+        """
+        inputs = [self._prepare(image) for image in images]
+        device_type = next(self.model.parameters()).device.type
+        with torch.autocast(device_type, self._autocast, enabled=self._autocast is not None):
+            return self.model(inputs)
+
+    def _prepare(self, image: np.ndarray) -> dict[str, Any]:
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(
+                f"an image is uint8 (H, W, 3), this one is {image.dtype} {image.shape}"
+            )
+        height, width = image.shape[:2]
+        if self._input_format == "RGB":
+            image = image[:, :, ::-1]
+        image = self._resize.get_transform(image).apply_image(image)
+        tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        return {"image": tensor, "height": height, "width": width}

@@ -1,0 +1,130 @@
+"""Training curves from the `metrics.json` that Detectron2's `JSONWriter` leaves."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Figures worth a curve, by the last part of their name, e.g. "panoptic_seg/PQ".
+_FIGURES = ("PQ", "SQ", "RQ", "PQ_th", "PQ_st", "mIoU", "AP")
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """Read a `metrics.json`, one JSON object a line.
+
+    A run that was killed leaves a torn line, and after resuming it repeats iterations: torn lines
+    are left out, and of repeated iterations the last counts.
+
+    Returns:
+        The entries in the order of their `iteration`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: no entry in it can be read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no training metrics at {path}; train_net.py writes that file")
+    entries: dict[int, dict[str, Any]] = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            entry = json.loads(line)
+            # Losses and figures of one iteration may stand on different lines.
+            entries[entry["iteration"]] = entries.get(entry["iteration"], {}) | entry
+        except (ValueError, TypeError, KeyError):
+            continue
+    if not entries:
+        raise ValueError(f"{path} holds no training metrics: every line is empty or torn")
+    return [entries[iteration] for iteration in sorted(entries)]
+
+
+def plot_curves(metrics: str | Path, output: str | Path, *, title: str = "") -> None:
+    """Draw the losses, the figures of the evaluations and the learning rate of a training run.
+
+    Args:
+        metrics: the run's `metrics.json`.
+        output: the picture; its suffix names the format (.png, .svg, .pdf).
+        title: printed above.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_metrics`.
+    """
+    entries = read_metrics(metrics)
+    names = sorted({name for entry in entries for name in entry})
+    # A layer's losses carry its number; the last layer's, without, stand for all of them.
+    losses = [n for n in names if n.startswith("loss_") and not re.search(r"_\d+$", n)]
+    figures = [n for n in names if n.rsplit("/", 1)[-1] in _FIGURES]
+    # A figure made without pyplot needs no display and leaves the user's backend alone.
+    figure = Figure(figsize=(13, 3.8), layout="constrained")
+    loss_axes, figure_axes, rate_axes = figure.subplots(1, 3)
+    _plot(loss_axes, entries, ["total_loss", *losses], "loss", smooth=True)
+    loss_axes.set_yscale("log")
+    _plot(figure_axes, entries, figures, "validation, %", marker="o")
+    _plot(rate_axes, entries, ["lr"], "learning rate")
+    _add_minutes(loss_axes, entries)
+    figure.suptitle(title, fontweight="bold")
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(output, dpi=130)
+
+
+def _plot(
+    axes: Axes,
+    entries: Sequence[dict[str, Any]],
+    names: Sequence[str],
+    label: str,
+    *,
+    smooth: bool = False,
+    marker: str = "",
+) -> None:
+    for name in names:
+        iterations, values = _series(entries, name)
+        if len(values) == 0:
+            continue
+        (line,) = axes.plot(
+            iterations, values, label=name, marker=marker, markersize=4, alpha=0.3 if smooth else 1
+        )
+        if smooth:
+            line.set_label(None)
+            axes.plot(iterations, _smoothed(values), label=name, color=line.get_color())
+    axes.set_xlabel("iteration")
+    axes.set_ylabel(label)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize="small")
+    else:
+        axes.text(0.5, 0.5, "none recorded", ha="center", transform=axes.transAxes, color="gray")
+
+
+def _series(entries: Sequence[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
+    pairs = [(entry["iteration"], entry[name]) for entry in entries if name in entry]
+    series = np.array(pairs, np.float64).reshape(-1, 2)
+    return series[:, 0], series[:, 1]
+
+
+def _smoothed(values: np.ndarray) -> np.ndarray:
+    """A running mean over a tenth of the curve; at its ends over what is there of that."""
+    width = len(values) // 20 * 2 + 1
+    window = np.ones(width)
+    return np.convolve(values, window, "same") / np.convolve(np.ones(len(values)), window, "same")
+
+
+def _add_minutes(axes: Axes, entries: Sequence[dict[str, Any]]) -> None:
+    """A second scale above the axes: minutes of training, from the time of the iterations."""
+    iterations, seconds = _series(entries, "time")
+    if len(iterations) < 2:
+        return
+    minutes = np.cumsum(seconds * np.diff(iterations, prepend=0)) / 60
+    above = axes.secondary_xaxis(
+        "top",
+        functions=(
+            lambda x: np.interp(x, iterations, minutes),
+            lambda x: np.interp(x, minutes, iterations),
+        ),
+    )
+    above.set_xlabel("minutes")

@@ -1,0 +1,41 @@
+"""The annotation of a data set's record, drawn like a prediction."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from detectron2.data.transforms import NoOpTransform
+from detectron2.structures import Instances
+
+from ..data.reading import read_annotations, read_id_map, read_label_map
+from ..data.targets import instance_target
+from .draw import draw_instances, draw_panoptic, draw_semantic
+
+
+def draw_ground_truth(
+    image: np.ndarray, record: Mapping[str, Any], metadata: Any, **options: Any
+) -> np.ndarray:
+    """Draw the annotation that a record names: panoptic, else semantic, else instances.
+
+    Args:
+        image: the record's image, uint8 (H, W, 3), BGR.
+        record: an entry of a registered data set.
+        metadata: Detectron2's `Metadata` of that data set.
+        options: `scale` and `labels`, as in `draw_panoptic`.
+
+    Raises:
+        FileNotFoundError, ValueError: the annotation is missing, damaged or does not fit.
+    """
+    size = (image.shape[0], image.shape[1])
+    num_classes = len(getattr(metadata, "stuff_classes", None) or metadata.thing_classes)
+    if "pan_seg_file_name" in record:
+        id_map = read_id_map(record, size, num_classes)
+        return draw_panoptic(image, id_map, record["segments_info"], metadata, **options)
+    if "sem_seg_file_name" in record:
+        ignore_label = getattr(metadata, "ignore_label", 255)
+        label_map = read_label_map(record, size, num_classes, ignore_label)
+        return draw_semantic(image, label_map, metadata, **options)
+    annotations = read_annotations(record, size, num_classes)
+    target = instance_target(annotations, NoOpTransform(), size)
+    instances = Instances(size, pred_masks=target.masks, pred_classes=target.labels)
+    return draw_instances(image, instances, metadata, **options)
