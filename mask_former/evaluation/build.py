@@ -1,0 +1,87 @@
+"""Which evaluators a data set gets: a table by its metadata's `evaluator_type`."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
+
+from .instance import InstanceEvaluator
+from .panoptic import PanopticEvaluator
+from .semantic import SemanticEvaluator
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Task:
+    """An output of the model and how it is evaluated.
+
+    Attributes:
+        figure: what is reported.
+        switch: the key of cfg.MODEL.MASK_FORMER.TEST that switches the output on.
+        annotation: the key of the metadata that names the ground truth.
+        evaluator: made from the name of the data set and the output folder.
+    """
+
+    figure: str
+    switch: str
+    annotation: str
+    evaluator: Callable[[str, str | None], DatasetEvaluator]
+
+
+SEMANTIC = Task("mIoU", "SEMANTIC_ON", "sem_seg_root", lambda name, _: SemanticEvaluator(name))
+PANOPTIC = Task("PQ", "PANOPTIC_ON", "panoptic_json", lambda name, _: PanopticEvaluator(name))
+INSTANCE = Task("AP", "INSTANCE_ON", "json_file", InstanceEvaluator)
+
+EVALUATORS: dict[str, tuple[Task, ...]] = {
+    "sem_seg": (SEMANTIC,),
+    "coco": (INSTANCE,),
+    "coco_panoptic_seg": (PANOPTIC, SEMANTIC, INSTANCE),
+    "ade20k_panoptic_seg": (PANOPTIC, SEMANTIC, INSTANCE),
+}
+"""The tasks of each `evaluator_type`, the main one first. Extend it for types of your own."""
+
+
+def build_evaluator(
+    cfg: CfgNode, dataset_name: str, output_folder: str | None = None
+) -> DatasetEvaluators:
+    """Build the evaluators of a data set for the outputs that `cfg` switches on.
+
+    Beyond its main figure a data set is evaluated for what its metadata name annotations of.
+
+    Args:
+        cfg: read for MODEL.MASK_FORMER.TEST.{SEMANTIC_ON, PANOPTIC_ON, INSTANCE_ON}.
+        dataset_name: a registered data set.
+        output_folder: where predictions are saved; None: they are not.
+
+    Returns:
+        Evaluators with results under `panoptic_seg`, `sem_seg`, and `bbox` and `segm`.
+
+    Raises:
+        ValueError: unknown `evaluator_type`; nothing that can be evaluated is switched on.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    evaluator_type = metadata.get("evaluator_type")
+    if evaluator_type not in EVALUATORS:
+        raise ValueError(
+            f"{dataset_name} has the evaluator_type {evaluator_type!r}; known are "
+            f"{', '.join(sorted(EVALUATORS))}. It is set by "
+            f"MetadataCatalog.get({dataset_name!r}).evaluator_type"
+        )
+    # The main figure of a type needs no hint that it is annotated; its evaluator checks.
+    main, *others = EVALUATORS[evaluator_type]
+    possible = [main, *(task for task in others if metadata.get(task.annotation))]
+    tasks = [task for task in possible if cfg.MODEL.MASK_FORMER.TEST[task.switch]]
+    if not tasks:
+        switches = " or ".join(
+            f"MODEL.MASK_FORMER.TEST.{task.switch} True (for {task.figure})" for task in possible
+        )
+        raise ValueError(
+            f"nothing of {dataset_name} (evaluator_type {evaluator_type}) can be evaluated with "
+            f"the outputs that are switched on: set {switches}"
+        )
+    logger.info("%s is evaluated for %s", dataset_name, ", ".join(task.figure for task in tasks))
+    return DatasetEvaluators([task.evaluator(dataset_name, output_folder) for task in tasks])

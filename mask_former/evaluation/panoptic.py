@@ -1,0 +1,148 @@
+"""Panoptic quality over a data set."""
+
+import json
+import logging
+import os
+from collections.abc import Hashable
+from functools import cached_property, reduce
+from typing import Any, NamedTuple
+
+import numpy as np
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
+
+from .images import read_panoptic_map
+from .panoptic_quality import PanopticQuality, Segment
+from .report import class_table, score_table
+
+logger = logging.getLogger(__name__)
+
+
+class _GroundTruth(NamedTuple):
+    file_name: str
+    segments: list[Segment]
+
+
+class PanopticEvaluator(DatasetEvaluator):
+    """PQ, SQ and RQ of a data set in COCO's panoptic format, computed while predictions stream in.
+
+    It reads `output["panoptic_seg"]`: a map of segment ids, integers (H, W) on any device, 0
+    where nothing is predicted; and its segments, `id` and `category_id` (contiguous).
+
+    Args:
+        dataset_name: its metadata name `panoptic_json`, `panoptic_root`, the classes and the
+            contiguous ids.
+
+    Raises:
+        ValueError: the metadata lack one of these, or do not give every class one contiguous id.
+    """
+
+    def __init__(self, dataset_name: str) -> None:
+        self._dataset_name = dataset_name
+        self._metadata = MetadataCatalog.get(dataset_name)
+        for key in ("panoptic_json", "panoptic_root", "stuff_classes"):
+            if not self._metadata.get(key):
+                raise ValueError(f"the metadata of {dataset_name} lack `{key}`, which PQ needs")
+        self._class_names = list(self._metadata.stuff_classes)
+        things = self._metadata.get("thing_dataset_id_to_contiguous_id", {})
+        stuff = self._metadata.get("stuff_dataset_id_to_contiguous_id", {})
+        self._to_contiguous = {**stuff, **things}
+        if sorted(self._to_contiguous.values()) != list(range(len(self._class_names))):
+            raise ValueError(
+                f"{dataset_name}: thing_dataset_id_to_contiguous_id and "
+                "stuff_dataset_id_to_contiguous_id have to give each of the "
+                f"{len(self._class_names)} stuff_classes one id in "
+                f"[0, {len(self._class_names)}), things and stuff together; "
+                f"they give {sorted(self._to_contiguous.values())}"
+            )
+        self._is_thing = np.isin(np.arange(len(self._class_names)), list(things.values()))
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all images."""
+        self._quality = PanopticQuality(self._is_thing)
+
+    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
+        """Compare the predictions of some images with their ground truth.
+
+        Raises:
+            ValueError: an image without ground truth; maps and lists of segments, or sizes, that
+                disagree. The message names the file.
+        """
+        for record, output in zip(inputs, outputs, strict=True):
+            gt = self._ground_truth.get(record["image_id"])
+            if gt is None:
+                raise ValueError(
+                    f"{self._metadata.panoptic_json} has no annotation of image "
+                    f"{record['image_id']!r} ({record.get('file_name')})"
+                )
+            gt_map = read_panoptic_map(gt.file_name)
+            pred_map, pred_segments = output["panoptic_seg"]
+            try:
+                self._quality.update(
+                    record["image_id"], pred_map.cpu().numpy(), pred_segments, gt_map, gt.segments
+                )
+            except ValueError as error:
+                raise ValueError(
+                    f"image {record.get('file_name')}, ground truth {gt.file_name}: {error}"
+                ) from error
+
+    def evaluate(self) -> dict[str, dict[str, float]] | None:
+        """Reduce over the processes; the figures are returned by the main process only.
+
+        Returns:
+            {"panoptic_seg": PQ, SQ, RQ, PQ_th, SQ_th, RQ_th, PQ_st, SQ_st, RQ_st}, in percent.
+        """
+        parts = comm.gather(self._quality)
+        if not comm.is_main_process():
+            return None
+        quality = reduce(PanopticQuality.merge, parts)
+        if len(quality) < len(self._ground_truth):
+            logger.warning(
+                "%s: predictions for %d of %d images; PQ is over these only.",
+                self._dataset_name,
+                len(quality),
+                len(self._ground_truth),
+            )
+        figures = quality.compute()
+        _log(figures, dict(zip(self._class_names, 100 * quality.per_class().pq, strict=True)))
+        return {"panoptic_seg": figures}
+
+    @cached_property
+    def _ground_truth(self) -> dict[Hashable, _GroundTruth]:
+        """PNG and segments (classes contiguous) of each image."""
+        path = PathManager.get_local_path(self._metadata.panoptic_json)
+        try:
+            with open(path) as file:
+                annotations = json.load(file)["annotations"]
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"the panoptic annotations of {self._dataset_name} are not there: {path}"
+            ) from None
+        root = PathManager.get_local_path(self._metadata.panoptic_root)
+        return {
+            annotation["image_id"]: _GroundTruth(
+                os.path.join(root, annotation["file_name"]),
+                [self._contiguous(segment) for segment in annotation["segments_info"]],
+            )
+            for annotation in annotations
+        }
+
+    def _contiguous(self, segment: Segment) -> Segment:
+        try:
+            category = self._to_contiguous[segment["category_id"]]
+        except KeyError:
+            raise ValueError(
+                f"{self._metadata.panoptic_json}: segment {segment['id']} has category "
+                f"{segment['category_id']}, which the metadata of {self._dataset_name} lack"
+            ) from None
+        return {**segment, "category_id": category}
+
+
+def _log(figures: dict[str, float], pq_of_class: dict[str, float]) -> None:
+    groups = (("all", ""), ("things", "_th"), ("stuff", "_st"))
+    rows = [[name] + [figures[m + suffix] for m in ("PQ", "SQ", "RQ")] for name, suffix in groups]
+    logger.info("Panoptic quality:\n%s", score_table(rows, ["", "PQ", "SQ", "RQ"]))
+    logger.info("Panoptic quality by class:\n%s", class_table(pq_of_class, "PQ"))

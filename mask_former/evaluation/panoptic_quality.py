@@ -1,0 +1,234 @@
+"""Panoptic quality (Kirillov et al., "Panoptic Segmentation", CVPR 2019), in memory.
+
+The rules are those of the reference evaluation, including its treatment of void pixels and of
+crowds. An image costs one table lookup per pixel and one `bincount`; all rules are then applied
+to the small table of overlaps.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+VOID = 0
+"""The segment id of pixels without annotation, or without prediction."""
+
+ID_LIMIT = 256**3
+"""Segment ids are below this: the three bytes of a pixel in COCO's panoptic PNG."""
+
+Segment = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PanopticScores:
+    """Panoptic, segmentation and recognition quality, each in [0, 1]; arrays or floats."""
+
+    pq: np.ndarray
+    sq: np.ndarray
+    rq: np.ndarray
+
+
+class PanopticQuality:
+    """Collects the statistics of single images and makes panoptic quality of them.
+
+    Statistics are kept by image, so that an image counts once however often it is added and
+    however the images are spread over processes, and the result is the same to the last bit.
+
+    Args:
+        is_thing: of each of the K classes, whether it is a thing; bool (K,).
+    """
+
+    def __init__(self, is_thing: Sequence[bool] | np.ndarray) -> None:
+        self.is_thing = np.asarray(is_thing, dtype=bool)
+        # Of each image: the classes that occur, (n,), and their statistics, (n, 4).
+        self._images: dict[Hashable, tuple[np.ndarray, np.ndarray]] = {}
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self._images)
+
+    def update(
+        self,
+        image_id: Hashable,
+        pred_map: np.ndarray,
+        pred_segments: Sequence[Segment],
+        gt_map: np.ndarray,
+        gt_segments: Sequence[Segment],
+    ) -> None:
+        """Add an image; see `panoptic_statistics` for the arguments and errors."""
+        statistics = panoptic_statistics(
+            pred_map, pred_segments, gt_map, gt_segments, len(self.is_thing)
+        )
+        classes = np.flatnonzero(statistics.any(axis=1))
+        self._images[image_id] = classes, statistics[classes]
+
+    def merge(self, other: "PanopticQuality") -> "PanopticQuality":
+        """Add the images of `other`, which another process has seen; returns self."""
+        self._images.update(other._images)
+        return self
+
+    def statistics(self) -> np.ndarray:
+        """The sum over all images, in the form of `panoptic_statistics`, float64 (K, 4)."""
+        total = np.zeros((len(self.is_thing), 4))
+        # A fixed order: floating point sums depend on it.
+        for image_id in sorted(self._images, key=str):
+            classes, statistics = self._images[image_id]
+            total[classes] += statistics
+        return total
+
+    def per_class(self) -> PanopticScores:
+        """Scores of each class, (K,); NaN for classes that never occur."""
+        iou, tp, fp, fn = self.statistics().T
+        matchable = tp + fp / 2 + fn / 2
+        with np.errstate(invalid="ignore"):
+            pq = iou / matchable
+            rq = tp / matchable
+        sq = np.where(matchable > 0, iou / np.maximum(tp, 1), np.nan)
+        return PanopticScores(pq, sq, rq)
+
+    def compute(self) -> dict[str, float]:
+        """The averages over all classes, things (`_th`) and stuff (`_st`), in percent.
+
+        Classes that occur neither in the ground truth nor in the predictions are left out; an
+        average over no class is NaN.
+
+        Returns:
+            PQ, SQ, RQ, PQ_th, SQ_th, RQ_th, PQ_st, SQ_st, RQ_st.
+        """
+        scores = self.per_class()
+        occurs = ~np.isnan(scores.pq)
+        groups = {"": occurs, "_th": occurs & self.is_thing, "_st": occurs & ~self.is_thing}
+        return {
+            name + suffix: 100 * float(score[group].mean()) if group.any() else float("nan")
+            for suffix, group in groups.items()
+            for name, score in (("PQ", scores.pq), ("SQ", scores.sq), ("RQ", scores.rq))
+        }
+
+
+def panoptic_statistics(
+    pred_map: np.ndarray,
+    pred_segments: Sequence[Segment],
+    gt_map: np.ndarray,
+    gt_segments: Sequence[Segment],
+    num_classes: int,
+) -> np.ndarray:
+    """Match the segments of one image and count.
+
+    A predicted and an annotated segment of one class match when their IoU exceeds 0.5; pixels
+    without annotation do not count in the union. A crowd is neither matched nor missed. A
+    prediction without match is a false positive, unless more than half of it lies on pixels
+    without annotation or on a crowd of its class (of several such crowds in an image, the last:
+    the reference evaluation looks at one only).
+
+    Args:
+        pred_map: segment ids, integers (H, W); 0: nothing predicted.
+        pred_segments: `id` and `category_id`, in [0, K), of each segment of `pred_map`.
+        gt_map: segment ids, integers (H, W); 0: no annotation.
+        gt_segments: as `pred_segments`, with an optional `iscrowd`.
+        num_classes: K.
+
+    Returns:
+        Of each class the sum of the IoUs of its matches, and the number of matches, of false
+        positives and of false negatives; float64 (K, 4).
+
+    Raises:
+        ValueError: maps of different sizes; segments that the map lacks, or the reverse; classes
+            out of range.
+    """
+    if pred_map.shape != gt_map.shape:
+        raise ValueError(
+            f"the prediction has height and width {pred_map.shape}, the ground truth {gt_map.shape}"
+        )
+    pred_class = _classes("prediction", pred_segments, num_classes)
+    gt_class = _classes("ground truth", gt_segments, num_classes)
+    overlap = _overlap(pred_map, pred_segments, gt_map, gt_segments)
+    crowd = np.array([bool(segment.get("iscrowd", 0)) for segment in gt_segments], dtype=bool)
+
+    inter = overlap[1:, 1:]
+    pred_area = overlap[:, 1:].sum(axis=0)
+    on_void = overlap[0, 1:]
+    union = overlap[1:].sum(axis=1)[:, None] + (pred_area - on_void) - inter
+    same_class = gt_class[:, None] == pred_class
+    match = same_class & ~crowd[:, None] & (2 * inter > union)
+
+    on_crowd = np.zeros_like(on_void)
+    for row in np.flatnonzero(crowd):
+        on_crowd[same_class[row]] = inter[row, same_class[row]]
+    excused = 2 * (on_void + on_crowd) > pred_area
+
+    rows, columns = np.nonzero(match)
+    counted = (
+        (gt_class[rows], inter[rows, columns] / union[rows, columns]),
+        (gt_class[rows], None),
+        (pred_class[~match.any(axis=0) & ~excused], None),
+        (gt_class[~match.any(axis=1) & ~crowd], None),
+    )
+    return np.stack(
+        [np.bincount(classes, weights, minlength=num_classes) for classes, weights in counted],
+        axis=1,
+    ).astype(np.float64)
+
+
+def _overlap(
+    pred_map: np.ndarray,
+    pred_segments: Sequence[Segment],
+    gt_map: np.ndarray,
+    gt_segments: Sequence[Segment],
+) -> np.ndarray:
+    """Common pixels of the annotated (rows) and the predicted segments; the first are void."""
+    pred_index = _dense("prediction", pred_map, pred_segments)
+    gt_index = _dense("ground truth", gt_map, gt_segments)
+    shape = len(gt_segments) + 2, len(pred_segments) + 2
+    pairs = gt_index * shape[1] + pred_index
+    overlap = np.bincount(pairs.ravel(), minlength=shape[0] * shape[1]).reshape(shape)
+
+    _check_presence("ground truth", gt_map, gt_segments, overlap.sum(axis=1))
+    _check_presence("prediction", pred_map, pred_segments, overlap.sum(axis=0))
+    return overlap[1:, 1:]
+
+
+def _dense(what: str, id_map: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:
+    """Replace ids: void by 1, the segments by 2, 3, ... in their order, and unknown ids by 0."""
+    if id_map.dtype.kind not in "iu":
+        raise ValueError(f"the {what} is a map of {id_map.dtype}; segment ids are integers")
+    ids = np.array([VOID] + [segment["id"] for segment in segments], dtype=np.int64)
+    if len(np.unique(ids)) != len(ids):
+        raise ValueError(
+            f"the {what} lists a segment twice, or one with the id {VOID} of unlabelled pixels: "
+            f"{sorted(ids[1:].tolist())}"
+        )
+    lowest = min(int(id_map.min(initial=0)), int(ids.min()))
+    highest = max(int(id_map.max(initial=0)), int(ids.max()))
+    if lowest < 0 or highest >= ID_LIMIT:
+        raise ValueError(
+            f"the {what} has segment ids from {lowest} to {highest}; "
+            f"they have to lie in [0, {ID_LIMIT})"
+        )
+    # Only the pages of the table that are looked at take memory.
+    table = np.zeros(highest + 1, dtype=np.intp)
+    table[ids] = np.arange(1, len(ids) + 1)
+    return table[id_map]
+
+
+def _check_presence(
+    what: str, id_map: np.ndarray, segments: Sequence[Segment], area: np.ndarray
+) -> None:
+    """Map and list have to name the same segments; `area` is counted by dense index."""
+    ids = [segment["id"] for segment in segments]
+    if area[0]:
+        unknown = np.setdiff1d(id_map, [VOID, *ids]).tolist()
+        raise ValueError(f"the {what}'s map has segments that its list lacks: {unknown}")
+    missing = [id_ for id_, pixels in zip(ids, area[2:], strict=True) if pixels == 0]
+    if missing:
+        raise ValueError(f"the {what}'s list has segments without a pixel in its map: {missing}")
+
+
+def _classes(what: str, segments: Sequence[Segment], num_classes: int) -> np.ndarray:
+    classes = np.array([segment["category_id"] for segment in segments], dtype=np.int64)
+    if ((classes < 0) | (classes >= num_classes)).any():
+        raise ValueError(
+            f"the {what} has classes {sorted(set(classes.tolist()))}; "
+            f"they have to lie in [0, {num_classes})"
+        )
+    return classes

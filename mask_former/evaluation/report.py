@@ -1,0 +1,19 @@
+"""Figures as tables for the log."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from tabulate import tabulate
+
+
+def score_table(rows: Sequence[Sequence[str | float]], headers: Sequence[str]) -> str:
+    """A table of scores in percent; the first entry of a row is its name."""
+    return tabulate(rows, headers=headers, tablefmt="pipe", floatfmt=".2f", missingval="-")
+
+
+def class_table(scores: Mapping[str, float], metric: str, width: int = 3) -> str:
+    """A score for every class, `width` classes side by side."""
+    height = math.ceil(len(scores) / width)
+    cells = [[name, value] for name, value in scores.items()]
+    rows = [sum(cells[row::height], []) for row in range(height)]
+    return score_table(rows, ["class", metric] * min(width, math.ceil(len(cells) / max(height, 1))))

@@ -1,0 +1,115 @@
+"""Mean IoU over a data set."""
+
+import logging
+from functools import cached_property, reduce
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+
+from .confusion import ConfusionMatrix
+from .images import read_label_map
+from .report import class_table, score_table
+
+logger = logging.getLogger(__name__)
+
+
+class SemanticEvaluator(DatasetEvaluator):
+    """mIoU and its relatives, computed while predictions stream in.
+
+    It reads `output["sem_seg"]`: scores of the classes, float (K, H, W), or their classes,
+    integers (H, W); on any device.
+
+    Args:
+        dataset_name: its metadata name `stuff_classes` (all K classes) and, optionally,
+            `ignore_label` (255); its records name `sem_seg_file_name`.
+
+    Raises:
+        ValueError: the metadata lack `stuff_classes`.
+    """
+
+    def __init__(self, dataset_name: str) -> None:
+        self._dataset_name = dataset_name
+        metadata = MetadataCatalog.get(dataset_name)
+        if not metadata.get("stuff_classes"):
+            raise ValueError(f"the metadata of {dataset_name} lack `stuff_classes`")
+        self._class_names = list(metadata.stuff_classes)
+        self._ignore_label = metadata.get("ignore_label", 255)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all images."""
+        self._confusion = ConfusionMatrix(len(self._class_names), self._ignore_label)
+
+    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
+        """Compare the predictions of some images with their ground truth.
+
+        Raises:
+            FileNotFoundError: no ground truth file.
+            ValueError: an image without ground truth; another number of classes; sizes that
+                disagree; labels out of range. The message names the file.
+        """
+        for record, output in zip(inputs, outputs, strict=True):
+            gt_file = self._ground_truth.get(record["file_name"])
+            if gt_file is None:
+                raise ValueError(
+                    f"{record['file_name']}: no record of {self._dataset_name} names this image "
+                    "and a `sem_seg_file_name`"
+                )
+            try:
+                self._confusion.update(
+                    record["file_name"], self._labels(output["sem_seg"]), read_label_map(gt_file)
+                )
+            except ValueError as error:
+                raise ValueError(
+                    f"image {record['file_name']}, ground truth {gt_file}: {error}"
+                ) from error
+
+    def evaluate(self) -> dict[str, dict[str, float]] | None:
+        """Reduce over the processes; the figures are returned by the main process only.
+
+        Returns:
+            {"sem_seg": mIoU, fwIoU, IoU-NAME of every class, mACC, pACC, ACC-NAME of every
+            class}, in percent.
+        """
+        parts = comm.gather(self._confusion)
+        if not comm.is_main_process():
+            return None
+        confusion = reduce(ConfusionMatrix.merge, parts)
+        if len(confusion) < len(self._ground_truth):
+            logger.warning(
+                "%s: predictions for %d of %d images; mIoU is over these only.",
+                self._dataset_name,
+                len(confusion),
+                len(self._ground_truth),
+            )
+        figures = confusion.compute(self._class_names)
+        means = ("mIoU", "fwIoU", "mACC", "pACC")
+        logger.info(
+            "Semantic segmentation:\n%s", score_table([[figures[name] for name in means]], means)
+        )
+        iou = {name: figures[f"IoU-{name}"] for name in self._class_names}
+        logger.info("IoU by class:\n%s", class_table(iou, "IoU"))
+        return {"sem_seg": figures}
+
+    def _labels(self, sem_seg: torch.Tensor) -> np.ndarray:
+        if sem_seg.dim() == 3:
+            if len(sem_seg) != len(self._class_names):
+                raise ValueError(
+                    f"the model predicts {len(sem_seg)} classes, {self._dataset_name} has "
+                    f"{len(self._class_names)}; see MODEL.SEM_SEG_HEAD.NUM_CLASSES"
+                )
+            sem_seg = sem_seg.argmax(dim=0)
+        return sem_seg.cpu().numpy()
+
+    @cached_property
+    def _ground_truth(self) -> dict[str, str]:
+        """Annotation file of each image file. Test loaders do not hand it on."""
+        return {
+            record["file_name"]: record["sem_seg_file_name"]
+            for record in DatasetCatalog.get(self._dataset_name)
+            if "sem_seg_file_name" in record
+        }
