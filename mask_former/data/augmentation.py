@@ -1,0 +1,121 @@
+"""Which augmentations a configuration asks for, and how they are applied to label maps.
+
+The augmentations themselves are Detectron2's.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from detectron2.projects.point_rend import ColorAugSSDTransform
+from torch import Tensor
+from torch.nn import functional as F
+
+# DETR's scales before its crop (its section A.4).
+_DETR_SCALES = (400, 500, 600)
+
+
+def build_augmentation(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
+    """The augmentations for `cfg.INPUT.DATASET_MAPPER_NAME`.
+
+    In training: resize, crop, colour, flip; for detr_panoptic: flip and, half of the time, DETR's
+    resize and crop, before the resize. Otherwise only the resize to the size for tests.
+
+    Raises:
+        ValueError: the crop limits a category's area, but instances have no label map to look at.
+    """
+    if not is_train:
+        return [T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, "choice")]
+    resize = T.ResizeShortestEdge(
+        cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
+    )
+    crop = [_random_crop(cfg)] if cfg.INPUT.CROP.ENABLED else []
+    color = [ColorAugSSDTransform(cfg.INPUT.FORMAT)] if cfg.INPUT.COLOR_AUG_SSD else []
+    flip = _random_flip(cfg)
+    if cfg.INPUT.DATASET_MAPPER_NAME != "detr_panoptic":
+        return [resize, *crop, *color, *flip]
+    if crop:
+        zoom = T.AugmentationList(
+            [T.ResizeShortestEdge(_DETR_SCALES, sample_style="choice")] + crop
+        )
+        crop = [T.RandomApply(zoom, prob=0.5)]
+    return [*flip, *crop, resize, *color]
+
+
+def _random_flip(cfg: CfgNode) -> list[T.Augmentation]:
+    direction = cfg.INPUT.RANDOM_FLIP
+    if direction == "none":
+        return []
+    return [T.RandomFlip(horizontal=direction == "horizontal", vertical=direction == "vertical")]
+
+
+def _random_crop(cfg: CfgNode) -> T.Augmentation:
+    crop = cfg.INPUT.CROP
+    if crop.SINGLE_CATEGORY_MAX_AREA >= 1:
+        return T.RandomCrop(crop.TYPE, crop.SIZE)
+    if cfg.INPUT.DATASET_MAPPER_NAME == "mask_former_instance":
+        raise ValueError(
+            f"INPUT.CROP.SINGLE_CATEGORY_MAX_AREA is {crop.SINGLE_CATEGORY_MAX_AREA}, but "
+            "mask_former_instance has no label map to measure areas in; set it to 1.0."
+        )
+    return T.RandomCrop_CategoryAreaConstraint(
+        crop.TYPE, crop.SIZE, crop.SINGLE_CATEGORY_MAX_AREA, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+    )
+
+
+class LabelledImage:
+    """An image and its label map, for augmentations to look at and to transform in place.
+
+    It stands where Detectron2's `AugInput` stands, which handles only labels below 256.
+
+    Attributes:
+        image: uint8 (H, W, C).
+        labels: int32 (H, W), or None. Classes, or ids of segments.
+    """
+
+    def __init__(
+        self,
+        image: np.ndarray,
+        labels: np.ndarray | None = None,
+        classes_of: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> None:
+        self.image = image
+        self.labels = labels
+        self._classes_of = classes_of
+
+    @property
+    def sem_seg(self) -> np.ndarray:
+        """The class of each pixel; the crop that limits a category's area asks for it."""
+        return self._classes_of(self.labels)
+
+    def transform(self, transform: T.Transform) -> None:
+        """Apply `transform` to the image and to the labels."""
+        self.image = transform.apply_image(self.image)
+        if self.labels is not None:
+            self.labels = transform_labels(transform, self.labels)
+
+
+def transform_labels(transform: T.Transform, labels: np.ndarray) -> np.ndarray:
+    """Apply `transform` to a label map of any int32 values, (H, W) -> (H', W').
+
+    It travels as an image of four bytes a pixel: Detectron2 resizes bytes with PIL, centre to
+    centre as it resizes the image, and other types with another rule or not at all.
+    """
+    planes = np.ascontiguousarray(labels, dtype=np.int32)[..., None].view(np.uint8)
+    planes = transform.apply_segmentation(planes)
+    return np.ascontiguousarray(planes).view(np.int32)[..., 0]
+
+
+def pad_to_multiple(maps: Tensor, divisor: int, value: float) -> Tensor:
+    """Pad (..., H, W) with `value` at the bottom and the right, never cropping.
+
+    Args:
+        maps: image, masks or labels.
+        divisor: both sides become multiples of this; 0 or less: nothing is padded.
+        value: what is padded.
+    """
+    if divisor <= 0:
+        return maps
+    height, width = maps.shape[-2:]
+    return F.pad(maps, (0, -width % divisor, 0, -height % divisor), value=value)

@@ -1,0 +1,80 @@
+"""What can be known to be wrong with the data before training starts."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+
+from . import datasets
+from .mapper import InstanceAnnotation, annotation_type
+from .reading import Record, check_categories
+
+# So many samples of each training set are mapped before training.
+_NUM_SAMPLES = 8
+
+
+def check_data(cfg: CfgNode, *, eval_only: bool = False) -> None:
+    """Check that the files of cfg's data sets exist and that their classes fit the model.
+
+    Args:
+        cfg: DATASETS.TEST and, unless `eval_only`, DATASETS.TRAIN are checked.
+        eval_only: whether the training sets are left out.
+
+    Raises:
+        FileNotFoundError: a folder or an annotation file is missing.
+        ValueError: the number of classes differs.
+    """
+    names = cfg.DATASETS.TEST if eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    for name in dict.fromkeys(names):
+        datasets.check_dataset(name)
+        check_classes(cfg, name)
+
+
+def check_classes(cfg: CfgNode, dataset_name: str) -> None:
+    """Raise ValueError unless the data set has MODEL.SEM_SEG_HEAD.NUM_CLASSES classes."""
+    of_instances = annotation_type(cfg.INPUT.DATASET_MAPPER_NAME) is InstanceAnnotation
+    key = "thing_classes" if of_instances else "stuff_classes"
+    classes = MetadataCatalog.get(dataset_name).get(key)
+    if classes is None:
+        raise ValueError(
+            f"The metadata of data set {dataset_name!r} has no {key}, which the mapper "
+            f"{cfg.INPUT.DATASET_MAPPER_NAME} (INPUT.DATASET_MAPPER_NAME) needs."
+        )
+    if len(classes) != cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
+        raise ValueError(
+            f"Data set {dataset_name!r} has {len(classes)} classes ({key}), but "
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES}; set it to "
+            f"{len(classes)}."
+        )
+
+
+def check_records(
+    dataset_name: str,
+    records: Sequence[Record],
+    mapper: Callable[[Record], dict[str, Any]],
+) -> Sequence[Record]:
+    """Check the category ids of all records, map a few of them, and return `records`.
+
+    Args:
+        dataset_name: for the error message.
+        records: the records of one data set.
+        mapper: a `MaskFormerDatasetMapper` for training.
+
+    Raises:
+        FileNotFoundError, ValueError: a record is wrong; the message names data set and file.
+    """
+    try:
+        for record in records:
+            segments = record.get("annotations") or record.get("segments_info", [])
+            ids = (segment["category_id"] for segment in segments)
+            check_categories(record["file_name"], ids, mapper.num_classes)
+        count = min(_NUM_SAMPLES, len(records))
+        for index in np.linspace(0, len(records) - 1, count, dtype=int):
+            mapper(records[index])
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"Data set {dataset_name!r}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"Data set {dataset_name!r}: {error}") from error
+    return records

@@ -1,0 +1,244 @@
+"""Data loaders whose stream of samples depends on the seed alone.
+
+The training set is shuffled again and again into one endless stream, and batches are cut from it
+for all processes together. A sample's augmentation is drawn from the seed and its position in the
+stream. So any number of processes and of workers sees the same global batches, and training
+resumed at iteration i goes on with exactly the samples that it would have seen.
+"""
+
+import logging
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import (
+    DatasetFromList,
+    build_detection_test_loader,
+    get_detection_dataset_dicts,
+)
+from detectron2.data.build import trivial_batch_collator
+from detectron2.data.samplers import RepeatFactorTrainingSampler
+from detectron2.utils import comm
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from .checks import check_records
+from .mapper import MaskFormerDatasetMapper
+from .reading import Record
+
+# Position of a sample in the stream, index of its record.
+Key = tuple[int, int]
+
+
+def build_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
+    """An endless loader of this process's share of the batches of `cfg.DATASETS.TRAIN`.
+
+    Before it is returned, the records are checked (see `checks.check_records`).
+
+    Args:
+        cfg: SOLVER.IMS_PER_BATCH images make a global batch. With a negative SEED the stream is
+            another one in every run, and what is resumed is not the same stream.
+        start_iter: the iteration, counted from 0, at which training starts.
+
+    Raises:
+        ValueError: the batch cannot be shared equally by the processes; the sampler is unknown; a
+            record is wrong.
+    """
+    batch_size, world_size = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
+    if batch_size < 1 or batch_size % world_size:
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH is {batch_size}, but must be a multiple of the number of "
+            f"processes, {world_size}."
+        )
+    mapper = MaskFormerDatasetMapper(cfg, is_train=True)
+    records = []
+    for name in cfg.DATASETS.TRAIN:
+        records += check_records(name, _load(name, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS), mapper)
+    seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+    dataset = SeededDataset(records, mapper, seed)
+    sampler = BatchSampler(
+        repeat_factors(cfg, records),
+        batch_size=batch_size,
+        seed=seed,
+        start_iter=start_iter,
+        rank=comm.get_rank(),
+        world_size=world_size,
+        group_of=AspectRatio(dataset.records) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None,
+    )
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        collate_fn=trivial_batch_collator,
+        worker_init_fn=_init_worker,
+        # Its own, lest starting the workers draws from the generator of the training.
+        generator=torch.Generator(),
+    )
+
+
+def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
+    """A loader of this process's share of a data set, one image at a time, in its order."""
+    return build_detection_test_loader(
+        _load(dataset_name, filter_empty=False),
+        mapper=MaskFormerDatasetMapper(cfg, is_train=False),
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    )
+
+
+def _load(name: str, filter_empty: bool) -> list[dict]:
+    # Detectron2's own check of the category ids stops at an assertion that names no file.
+    return get_detection_dataset_dicts(name, filter_empty=filter_empty, check_consistency=False)
+
+
+class SeededDataset(Dataset):
+    """Records, mapped under random numbers that depend on the seed and the position alone."""
+
+    def __init__(
+        self, records: Sequence[Record], mapper: Callable[[Record], dict[str, Any]], seed: int
+    ) -> None:
+        self.records = DatasetFromList(records, copy=False)  # packed; shared by the workers
+        self._mapper = mapper
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        position, index = key
+        with random_state_of(self._seed, position):
+            return self._mapper(self.records[index])
+
+
+@contextmanager
+def random_state_of(seed: int, position: int) -> Iterator[None]:
+    """Random numbers of Python, NumPy and torch (CPU) that depend on the arguments alone.
+
+    The generators' states are put back at the end: without workers they are the training's own.
+    """
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    words = np.random.SeedSequence([seed, position]).generate_state(3)
+    random.seed(int(words[0]))
+    np.random.seed(words[1])
+    torch.default_generator.manual_seed(int(words[2]))  # torch.manual_seed would seed GPUs, too
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+class BatchSampler(Sampler[list[Key]]):
+    """The endless sequence of batches, of which each process takes its share."""
+
+    def __init__(
+        self,
+        factors: torch.Tensor,
+        *,
+        batch_size: int,
+        seed: int,
+        start_iter: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        group_of: Callable[[int], Any] | None = None,
+    ) -> None:
+        """
+        Args:
+            factors: how often each record occurs in an epoch, (number of records,), >= 0. The
+                fractional part is the probability of one occurrence more.
+            batch_size: samples in a batch of all processes together.
+            seed: decides the order.
+            start_iter: how many batches to leave out.
+            rank, world_size: which share of each batch to give.
+            group_of: the group of a record, given its index; a batch is of one group. A sample
+                waits until its group fills a batch.
+        """
+        self._factors = factors
+        self._batch_size = batch_size
+        self._seed = seed
+        self._start_iter = start_iter
+        self._rank = rank
+        self._world_size = world_size
+        self._group_of = group_of
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for batch in islice(self._batches(), self._start_iter, None):
+            yield batch[self._rank :: self._world_size]
+
+    def _batches(self) -> Iterator[list[Key]]:
+        groups = defaultdict(list)
+        for position, index in enumerate(self._indices()):
+            group = groups[self._group_of(index) if self._group_of else None]
+            group.append((position, index))
+            if len(group) == self._batch_size:
+                yield group.copy()
+                group.clear()
+
+    def _indices(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self._seed)
+        whole, fraction = self._factors.floor(), self._factors.frac()
+        records = torch.arange(len(self._factors))
+        while True:
+            more = torch.rand(len(records), generator=generator) < fraction
+            epoch = records.repeat_interleave((whole + more).long())
+            yield from epoch[torch.randperm(len(epoch), generator=generator)].tolist()
+
+
+def repeat_factors(cfg: CfgNode, records: Sequence[Record]) -> torch.Tensor:
+    """How often each record occurs in an epoch, float32 (number of records,).
+
+    `cfg.DATALOADER.SAMPLER_TRAIN` may be TrainingSampler (once) or RepeatFactorTrainingSampler
+    (more often if it has rare classes; LVIS paper, appendix B.2).
+
+    Raises:
+        ValueError: the sampler is another one.
+    """
+    name = cfg.DATALOADER.SAMPLER_TRAIN
+    if name == "TrainingSampler":
+        return torch.ones(len(records))
+    if name == "RepeatFactorTrainingSampler":
+        segments = [r.get("annotations") or r.get("segments_info", []) for r in records]
+        return RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+            [{"annotations": annotations} for annotations in segments],
+            cfg.DATALOADER.REPEAT_THRESHOLD,
+            cfg.DATALOADER.REPEAT_SQRT,
+        )
+    raise ValueError(
+        f"Unknown DATALOADER.SAMPLER_TRAIN {name!r}; known are TrainingSampler and "
+        "RepeatFactorTrainingSampler."
+    )
+
+
+class AspectRatio:
+    """Whether a record's image is wider than high: two groups, so that batches need less padding.
+
+    Where a record does not say, the head of the image file is read, once.
+    """
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self._records = records
+        self._wide: dict[int, bool] = {}
+
+    def __call__(self, index: int) -> bool:
+        if index not in self._wide:
+            record = self._records[index]
+            if "width" in record and "height" in record:
+                size = record["width"], record["height"]
+            else:
+                with Image.open(record["file_name"]) as image:
+                    size = image.size
+            self._wide[index] = size[0] > size[1]
+        return self._wide[index]
+
+
+def _init_worker(worker_id: int) -> None:
+    # OpenCV's threads do not survive a fork, and workers are parallel enough.
+    cv2.setNumThreads(0)
+    logging.getLogger(__name__).debug("Worker %d of the data loader is running.", worker_id)

@@ -1,0 +1,188 @@
+"""From a data set's record to what the model takes: one mapper for every kind of annotation."""
+
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import detection_utils
+from detectron2.data import transforms as T
+from detectron2.structures import BitMasks, Instances
+
+from ..structures import Target
+from .augmentation import LabelledImage, build_augmentation, pad_to_multiple
+from .reading import Record, read_annotations, read_id_map, read_image, read_label_map
+from .targets import instance_target, panoptic_target, semantic_target
+
+# Colour of padded pixels, about the mean of natural images.
+_PADDING = 128
+
+
+class Annotation(Protocol):
+    """The annotation of one image: read and checked when made, turned into a target at last.
+
+    Attributes:
+        label_map: int32 (H, W), to be transformed together with the image; None if there is none.
+    """
+
+    label_map: np.ndarray | None
+
+    def classes(self, label_map: np.ndarray) -> np.ndarray:
+        """The class of each pixel of a (transformed) label map."""
+
+    def target(self, label_map: np.ndarray | None, transforms: T.Transform, size) -> Target:
+        """The segments of the transformed image, which has the given size (height, width)."""
+
+
+class SemanticAnnotation:
+    """A label map; one segment per class. See `Annotation`."""
+
+    def __init__(self, record: Record, size: tuple[int, int], num_classes: int, ignore_value: int):
+        self.label_map = read_label_map(record, size, num_classes, ignore_value)
+        self._ignore_value = ignore_value
+
+    def classes(self, label_map):
+        return label_map
+
+    def target(self, label_map, transforms, size) -> Target:
+        return semantic_target(torch.from_numpy(label_map), self._ignore_value)
+
+
+class PanopticAnnotation:
+    """A map of segment ids; one segment per thing and per stuff class. See `Annotation`."""
+
+    def __init__(self, record: Record, size: tuple[int, int], num_classes: int, ignore_value: int):
+        self.label_map = read_id_map(record, size, num_classes)
+        self._segments = record["segments_info"]
+        self._ignore_value = ignore_value
+
+    def classes(self, label_map):
+        class_map = np.full_like(label_map, self._ignore_value)
+        for segment in self._segments:
+            class_map[label_map == segment["id"]] = segment["category_id"]
+        return class_map
+
+    def target(self, label_map, transforms, size) -> Target:
+        return panoptic_target(torch.from_numpy(label_map), self._segments)
+
+
+class InstanceAnnotation:
+    """Masks that may overlap; one segment per instance. See `Annotation`."""
+
+    label_map = None
+    classes = None
+
+    def __init__(self, record: Record, size: tuple[int, int], num_classes: int, ignore_value: int):
+        self._annotations = read_annotations(record, size, num_classes)
+
+    def target(self, label_map, transforms, size) -> Target:
+        return instance_target(self._annotations, transforms, size)
+
+
+ANNOTATIONS: dict[str, type[Annotation]] = {
+    "mask_former_semantic": SemanticAnnotation,
+    "mask_former_panoptic": PanopticAnnotation,
+    "mask_former_instance": InstanceAnnotation,
+    "detr_panoptic": PanopticAnnotation,
+}
+
+
+def annotation_type(name: str) -> type[Annotation]:
+    """The kind of annotation that INPUT.DATASET_MAPPER_NAME stands for; ValueError if none."""
+    if name not in ANNOTATIONS:
+        raise ValueError(
+            f"Unknown INPUT.DATASET_MAPPER_NAME {name!r}; known are {', '.join(ANNOTATIONS)}."
+        )
+    return ANNOTATIONS[name]
+
+
+class MaskFormerDatasetMapper:
+    """Reads, augments and packs one record of a Detectron2 data set.
+
+    In training the result is `image`, uint8 (3, H, W); `instances` with `gt_classes` int64 (N,)
+    and `gt_masks` BitMasks (N, H, W), N may be 0; for semantic annotations also `sem_seg`, int64
+    (H, W); and the record's `file_name`, `image_id`, `height` and `width`, the latter two those of
+    the file. Otherwise it is `image` and the record without its instance annotations.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        annotation: type[Annotation],
+        augmentations: list[T.Augmentation],
+        image_format: str,
+        num_classes: int,
+        ignore_value: int = 255,
+        size_divisibility: int = 0,
+    ) -> None:
+        """
+        Args:
+            is_train: whether to make targets.
+            annotation: the kind of annotation to make them of.
+            augmentations: are applied in turn to the image and its annotation.
+            image_format: channel order, "RGB" or "BGR".
+            num_classes: K; labels outside of [0, K) are errors.
+            ignore_value: the label of pixels without a class.
+            size_divisibility: pad both sides to a multiple of this; 0 or less: don't.
+        """
+        self.is_train = is_train
+        self.annotation = annotation
+        self.augmentations = T.AugmentationList(augmentations)
+        self.image_format = image_format
+        self.num_classes = num_classes
+        self.ignore_value = ignore_value
+        self.size_divisibility = size_divisibility
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        return {
+            "is_train": is_train,
+            "annotation": annotation_type(cfg.INPUT.DATASET_MAPPER_NAME),
+            "augmentations": build_augmentation(cfg, is_train),
+            "image_format": cfg.INPUT.FORMAT,
+            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+            "size_divisibility": cfg.INPUT.SIZE_DIVISIBILITY,
+        }
+
+    def __call__(self, record: Record) -> dict[str, Any]:
+        """Map `record`, which is left as it is.
+
+        Raises:
+            FileNotFoundError, ValueError: a file is missing, broken, or does not fit the record
+                or the configuration; the message names it.
+        """
+        record = dict(record)
+        image = read_image(record["file_name"], self.image_format)
+        detection_utils.check_image_size(record, image)  # also fills in a missing size
+        if self.is_train:
+            return self._training_sample(record, image)
+        sample = LabelledImage(image)
+        self.augmentations(sample)
+        record.pop("annotations", None)
+        return {**record, "image": _channels_first(sample.image)}
+
+    def _training_sample(self, record: Record, image: np.ndarray) -> dict[str, Any]:
+        annotation = self.annotation(record, image.shape[:2], self.num_classes, self.ignore_value)
+        sample = LabelledImage(image, annotation.label_map, annotation.classes)
+        transforms = self.augmentations(sample)
+        target = annotation.target(sample.labels, transforms, sample.image.shape[:2])
+
+        pad = partial(pad_to_multiple, divisor=self.size_divisibility)
+        masks = pad(target.masks, value=False)
+        instances = Instances(masks.shape[-2:], gt_classes=target.labels, gt_masks=BitMasks(masks))
+        result = {key: record.get(key) for key in ("file_name", "image_id", "height", "width")}
+        result["image"] = pad(_channels_first(sample.image), value=_PADDING)
+        result["instances"] = instances
+        if self.annotation is SemanticAnnotation:
+            # The per-pixel baselines learn from the label map itself.
+            labels = torch.from_numpy(sample.labels).long()
+            result["sem_seg"] = pad(labels, value=self.ignore_value)
+        return result
+
+
+def _channels_first(image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

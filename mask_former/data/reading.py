@@ -1,0 +1,158 @@
+"""Reading images and annotations. Whatever is wrong with a file, the error names it."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+from detectron2.data import detection_utils
+
+Record = Mapping[str, Any]
+
+
+def read_image(file_name: str, image_format: str | None) -> np.ndarray:
+    """Read an image as uint8 (H, W, C).
+
+    Args:
+        file_name: the image file.
+        image_format: a mode of PIL, such as "RGB" or "L", or "BGR"; None takes the file's own and
+            gives (H, W) where that has a single channel.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no image, or a broken one.
+    """
+    try:
+        return detection_utils.read_image(file_name, image_format)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{file_name} is missing. Is the data set complete? Its folder is looked for under "
+            "the environment variable DETECTRON2_DATASETS (default: datasets)."
+        ) from error
+    except Exception as error:  # decoders raise anything: OSError, SyntaxError, struct.error...
+        raise ValueError(
+            f"{file_name} cannot be read as an image ({type(error).__name__}: {error}). "
+            "Is it damaged, or only partly downloaded?"
+        ) from error
+
+
+def read_label_map(
+    record: Record, size: tuple[int, int], num_classes: int, ignore_value: int
+) -> np.ndarray:
+    """Read `record`'s semantic annotation: the class of each pixel, int32 (H, W).
+
+    Args:
+        record: has `file_name` and `sem_seg_file_name`, a single-channel image.
+        size: height and width of the record's image.
+        num_classes: labels must lie in [0, num_classes) ...
+        ignore_value: ... or be this.
+
+    Raises:
+        FileNotFoundError, ValueError: the file is missing, broken, of another size, or holds
+            other labels.
+    """
+    file_name = require(record, "sem_seg_file_name")
+    labels = read_image(file_name, None)
+    if labels.ndim != 2 or labels.dtype.kind not in "uib":
+        raise ValueError(
+            f"{file_name}: a label map has one channel of integers, but this image is "
+            f"{labels.dtype} {labels.shape}."
+        )
+    labels = labels.astype(np.int32)
+    _check_size(file_name, labels.shape, record["file_name"], size)
+    wrong = (labels != ignore_value) & ((labels < 0) | (labels >= num_classes))
+    if wrong.any():
+        raise ValueError(
+            f"{file_name} holds the labels {_listed(np.unique(labels[wrong]))}, but labels must "
+            f"lie in 0..{num_classes - 1} (MODEL.SEM_SEG_HEAD.NUM_CLASSES is {num_classes}) or be "
+            f"{ignore_value} (MODEL.SEM_SEG_HEAD.IGNORE_VALUE)."
+        )
+    return labels
+
+
+def read_id_map(record: Record, size: tuple[int, int], num_classes: int) -> np.ndarray:
+    """Read `record`'s panoptic annotation: the segment id of each pixel, int32 (H, W), 0 = none.
+
+    Args:
+        record: has `file_name`, `segments_info` and `pan_seg_file_name`, a PNG in COCO's format
+            (id = R + 256 G + 65536 B).
+        size: height and width of the record's image.
+        num_classes: category ids must lie in [0, num_classes).
+
+    Raises:
+        FileNotFoundError, ValueError: the file is missing, broken, of another size, or holds ids
+            that are not in `segments_info`; or a category id is out of range.
+    """
+    file_name = require(record, "pan_seg_file_name")
+    segments = require(record, "segments_info")
+    check_categories(file_name, (segment["category_id"] for segment in segments), num_classes)
+    id_map = read_image(file_name, "RGB").astype(np.int32) @ np.array([1, 256, 65536], np.int32)
+    _check_size(file_name, id_map.shape, record["file_name"], size)
+    unknown = np.setdiff1d(np.unique(id_map), [0] + [segment["id"] for segment in segments])
+    if len(unknown):
+        raise ValueError(
+            f"{file_name} holds the segment ids {_listed(unknown)}, which are not in the "
+            f"segments_info of image {record.get('image_id')}. Do PNG and JSON belong together?"
+        )
+    return id_map
+
+
+def read_annotations(record: Record, size: tuple[int, int], num_classes: int) -> list[dict]:
+    """The instance annotations of `record`, checked.
+
+    Args:
+        record: has `file_name` and `annotations` in Detectron2's format.
+        size: height and width of the record's image.
+        num_classes: category ids must lie in [0, num_classes).
+
+    Raises:
+        ValueError: an annotation has no mask, a mask of another size, or a category id out of
+            range.
+    """
+    annotations = require(record, "annotations")
+    file_name = record["file_name"]
+    check_categories(file_name, (a["category_id"] for a in annotations), num_classes)
+    for annotation in annotations:
+        segmentation = annotation.get("segmentation")
+        if isinstance(segmentation, dict):
+            _check_size("an instance mask", segmentation["size"], file_name, size)
+        elif not segmentation or min(len(polygon) for polygon in segmentation) < 6:
+            raise ValueError(
+                f"{file_name}: annotation {annotation.get('id', '')} has no mask. Each needs a "
+                "segmentation: polygons of three or more points, or a run-length encoding."
+            )
+    return annotations
+
+
+def check_categories(file_name: str, category_ids: Collection[int], num_classes: int) -> None:
+    """Raise ValueError unless all `category_ids` lie in [0, num_classes)."""
+    wrong = sorted({id_ for id_ in category_ids if not 0 <= id_ < num_classes})
+    if wrong:
+        raise ValueError(
+            f"{file_name} is annotated with the category ids {_listed(wrong)}, but contiguous ids "
+            f"must lie in 0..{num_classes - 1} (MODEL.SEM_SEG_HEAD.NUM_CLASSES is {num_classes})."
+        )
+
+
+def require(record: Record, key: str) -> Any:
+    """`record[key]`, or a ValueError that says which kind of data set lacks it."""
+    if key not in record:
+        raise ValueError(
+            f"{record['file_name']}: its record has no {key!r}. Choose INPUT.DATASET_MAPPER_NAME "
+            "for the kind of annotation that the data set has, or another data set."
+        )
+    return record[key]
+
+
+def _check_size(
+    file_name: str, size: tuple[int, int], image_file: str, image_size: tuple[int, int]
+) -> None:
+    if tuple(size) != tuple(image_size):
+        raise ValueError(
+            f"Sizes differ: {file_name} is {size[1]} x {size[0]} (width x height), but its image "
+            f"{image_file} is {image_size[1]} x {image_size[0]}."
+        )
+
+
+def _listed(ids: Collection[int], most: int = 10) -> str:
+    shown = ", ".join(str(int(id_)) for id_ in ids[:most])
+    return shown + (f" and {len(ids) - most} more" if len(ids) > most else "")
