@@ -8,3 +8,17 @@ from .compat import require_detectron2
 require_detectron2()
 
 __version__ = "0.1.0"
+
+from . import backbone, head, meta_arch, pixel_decoder, predictor  # noqa: E402
+from .config import add_mask_former_config  # noqa: E402
+from .meta_arch import MaskFormer  # noqa: E402
+
+__all__ = [
+    "MaskFormer",
+    "add_mask_former_config",
+    "backbone",
+    "head",
+    "meta_arch",
+    "pixel_decoder",
+    "predictor",
+]

@@ -99,16 +99,13 @@ class SetCriterion(nn.Module):
         self, predictions: Sequence[Prediction], targets: Sequence[Target], matching: Matching
     ) -> dict[str, Tensor]:
         """Focal and dice loss of the matched masks at the padded images' resolution, (L,) each."""
-        per_layer = torch.bincount(matching.layer, minlength=len(predictions)).tolist()
-        image, query = matching.image.split(per_layer), matching.query.split(per_layer)
+        image, query = (x.view(len(predictions), -1) for x in (matching.image, matching.query))
         matched = torch.cat(
             [p.mask_logits[i, q] for p, i, q in zip(predictions, image, query, strict=True)]
         )
         masks = torch.cat([target.masks for target in targets])
-        focal, dice = matched_mask_losses(matched.float(), masks, matching.segment)
-        total = focal.new_zeros(2, len(predictions))
-        total = total.index_add(1, matching.layer, torch.stack((focal, dice)))
-        focal, dice = total / self.num_masks(targets)
+        losses = matched_mask_losses(matched.float(), masks, matching.segment)
+        focal, dice = (x.view(len(predictions), -1).sum(1) / self.num_masks(targets) for x in losses)
         return {"loss_mask": focal, "loss_dice": dice}
 
     def num_masks(self, targets: Sequence[Target]) -> Tensor:

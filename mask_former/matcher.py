@@ -25,7 +25,8 @@ class NonFiniteError(FloatingPointError):
 class Matching:
     """Which query is assigned which segment, for all layers and images of a step.
 
-    All are int64 (M,) on the predictions' device, ordered by layer, image and query.
+    All are int64 (M,) on the predictions' device, ordered by layer, image and query. Every layer
+    has M / L of the rows.
 
     Attributes:
         layer: in [0, L).
@@ -92,7 +93,7 @@ class HungarianMatcher:
     def cost(self, predictions: Sequence[Prediction], image: int, target: Target) -> Tensor:
         """Return the cost of every pair of one image in every layer, float32 (L, Q, N)."""
         masks = torch.stack([p.mask_logits[image] for p in predictions]).float()  # (L, Q, h, w)
-        segments = F.interpolate(target.masks.view(torch.uint8)[None], size=masks.shape[-2:])[0]
+        segments = F.interpolate(target.masks.view(torch.uint8)[:, None], size=masks.shape[-2:])
         masks, segments = masks.flatten(0, 1).flatten(1), segments.flatten(1)
         classes = torch.cat([p.class_logits[image] for p in predictions]).float().softmax(-1)
         cost = self.mask_weight * pairwise_sigmoid_focal_loss(masks, segments)

@@ -1,0 +1,246 @@
+"""MaskFormer, the meta-architecture: the paper's figure 2 from an image to its segmentation."""
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
+from detectron2.modeling.postprocessing import sem_seg_postprocess
+from detectron2.structures import ImageList
+from torch import Tensor, nn
+
+from mask_former import inference
+from mask_former.criterion import SetCriterion
+from mask_former.matcher import HungarianMatcher, NonFiniteError
+from mask_former.structures import Prediction, Target
+
+
+@META_ARCH_REGISTRY.register()
+class MaskFormer(nn.Module):
+    """Mask classification for semantic, instance and panoptic segmentation.
+
+    Args:
+        backbone: Detectron2 backbone, (B, 3, H, W) -> {name: feature map}.
+        sem_seg_head: features -> predictions of the decoder layers.
+        criterion: predictions, targets -> weighted losses.
+        pixel_mean, pixel_std: of the input's channels, in units of the image (0..255).
+        size_divisibility: batches are padded to a multiple of this; 0 pads to the largest image.
+        thing_classes: contiguous ids of the classes that are things; panoptic and instance
+            inference need them.
+        semantic_on, instance_on, panoptic_on: what inference returns, any combination.
+        object_mask_threshold: least class score of a query in the panoptic merge.
+        overlap_threshold: least visible share of a panoptic segment's own mask.
+        resize_before_semantic: scale the masks to the requested size before the semantic scores
+            are summed, instead of scaling the scores. Always so when `panoptic_on`.
+        max_instances: number of instances an image may have.
+
+    Raises:
+        ValueError: nothing is switched on for inference.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        sem_seg_head: nn.Module,
+        criterion: nn.Module,
+        pixel_mean: Collection[float],
+        pixel_std: Collection[float],
+        size_divisibility: int = 32,
+        thing_classes: Collection[int] = (),
+        semantic_on: bool = True,
+        instance_on: bool = False,
+        panoptic_on: bool = False,
+        object_mask_threshold: float = 0.0,
+        overlap_threshold: float = 0.0,
+        resize_before_semantic: bool = False,
+        max_instances: int = 100,
+    ) -> None:
+        super().__init__()
+        if not (semantic_on or instance_on or panoptic_on):
+            raise ValueError(
+                "inference would return nothing: switch on at least one of "
+                "MODEL.MASK_FORMER.TEST.{SEMANTIC_ON, INSTANCE_ON, PANOPTIC_ON}"
+            )
+        self.backbone = backbone
+        self.sem_seg_head = sem_seg_head
+        self.criterion = criterion
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+        self.size_divisibility = size_divisibility
+        self.thing_classes = frozenset(thing_classes)
+        self.semantic_on = semantic_on
+        self.instance_on = instance_on
+        self.panoptic_on = panoptic_on
+        self.object_mask_threshold = object_mask_threshold
+        self.overlap_threshold = overlap_threshold
+        self.resize_before_semantic = resize_before_semantic or panoptic_on
+        self.max_instances = max_instances
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        backbone = build_backbone(cfg)
+        keys, test = cfg.MODEL.MASK_FORMER, cfg.MODEL.MASK_FORMER.TEST
+        weights = {"mask_weight": keys.MASK_WEIGHT, "dice_weight": keys.DICE_WEIGHT}
+        divisibility = keys.SIZE_DIVISIBILITY
+        return {
+            "backbone": backbone,
+            "sem_seg_head": build_sem_seg_head(cfg, backbone.output_shape()),
+            "criterion": SetCriterion(
+                num_classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+                matcher=HungarianMatcher(**weights),
+                no_object_weight=keys.NO_OBJECT_WEIGHT,
+                **weights,
+            ),
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "size_divisibility": backbone.size_divisibility if divisibility < 0 else divisibility,
+            "thing_classes": _thing_classes(cfg),
+            "semantic_on": test.SEMANTIC_ON,
+            "instance_on": test.INSTANCE_ON,
+            "panoptic_on": test.PANOPTIC_ON,
+            "object_mask_threshold": test.OBJECT_MASK_THRESHOLD,
+            "overlap_threshold": test.OVERLAP_THRESHOLD,
+            "resize_before_semantic": test.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE,
+            "max_instances": cfg.TEST.DETECTIONS_PER_IMAGE,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """Compute the losses of a batch, or in eval mode segment its images.
+
+        Args:
+            batched_inputs: one dict an image, with
+                * `image`: (3, H, W), 0..255, any dtype;
+                * `instances` (training): `Instances` of the image's size with `gt_classes` (N,)
+                  and `gt_masks`, `BitMasks` or bool (N, H, W);
+                * `height`, `width` (inference): size of the result; the image's own by default;
+                * `file_name`: used in error messages.
+
+        Returns:
+            in training the weighted losses by name; otherwise one dict an image with
+                * `sem_seg`: scores (K, height, width);
+                * `panoptic_seg`: see `inference.panoptic_inference`;
+                * `instances`: see `inference.instance_inference`;
+            as far as they are switched on.
+
+        Raises:
+            FloatingPointError: a prediction is NaN or infinite; names the images.
+        """
+        images = self.preprocess(batched_inputs)
+        predictions = self.sem_seg_head(self.backbone(images.tensor))
+        if not self.training:
+            return self.postprocess(predictions[-1], images, batched_inputs)
+        targets = self.prepare_targets(batched_inputs, images)
+        try:
+            return self.criterion(predictions, targets)
+        except NonFiniteError as error:
+            names = [batched_inputs[i].get("file_name", f"image {i}") for i in error.images]
+            raise FloatingPointError(f"predictions are NaN or infinite for {names}") from error
+
+    def preprocess(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
+        """Normalise the images and pad them to one size with zeros."""
+        images = [x["image"].to(self.device, non_blocking=True) for x in batched_inputs]
+        images = [(image - self.pixel_mean) / self.pixel_std for image in images]
+        return ImageList.from_tensors(images, self.size_divisibility)
+
+    def prepare_targets(
+        self, batched_inputs: list[dict[str, Any]], images: ImageList
+    ) -> list[Target]:
+        """Move the ground truth to the device, its masks padded to the batch's size."""
+        targets = []
+        for x in batched_inputs:
+            instances = x["instances"]
+            masks = getattr(instances.gt_masks, "tensor", instances.gt_masks)
+            padded = torch.zeros(
+                len(masks), *images.tensor.shape[-2:], dtype=torch.bool, device=self.device
+            )
+            padded[:, : masks.shape[1], : masks.shape[2]] = masks.to(self.device)
+            targets.append(Target(instances.gt_classes.to(self.device), padded))
+        return targets
+
+    def postprocess(
+        self, prediction: Prediction, images: ImageList, batched_inputs: list[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Segment the images one at a time, each at its requested size."""
+        results = []
+        for class_logits, mask_logits, image_size, x in zip(
+            prediction.class_logits.float(),
+            prediction.mask_logits,
+            images.image_sizes,
+            batched_inputs,
+            strict=True,
+        ):
+            sizes = {
+                "padded_size": tuple(images.tensor.shape[-2:]),
+                "image_size": image_size,
+                "output_size": (x.get("height", image_size[0]), x.get("width", image_size[1])),
+            }
+            result = {}
+            if self.semantic_on:
+                result["sem_seg"] = self.semantic(class_logits, mask_logits, sizes)
+            if self.panoptic_on:
+                result["panoptic_seg"] = self.panoptic(class_logits, mask_logits, sizes)
+            if self.instance_on:
+                result["instances"] = self.instances(class_logits, mask_logits, sizes)
+            results.append(result)
+        return results
+
+    def semantic(self, class_logits: Tensor, mask_logits: Tensor, sizes: dict[str, Any]) -> Tensor:
+        """Semantic scores of one image, (K, height, width)."""
+        if self.resize_before_semantic:
+            masks = inference.resize_masks(mask_logits, **sizes)
+            return inference.semantic_inference(class_logits, masks)
+        masks = inference.resize_masks(mask_logits, **{**sizes, "output_size": None})
+        scores = inference.semantic_inference(class_logits, masks)
+        return sem_seg_postprocess(scores, sizes["image_size"], *sizes["output_size"])
+
+    def panoptic(
+        self, class_logits: Tensor, mask_logits: Tensor, sizes: dict[str, Any]
+    ) -> tuple[Tensor, list[dict[str, Any]]]:
+        """Panoptic map and segments of one image; only confident masks are scaled up."""
+        keep, scores, labels = inference.confident_queries(class_logits, self.object_mask_threshold)
+        return inference.panoptic_inference(
+            scores,
+            labels,
+            inference.resize_masks(mask_logits[keep], **sizes),
+            thing_classes=self.thing_classes,
+            overlap_threshold=self.overlap_threshold,
+        )
+
+    def instances(self, class_logits: Tensor, mask_logits: Tensor, sizes: dict[str, Any]) -> Any:
+        """Instances of one image."""
+        queries, scores, labels = inference.top_instances(
+            class_logits, thing_classes=self.thing_classes, top_k=self.max_instances
+        )
+        masks = inference.resize_masks(mask_logits[queries], **sizes)
+        return inference.instance_inference(scores, labels, masks)
+
+
+def _thing_classes(cfg: CfgNode) -> list[int]:
+    """Contiguous ids of the things of the data set that is tested on, or else trained on."""
+    test = cfg.MODEL.MASK_FORMER.TEST
+    names = list(cfg.DATASETS.TEST) or list(cfg.DATASETS.TRAIN)
+    things = {
+        name: getattr(MetadataCatalog.get(name), "thing_dataset_id_to_contiguous_id", None)
+        for name in names
+    }
+    known = {name: sorted(ids.values()) for name, ids in things.items() if ids is not None}
+    if len(known) < max(len(names), 1) and (test.PANOPTIC_ON or test.INSTANCE_ON):
+        raise ValueError(
+            f"panoptic and instance inference need to know which classes are things, but the "
+            f"metadata of {sorted(set(names) - set(known)) or 'DATASETS.TEST (it is empty)'} has "
+            f"no thing_dataset_id_to_contiguous_id"
+        )
+    if len({tuple(ids) for ids in known.values()}) > 1:
+        raise ValueError(f"the data sets {sorted(known)} do not agree on which classes are things")
+    return next(iter(known.values()), [])
