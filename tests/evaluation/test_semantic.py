@@ -1,0 +1,149 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from detectron2.evaluation import SemSegEvaluator
+from detectron2.utils import comm
+from mask_former.evaluation import SemanticEvaluator
+from PIL import Image
+
+NAMES = ["sky", "sea", "sand", "rock", "never"]
+K = len(NAMES)
+
+
+@pytest.fixture
+def dataset(tmp_path, register):
+    """Six images of different sizes with ignored pixels; class "never" does not occur."""
+    rng = np.random.default_rng(0)
+    records = []
+    for index in range(6):
+        labels = rng.integers(0, K - 1, (12 + index, 17)).astype(np.uint8)
+        labels[rng.random(labels.shape) < 0.1] = 255
+        path = tmp_path / f"{index}.png"
+        Image.fromarray(labels).save(path)
+        records.append({"file_name": f"{index}.jpg", "sem_seg_file_name": str(path)})
+    return register(records, stuff_classes=NAMES, ignore_label=255), records
+
+
+def predictions(records):
+    """Scores that are right for about half of the pixels."""
+    generator = torch.Generator().manual_seed(0)
+    outputs = []
+    for record in records:
+        labels = np.array(Image.open(record["sem_seg_file_name"]), dtype=np.int64)
+        scores = torch.rand((K, *labels.shape), generator=generator)
+        right = torch.from_numpy(np.where(labels == 255, 0, labels))
+        scores += 0.6 * torch.nn.functional.one_hot(right, K).permute(2, 0, 1)
+        outputs.append({"sem_seg": scores})
+    return outputs
+
+
+def figures(evaluator, records, outputs):
+    evaluator.reset()
+    for record, output in zip(records, outputs, strict=True):
+        evaluator.process([{"file_name": record["file_name"]}], [output])
+    return evaluator.evaluate()["sem_seg"]
+
+
+def test_equals_detectron2(dataset):
+    name, records = dataset
+    outputs = predictions(records)
+    ours = figures(SemanticEvaluator(name), records, outputs)
+    reference = SemSegEvaluator(
+        name, sem_seg_loading_fn=lambda path, dtype: np.array(Image.open(path), dtype=dtype)
+    )
+    theirs = figures(reference, records, outputs)
+    assert 30 < ours["mIoU"] < 70
+    assert np.isnan(ours["IoU-never"])
+    assert ours == pytest.approx({key: theirs[key] for key in ours}, rel=1e-12, nan_ok=True)
+
+
+def test_scores_and_labels_are_the_same(dataset):
+    name, records = dataset
+    outputs = predictions(records)
+    labels = [{"sem_seg": output["sem_seg"].argmax(0)} for output in outputs]
+    evaluator = SemanticEvaluator(name)
+    assert figures(evaluator, records, labels) == pytest.approx(
+        figures(evaluator, records, outputs), rel=0, abs=0, nan_ok=True
+    )
+
+
+def test_processes_are_reduced_and_an_image_counts_once(dataset, monkeypatch):
+    """Two processes, the second padded with the first image."""
+    name, records = dataset
+    outputs = predictions(records)
+    whole = figures(SemanticEvaluator(name), records, outputs)
+    one, two = SemanticEvaluator(name), SemanticEvaluator(name)
+    one.process(records[:3], outputs[:3])
+    two.process(records[3:] + records[:1], outputs[3:] + outputs[:1])
+    sent = pickle.dumps(two._confusion)
+    monkeypatch.setattr(comm, "gather", lambda data: [data, pickle.loads(sent)])
+    assert one.evaluate()["sem_seg"] == pytest.approx(whole, rel=0, abs=0, nan_ok=True)
+
+
+def test_warns_of_missing_images(dataset, log):
+    name, records = dataset
+    figures(SemanticEvaluator(name), records[:4], predictions(records)[:4])
+    assert any("4 of 6 images" in message for message in log)
+
+
+def test_sixteen_bit_annotations(tmp_path, register):
+    path = tmp_path / "labels.tif"
+    labels = np.array([[0, 1, 65535], [299, 299, 2]], dtype=np.uint16)
+    Image.fromarray(labels).save(path)
+    record = {"file_name": "a.jpg", "sem_seg_file_name": str(path)}
+    name = register([record], stuff_classes=[str(k) for k in range(300)], ignore_label=65535)
+    result = figures(
+        SemanticEvaluator(name),
+        [record],
+        [{"sem_seg": torch.tensor([[0, 1, 5], [299, 298, 2]])}],
+    )
+    assert result["pACC"] == pytest.approx(80)
+    assert result["IoU-299"] == pytest.approx(50)
+
+
+class TestErrors:
+    def process(self, dataset, output, **changes):
+        name, records = dataset
+        SemanticEvaluator(name).process([{**records[0], **changes}], [{"sem_seg": output}])
+
+    def test_another_number_of_classes(self, dataset):
+        with pytest.raises(ValueError, match=r"0\.jpg.*predicts 7 classes.* has 5.*NUM_CLASSES"):
+            self.process(dataset, torch.zeros(7, 12, 17))
+
+    def test_another_size(self, dataset):
+        with pytest.raises(ValueError, match=r"0\.jpg.*0\.png.*\(9, 17\).*\(12, 17\)"):
+            self.process(dataset, torch.zeros(K, 9, 17))
+
+    def test_labels_out_of_range(self, dataset):
+        Image.fromarray(np.full((12, 17), 9, dtype=np.uint8)).save(
+            dataset[1][0]["sem_seg_file_name"]
+        )
+        with pytest.raises(ValueError, match=r"0\.png.*ground truth has labels \[9\]"):
+            self.process(dataset, torch.zeros(K, 12, 17))
+
+    def test_unknown_image(self, dataset):
+        with pytest.raises(ValueError, match=r"other\.jpg: no record of "):
+            self.process(dataset, torch.zeros(K, 12, 17), file_name="other.jpg")
+
+    def test_file_not_there(self, dataset, tmp_path):
+        (tmp_path / "0.png").unlink()
+        with pytest.raises(FileNotFoundError, match=r"0\.png"):
+            self.process(dataset, torch.zeros(K, 12, 17))
+
+    @pytest.mark.parametrize("content", [b"no image", b"\x89PNG\r\n\x1a\n truncated"])
+    def test_corrupt_file(self, dataset, tmp_path, content):
+        (tmp_path / "0.png").write_bytes(content)
+        with pytest.raises(ValueError, match=r"0\.png: not a readable image"):
+            self.process(dataset, torch.zeros(K, 12, 17))
+
+    def test_colour_image(self, dataset, tmp_path):
+        Image.new("RGB", (17, 12)).save(tmp_path / "0.png")
+        with pytest.raises(ValueError, match=r"0\.png: .*one channel, this one has 3"):
+            self.process(dataset, torch.zeros(K, 12, 17))
+
+    def test_metadata_without_classes(self, register):
+        name = register([], evaluator_type="sem_seg")
+        with pytest.raises(ValueError, match="lack `stuff_classes`"):
+            SemanticEvaluator(name)
