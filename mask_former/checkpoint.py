@@ -1,0 +1,235 @@
+"""Saving and loading: safe on both sides, and strict about what fits.
+
+The weights of a model are named as in the published checkpoints. Whatever is named otherwise goes
+through `NAME_RULES`.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
+from torch import Tensor, nn
+
+from .weights_file import read_weights_file
+
+# (pattern, replacement) in the order in which they are applied; None drops the weight.
+NAME_RULES: tuple[tuple[str, str | None], ...] = (
+    # Saved from within DistributedDataParallel.
+    (r"^module\.", ""),
+    # Published checkpoints keep the class weights of the loss; here cfg alone says them.
+    (r"^criterion\.empty_weight$", None),
+    # Before the head held its pixel decoder as a module of its own.
+    (r"^sem_seg_head\.(?!pixel_decoder\.|predictor\.)", "sem_seg_head.pixel_decoder."),
+)
+
+BACKBONE = "backbone."
+HEAD = "sem_seg_head."
+SHOWN = 10  # names in an error
+
+
+def rename(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights under the names of this package, by `NAME_RULES`."""
+    renamed = {}
+    for name, tensor in weights.items():
+        for pattern, replacement in NAME_RULES:
+            if replacement is None and re.search(pattern, name):
+                break
+            name = re.sub(pattern, replacement or "", name)
+        else:
+            renamed[name] = tensor
+    return renamed
+
+
+class MaskFormerCheckpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer with three promises.
+
+    - Nothing in a file is run: see `mask_former.weights_file`.
+    - A checkpoint appears under its name when it is complete, so that an interrupted write never
+      harms the one before.
+    - What is loaded fits. A whole model fits weight by weight; a file without a head is a
+      backbone, and must hold at least half of the backbone's weights.
+
+    Args:
+        model: the model, or what DistributedDataParallel made of it.
+        save_dir: folder of the checkpoints.
+        save_to_disk: None: in the main process only.
+        accept_backbone: load files without a head, too, which a training starts from. Without
+            them there is no evaluating a model whose head was never trained.
+        checkpointables: saved and loaded besides the model; have `state_dict` and
+            `load_state_dict`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        save_to_disk: bool | None = None,
+        accept_backbone: bool = True,
+        **checkpointables: Any,
+    ) -> None:
+        super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
+        self.accept_backbone = accept_backbone
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write `name`.pth into `save_dir`, and point `last_checkpoint` at it.
+
+        Args:
+            kwargs: what to save besides the model and the checkpointables. Tensors, numbers,
+                strings and plain containers: nothing else can be read back.
+        """
+        if not self._writes():
+            return
+        parts = {key: part.state_dict() for key, part in self.checkpointables.items()}
+        self.save_weights(name, **parts, **kwargs)
+        self.tag_last_checkpoint(f"{name}.pth")
+
+    def save_weights(self, name: str, **kwargs: Any) -> None:
+        """Write the model alone, and `kwargs`, into `save_dir`; nothing resumes from it."""
+        if not self._writes():
+            return
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        self.logger.info(f"Saving checkpoint to {path}")
+        with _replaced_when_complete(path) as f:
+            torch.save({"model": self.model.state_dict(), **kwargs}, f)
+
+    def _writes(self) -> bool:
+        return bool(self.save_dir) and self.save_to_disk
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Make a file in `save_dir` the one that training resumes from."""
+        with _replaced_when_complete(os.path.join(self.save_dir, "last_checkpoint")) as f:
+            f.write(last_filename_basename.encode())
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """Load the model, and the checkpointables named (None: all that the file holds).
+
+        Args:
+            path: file, http(s) or detectron2:// address. Empty: nothing is loaded.
+
+        Returns:
+            What else the file holds, such as "iteration".
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is broken, wants something run, or is for another model.
+        """
+        if path:
+            path = self._local_file(path)
+        try:
+            return super().load(path, checkpointables)
+        finally:
+            self._parsed_url_during_load = None  # Detectron2 leaves it set after an error.
+
+    def _local_file(self, path: str) -> str:
+        # Detectron2's "?matching_heuristics=True" says what the content shows here.
+        local = self.path_manager.get_local_path(path.removesuffix("?matching_heuristics=True"))
+        if not os.path.isfile(local):
+            raise FileNotFoundError(
+                f"There is no weights file {path}. It comes from MODEL.WEIGHTS or, when training "
+                "is resumed, from the file last_checkpoint in OUTPUT_DIR."
+            )
+        return local
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        checkpoint = read_weights_file(filename)
+        checkpoint["model"] = rename(checkpoint["model"])
+        checkpoint["file"] = filename
+        return checkpoint
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        file, weights = checkpoint.pop("file"), checkpoint["model"]
+        checkpoint.pop("matching_heuristics", None)  # decided by content
+        model = self.model.state_dict()
+        is_backbone = _has(model, HEAD) and not _has(weights, HEAD)
+        if is_backbone:
+            if not self.accept_backbone:
+                raise ValueError(
+                    f"{file} holds no head ({HEAD}*): it is a backbone to start a training from, "
+                    "not a trained model. Set MODEL.WEIGHTS to a trained model."
+                )
+            # Of the backbone alone: a backbone's "norm.weight" is no norm of the head.
+            checkpoint["model"] = align_and_update_state_dicts(
+                {name: tensor for name, tensor in model.items() if name.startswith(BACKBONE)},
+                weights,
+                c2_conversion=checkpoint.get("__author__") == "Caffe2",
+            )
+        incompatible = super()._load_model(checkpoint)
+        wrong = _misfits(incompatible)
+        if is_backbone:
+            _check_backbone(file, model, wrong)
+        elif wrong:
+            raise ValueError(_mismatch(file, wrong, incompatible.incorrect_shapes))
+        return incompatible
+
+
+def _has(weights: dict[str, Tensor], prefix: str) -> bool:
+    return any(name.startswith(prefix) for name in weights)
+
+
+def _misfits(incompatible: Any) -> dict[str, str]:
+    """Names of the weights that do not fit, and what is wrong with each."""
+    wrong = {name: "missing in the file" for name in incompatible.missing_keys}
+    wrong.update((name, "not in the model") for name in incompatible.unexpected_keys)
+    wrong.update(
+        (name, f"{tuple(in_file)} in the file, {tuple(in_model)} in the model")
+        for name, in_file, in_model in incompatible.incorrect_shapes
+    )
+    return wrong
+
+
+def _check_backbone(file: str, model: dict[str, Tensor], wrong: dict[str, str]) -> None:
+    backbone = [name for name in model if name.startswith(BACKBONE)]
+    # The file's own names, such as its classifier's, do not count.
+    absent = {name: wrong[name] for name in backbone if name in wrong}
+    if 2 * len(absent) > len(backbone):
+        raise ValueError(
+            f"{file} does not fit the backbone: of its {len(backbone)} weights "
+            f"{len(backbone) - len(absent)} were found.{_listing(absent)}\n"
+            "MODEL.WEIGHTS must be of the architecture that MODEL.BACKBONE names."
+        )
+
+
+def _mismatch(file: str, wrong: dict[str, str], shapes: list[tuple[str, Any, Any]]) -> str:
+    text = f"{file} holds another model than the configuration describes:{_listing(wrong)}"
+    if all("class_embed." in name for name in wrong):
+        # One class more than NUM_CLASSES: "no object".
+        in_file, in_model = shapes[0][1][0] - 1, shapes[0][2][0] - 1
+        text += (
+            f"\nIt was trained for {in_file} classes; MODEL.SEM_SEG_HEAD.NUM_CLASSES is {in_model}."
+        )
+    return text
+
+
+def _listing(wrong: dict[str, str]) -> str:
+    lines = [f"\n  {name}: {problem}" for name, problem in list(wrong.items())[:SHOWN]]
+    if len(wrong) > SHOWN:
+        lines.append(f"\n  ... and {len(wrong) - SHOWN} more")
+    return "".join(lines)
+
+
+@contextmanager
+def _replaced_when_complete(path: str) -> Iterator[IO[bytes]]:
+    """A file to write, which takes the place of `path` when it is complete and on the disk."""
+    part = f"{path}.part"
+    try:
+        with open(part, "wb") as f:
+            yield f
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(part, path)
+    except BaseException:
+        if os.path.exists(part):
+            os.remove(part)
+        raise
+    # The new name, too, must survive a power cut.
+    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
