@@ -104,7 +104,7 @@ def transform_labels(transform: T.Transform, labels: np.ndarray) -> np.ndarray:
     """
     planes = np.ascontiguousarray(labels, dtype=np.int32)[..., None].view(np.uint8)
     planes = transform.apply_segmentation(planes)
-    return np.ascontiguousarray(planes).view(np.int32)[..., 0]
+    return planes.copy().view(np.int32)[..., 0]  # the copy may be written to, unlike PIL's memory
 
 
 def pad_to_multiple(maps: Tensor, divisor: int, value: float) -> Tensor:

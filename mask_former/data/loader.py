@@ -6,7 +6,6 @@ stream. So any number of processes and of workers sees the same global batches, 
 resumed at iteration i goes on with exactly the samples that it would have seen.
 """
 
-import logging
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -26,12 +25,11 @@ from detectron2.data import (
 from detectron2.data.build import trivial_batch_collator
 from detectron2.data.samplers import RepeatFactorTrainingSampler
 from detectron2.utils import comm
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .checks import check_records
 from .mapper import MaskFormerDatasetMapper
-from .reading import Record
+from .reading import Record, read_image_size
 
 # Position of a sample in the stream, index of its record.
 Key = tuple[int, int]
@@ -48,8 +46,9 @@ def build_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
         start_iter: the iteration, counted from 0, at which training starts.
 
     Raises:
-        ValueError: the batch cannot be shared equally by the processes; the sampler is unknown; a
-            record is wrong.
+        FileNotFoundError, ValueError: a record is wrong.
+        ValueError: the batch cannot be shared equally by the processes, there is nothing to train
+            on, or the sampler is unknown.
     """
     batch_size, world_size = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
     if batch_size < 1 or batch_size % world_size:
@@ -58,10 +57,14 @@ def build_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
             f"processes, {world_size}."
         )
     mapper = MaskFormerDatasetMapper(cfg, is_train=True)
-    records = []
-    for name in cfg.DATASETS.TRAIN:
-        records += check_records(name, _load(name, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS), mapper)
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+    records = []
+    with random_state_of(seed, 0):  # the checks map samples
+        for name in cfg.DATASETS.TRAIN:
+            found = _load(name, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+            records += check_records(name, found, mapper)
+    if not records:
+        raise ValueError("DATASETS.TRAIN names no data set to train on.")
     dataset = SeededDataset(records, mapper, seed)
     sampler = BatchSampler(
         repeat_factors(cfg, records),
@@ -229,16 +232,14 @@ class AspectRatio:
     def __call__(self, index: int) -> bool:
         if index not in self._wide:
             record = self._records[index]
-            if "width" in record and "height" in record:
-                size = record["width"], record["height"]
+            if "height" in record and "width" in record:
+                height, width = record["height"], record["width"]
             else:
-                with Image.open(record["file_name"]) as image:
-                    size = image.size
-            self._wide[index] = size[0] > size[1]
+                height, width = read_image_size(record["file_name"])
+            self._wide[index] = width > height
         return self._wide[index]
 
 
 def _init_worker(worker_id: int) -> None:
     # OpenCV's threads do not survive a fork, and workers are parallel enough.
     cv2.setNumThreads(0)
-    logging.getLogger(__name__).debug("Worker %d of the data loader is running.", worker_id)

@@ -1,7 +1,8 @@
 """From a data set's record to what the model takes: one mapper for every kind of annotation."""
 
+from abc import ABC, abstractmethod
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,65 +16,71 @@ from .augmentation import LabelledImage, build_augmentation, pad_to_multiple
 from .reading import Record, read_annotations, read_id_map, read_image, read_label_map
 from .targets import instance_target, panoptic_target, semantic_target
 
+# What a training sample keeps of its record; all else would only be sent between processes.
+_KEPT = ("file_name", "image_id", "height", "width")
 # Colour of padded pixels, about the mean of natural images.
 _PADDING = 128
 
 
-class Annotation(Protocol):
+class Annotation(ABC):
     """The annotation of one image: read and checked when made, turned into a target at last.
 
     Attributes:
         label_map: int32 (H, W), to be transformed together with the image; None if there is none.
     """
 
-    label_map: np.ndarray | None
+    label_map: np.ndarray | None = None
+
+    @abstractmethod
+    def __init__(
+        self, record: Record, size: tuple[int, int], num_classes: int, ignore_value: int
+    ) -> None:
+        """Read the annotation of a record, whose image has the given size (height, width)."""
+
+    @abstractmethod
+    def target(
+        self, label_map: np.ndarray | None, transforms: T.Transform, size: tuple[int, int]
+    ) -> Target:
+        """The segments of the transformed image, which has the given size (height, width)."""
 
     def classes(self, label_map: np.ndarray) -> np.ndarray:
         """The class of each pixel of a (transformed) label map."""
-
-    def target(self, label_map: np.ndarray | None, transforms: T.Transform, size) -> Target:
-        """The segments of the transformed image, which has the given size (height, width)."""
+        return label_map
 
 
-class SemanticAnnotation:
-    """A label map; one segment per class. See `Annotation`."""
+class SemanticAnnotation(Annotation):
+    """A class for each pixel; one segment per class."""
 
-    def __init__(self, record: Record, size: tuple[int, int], num_classes: int, ignore_value: int):
+    def __init__(self, record, size, num_classes, ignore_value) -> None:
         self.label_map = read_label_map(record, size, num_classes, ignore_value)
         self._ignore_value = ignore_value
-
-    def classes(self, label_map):
-        return label_map
 
     def target(self, label_map, transforms, size) -> Target:
         return semantic_target(torch.from_numpy(label_map), self._ignore_value)
 
 
-class PanopticAnnotation:
-    """A map of segment ids; one segment per thing and per stuff class. See `Annotation`."""
+class PanopticAnnotation(Annotation):
+    """A segment id for each pixel; one segment per thing and per stuff class."""
 
-    def __init__(self, record: Record, size: tuple[int, int], num_classes: int, ignore_value: int):
+    def __init__(self, record, size, num_classes, ignore_value) -> None:
         self.label_map = read_id_map(record, size, num_classes)
         self._segments = record["segments_info"]
         self._ignore_value = ignore_value
 
-    def classes(self, label_map):
+    def target(self, label_map, transforms, size) -> Target:
+        return panoptic_target(torch.from_numpy(label_map), self._segments)
+
+    def classes(self, label_map: np.ndarray) -> np.ndarray:
         class_map = np.full_like(label_map, self._ignore_value)
         for segment in self._segments:
             class_map[label_map == segment["id"]] = segment["category_id"]
         return class_map
 
-    def target(self, label_map, transforms, size) -> Target:
-        return panoptic_target(torch.from_numpy(label_map), self._segments)
 
+class InstanceAnnotation(Annotation):
+    """Masks that may overlap; one segment per instance."""
 
-class InstanceAnnotation:
-    """Masks that may overlap; one segment per instance. See `Annotation`."""
-
-    label_map = None
-    classes = None
-
-    def __init__(self, record: Record, size: tuple[int, int], num_classes: int, ignore_value: int):
+    def __init__(self, record, size, num_classes, ignore_value) -> None:
         self._annotations = read_annotations(record, size, num_classes)
 
     def target(self, label_map, transforms, size) -> Target:
@@ -174,10 +181,10 @@ class MaskFormerDatasetMapper:
         pad = partial(pad_to_multiple, divisor=self.size_divisibility)
         masks = pad(target.masks, value=False)
         instances = Instances(masks.shape[-2:], gt_classes=target.labels, gt_masks=BitMasks(masks))
-        result = {key: record.get(key) for key in ("file_name", "image_id", "height", "width")}
+        result = {key: record[key] for key in _KEPT if key in record}
         result["image"] = pad(_channels_first(sample.image), value=_PADDING)
         result["instances"] = instances
-        if self.annotation is SemanticAnnotation:
+        if issubclass(self.annotation, SemanticAnnotation):
             # The per-pixel baselines learn from the label map itself.
             labels = torch.from_numpy(sample.labels).long()
             result["sem_seg"] = pad(labels, value=self.ignore_value)
@@ -185,4 +192,4 @@ class MaskFormerDatasetMapper:
 
 
 def _channels_first(image: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    return torch.from_numpy(image.transpose(2, 0, 1).copy())

@@ -1,10 +1,12 @@
 """Reading images and annotations. Whatever is wrong with a file, the error names it."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from detectron2.data import detection_utils
+from PIL import Image
 
 Record = Mapping[str, Any]
 
@@ -21,18 +23,14 @@ def read_image(file_name: str, image_format: str | None) -> np.ndarray:
         FileNotFoundError: there is no such file.
         ValueError: the file is no image, or a broken one.
     """
-    try:
+    with _naming(file_name):
         return detection_utils.read_image(file_name, image_format)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{file_name} is missing. Is the data set complete? Its folder is looked for under "
-            "the environment variable DETECTRON2_DATASETS (default: datasets)."
-        ) from error
-    except Exception as error:  # decoders raise anything: OSError, SyntaxError, struct.error...
-        raise ValueError(
-            f"{file_name} cannot be read as an image ({type(error).__name__}: {error}). "
-            "Is it damaged, or only partly downloaded?"
-        ) from error
+
+
+def read_image_size(file_name: str) -> tuple[int, int]:
+    """Height and width of an image, of which only the head is read. Raises as `read_image`."""
+    with _naming(file_name), Image.open(file_name) as image:
+        return image.height, image.width
 
 
 def read_label_map(
@@ -85,12 +83,13 @@ def read_id_map(record: Record, size: tuple[int, int], num_classes: int) -> np.n
     file_name = require(record, "pan_seg_file_name")
     segments = require(record, "segments_info")
     check_categories(file_name, (segment["category_id"] for segment in segments), num_classes)
-    id_map = read_image(file_name, "RGB").astype(np.int32) @ np.array([1, 256, 65536], np.int32)
+    rgb = read_image(file_name, "RGB").astype(np.int32)
+    id_map = rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
     _check_size(file_name, id_map.shape, record["file_name"], size)
-    unknown = np.setdiff1d(np.unique(id_map), [0] + [segment["id"] for segment in segments])
-    if len(unknown):
+    known = np.isin(id_map, [0] + [segment["id"] for segment in segments])
+    if not known.all():
         raise ValueError(
-            f"{file_name} holds the segment ids {_listed(unknown)}, which are not in the "
+            f"{file_name} holds the segment ids {_listed(np.unique(id_map[~known]))}, not in the "
             f"segments_info of image {record.get('image_id')}. Do PNG and JSON belong together?"
         )
     return id_map
@@ -141,6 +140,23 @@ def require(record: Record, key: str) -> Any:
             "for the kind of annotation that the data set has, or another data set."
         )
     return record[key]
+
+
+@contextmanager
+def _naming(file_name: str) -> Iterator[None]:
+    """Turn whatever goes wrong in reading a file into an error that names it."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{file_name} is missing. Is the data set complete? Its folder is looked for under "
+            "the environment variable DETECTRON2_DATASETS (default: datasets)."
+        ) from error
+    except Exception as error:  # decoders raise anything: OSError, SyntaxError, struct.error...
+        raise ValueError(
+            f"{file_name} cannot be read as an image ({type(error).__name__}: {error}). "
+            "Is it damaged, or only partly downloaded?"
+        ) from error
 
 
 def _check_size(
