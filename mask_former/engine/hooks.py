@@ -1,0 +1,125 @@
+"""Hooks of the trainer that Detectron2 does not have."""
+
+import logging
+import math
+import os
+
+import torch
+from detectron2.engine import HookBase
+from torch import nn
+from tqdm import tqdm
+
+from mask_former.checkpoint import MaskFormerCheckpointer
+
+logger = logging.getLogger(__name__)
+
+# What a run is judged by, unless cfg.TEST.BEST_CHECKPOINT_METRIC names a figure.
+DEFAULT_METRICS = ("panoptic_seg/PQ", "sem_seg/mIoU", "segm/AP")
+
+
+class BestCheckpoint(HookBase):
+    """Keep the weights of the best evaluation in `model_best.pth`, beside its figure.
+
+    Differs from Detectron2's BestCheckpointer in what a killed run needs: the figure is stored in
+    the file that it describes, so that neither can outlive the other, and the file is not what
+    `--resume` continues from. Runs in the main process, after the hook that evaluates.
+
+    Args:
+        model: the model whose weights are saved.
+        folder: where.
+        metric: the figure to maximize, e.g. "panoptic_seg/PQ", preceded by the name of the
+            data set when there are several. Empty: the first that is reported of DEFAULT_METRICS.
+    """
+
+    NAME = "model_best"
+
+    def __init__(self, model: nn.Module, folder: str, metric: str = "") -> None:
+        self._checkpointer = _UntaggedCheckpointer(model, folder)
+        self._path = os.path.join(folder, f"{self.NAME}.pth")
+        self._metric = metric
+        self._best = -math.inf
+
+    def before_train(self) -> None:
+        if self.trainer.start_iter == 0 or not os.path.isfile(self._path):
+            return
+        best = torch.load(self._path, map_location="cpu", weights_only=True, mmap=True)
+        if self._metric in ("", best["metric"]):
+            self._metric, self._best = best["metric"], best["value"]
+            logger.info(f"Best so far: {self._metric} {self._best:.4f} ({self._path})")
+
+    def after_step(self) -> None:
+        self._keep_best()
+
+    def after_train(self) -> None:
+        self._keep_best()
+
+    def _keep_best(self) -> None:
+        # An evaluation leaves its figures in the storage, under the current iteration.
+        now = self.trainer.storage.iter
+        latest = self.trainer.storage.latest()
+        figures = {name: value for name, (value, at) in latest.items() if at == now}
+        name = self._metric or _default_metric(figures)
+        if name not in figures:
+            self._warn(figures)
+        elif figures[name] > self._best:
+            self._save(name, figures[name])
+
+    def _warn(self, figures: dict[str, float]) -> None:
+        # Figures of an evaluation are named task/figure.
+        reported = [name for name in figures if "/" in name]
+        if reported:
+            logger.warning(
+                f"No best checkpoint is kept: TEST.BEST_CHECKPOINT_METRIC is {self._metric!r}, but "
+                f"the evaluation reports {', '.join(reported)}."
+            )
+
+    def _save(self, name: str, value: float) -> None:
+        self._metric, self._best = name, value
+        self._checkpointer.save(self.NAME, metric=name, value=value, iteration=self.trainer.iter)
+        logger.info(f"Best so far: {name} {value:.4f} ({self._path})")
+
+
+class _UntaggedCheckpointer(MaskFormerCheckpointer):
+    """Writes files that are not the run's last checkpoint."""
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        pass
+
+
+def _default_metric(figures: dict[str, float]) -> str:
+    """The first of DEFAULT_METRICS in `figures`, of the first data set that has it, else ""."""
+    for metric in DEFAULT_METRICS:
+        for name in figures:
+            if name == metric or name.endswith(f"/{metric}"):
+                return name
+    return ""
+
+
+class ProgressBar(HookBase):
+    """A progress bar with the loss, the speed and the estimated time left.
+
+    Args:
+        show: True or False; None shows it where standard error is a terminal.
+    """
+
+    def __init__(self, show: bool | None = None) -> None:
+        self._disable = None if show is None else not show
+        self._bar: tqdm | None = None
+
+    def before_train(self) -> None:
+        self._bar = tqdm(
+            desc="Training",
+            initial=self.trainer.start_iter,
+            total=self.trainer.max_iter,
+            unit="it",
+            disable=self._disable,
+            dynamic_ncols=True,
+        )
+
+    def after_step(self) -> None:
+        loss = self.trainer.storage.history("total_loss").median(20)
+        self._bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+        self._bar.update()
+
+    def after_train(self) -> None:
+        self._bar.close()

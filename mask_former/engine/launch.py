@@ -1,0 +1,125 @@
+"""Start the processes of a training: one, several on this machine, or those of torchrun.
+
+All ways end in the same function, `_run`. Detectron2's launcher is not used because it chooses
+NCCL by the presence of a GPU rather than by the device of the model.
+"""
+
+import argparse
+import os
+import socket
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+
+from .errors import EXIT_CODE, reported_errors
+
+# A process waits this long for the others, for example while the main one evaluates.
+TIMEOUT = timedelta(minutes=30)
+
+Main = Callable[[CfgNode, argparse.Namespace], Any]
+
+
+def is_first_process(args: argparse.Namespace) -> bool:
+    """Whether the process that reads the command line is the one that speaks for all."""
+    return int(os.environ.get("RANK", args.machine_rank)) == 0
+
+
+def launch(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Call `main(cfg, args)` in every process of the run.
+
+    Under torchrun the processes are there already. Otherwise `args.num_gpus` processes are started
+    on each of `args.num_machines` machines: one for each GPU, or, when MODEL.DEVICE is cpu, that
+    many processes. When one of them fails, the others are ended.
+
+    Args:
+        main: importable by name, since new processes import it.
+        args: of `mask_former.engine.argument_parser`.
+
+    Raises:
+        ValueError: more GPUs are asked for than there are; no address to meet at.
+    """
+    backend = "nccl" if torch.device(cfg.MODEL.DEVICE).type == "cuda" else "gloo"
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        local_rank = int(os.environ.get("LOCAL_RANK", 0))
+        local_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        group = {"backend": backend, "init_method": "env://"}
+        _run(local_rank, local_size, group, main, cfg, args)
+        return
+
+    if args.num_gpus * args.num_machines == 1:
+        main(cfg, args)
+        return
+    if backend == "nccl" and args.num_gpus > torch.cuda.device_count():
+        raise ValueError(
+            f"--num-gpus {args.num_gpus}, but {torch.cuda.device_count()} are visible on this "
+            "machine."
+        )
+    group = {
+        "backend": backend,
+        "init_method": _meeting_point(args),
+        "world_size": args.num_gpus * args.num_machines,
+    }
+    try:
+        mp.start_processes(
+            _start, nprocs=args.num_gpus, args=(args.num_gpus, group, main, cfg, args)
+        )
+    except mp.ProcessExitedException as error:
+        if error.exit_code != EXIT_CODE:
+            raise
+        sys.exit(EXIT_CODE)  # the process has said why
+
+
+def _start(
+    local_rank: int,
+    local_size: int,
+    group: dict[str, Any],
+    main: Main,
+    cfg: CfgNode,
+    args: argparse.Namespace,
+) -> None:
+    """The body of a started process."""
+    if group["backend"] == "gloo" and "OMP_NUM_THREADS" not in os.environ:
+        # Processes that share a machine's cores get in each other's way with more threads.
+        torch.set_num_threads(max(1, torch.get_num_threads() // local_size))
+    group["rank"] = args.machine_rank * local_size + local_rank
+    with reported_errors():
+        _run(local_rank, local_size, group, main, cfg, args)
+
+
+def _run(
+    local_rank: int,
+    local_size: int,
+    group: dict[str, Any],
+    main: Main,
+    cfg: CfgNode,
+    args: argparse.Namespace,
+) -> None:
+    """Join the process group, then do the work."""
+    if group["backend"] == "nccl":
+        torch.cuda.set_device(local_rank)
+    dist.init_process_group(timeout=TIMEOUT, **group)
+    comm.create_local_process_group(local_size)
+    comm.synchronize()
+    main(cfg, args)
+    # Not after an error: the others may be waiting for this process, and it would wait for them.
+    dist.destroy_process_group()
+
+
+def _meeting_point(args: argparse.Namespace) -> str:
+    if args.dist_url != "auto":
+        return args.dist_url
+    if args.num_machines > 1:
+        raise ValueError(
+            f"--num-machines {args.num_machines} needs --dist-url tcp://HOST:PORT, an address of "
+            "machine 0 that all machines reach."
+        )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{free.getsockname()[1]}"

@@ -1,0 +1,87 @@
+"""From a command line to a process that is ready to train: flags, checks, logs, seeds."""
+
+import argparse
+import logging
+import os
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import default_argument_parser
+from detectron2.utils import comm
+from detectron2.utils.collect_env import collect_env_info
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.logger import setup_logger
+
+from mask_former.data.checks import check_data
+
+from .step import get_amp_dtype
+
+# Signs of a run: the first appears with its first checkpoint, the second with its first figures.
+_RUN_FILES = ("last_checkpoint", "metrics.json")
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Detectron2's flags. `--num-gpus` counts processes when MODEL.DEVICE is cpu, and
+    `--dist-url` is only needed for several machines."""
+    parser = default_argument_parser()
+    parser.set_defaults(dist_url="auto")
+    return parser
+
+
+def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Find out what would go wrong later, before anything is written.
+
+    Raises:
+        ValueError: device, precision, number of classes or labels do not fit.
+        FileExistsError: OUTPUT_DIR holds another run.
+        FileNotFoundError: a data set is not there.
+    """
+    check_device(cfg)
+    get_amp_dtype(cfg)
+    if not (args.resume or args.eval_only):
+        check_output_folder(cfg.OUTPUT_DIR)
+    check_data(cfg, eval_only=args.eval_only)
+
+
+def check_device(cfg: CfgNode) -> None:
+    if torch.device(cfg.MODEL.DEVICE).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"MODEL.DEVICE is {cfg.MODEL.DEVICE}, but PyTorch finds no GPU on this machine. Add "
+            "`MODEL.DEVICE cpu` to the command line to run on the CPU."
+        )
+
+
+def check_output_folder(folder: str) -> None:
+    found = [name for name in _RUN_FILES if os.path.exists(os.path.join(folder, name))]
+    if found:
+        raise FileExistsError(
+            f"OUTPUT_DIR {folder} holds another run ({', '.join(found)}). Add --resume to continue "
+            "it, or choose another OUTPUT_DIR."
+        )
+
+
+def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Prepare this process: log files and, for a training, the config in OUTPUT_DIR; seeds.
+
+    Like Detectron2's `default_setup`, but an evaluation leaves the config of the training alone,
+    and the config goes to its file instead of the log.
+    """
+    rank = comm.get_rank()
+    os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+    for name in ("fvcore", "mask_former"):
+        setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name=name)
+    logger = setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank)
+    logger.info(f"Rank of this process: {rank} of {comm.get_world_size()}")
+    logger.info("Environment:\n" + collect_env_info())
+    logger.info(f"Command line: {args}")
+
+    if comm.is_main_process() and not args.eval_only:
+        path = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
+        with open(path, "w") as file:
+            file.write(cfg.dump())
+        logging.getLogger(__name__).info(f"Config written to {path}")
+
+    # Every process has its own random numbers, the same in every run with this SEED.
+    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
+    # Trying out convolutions pays when sizes repeat, which they do not in an evaluation.
+    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and not args.eval_only

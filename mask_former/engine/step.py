@@ -1,0 +1,101 @@
+"""One step of the optimization: losses, gradients, update, in full or mixed precision."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def get_amp_dtype(cfg: CfgNode) -> torch.dtype | None:
+    """The arithmetic of mixed precision that `cfg` asks for; None for full precision.
+
+    Raises:
+        ValueError: SOLVER.AMP.DTYPE is unknown, or is float16 on another device than a GPU.
+    """
+    if not cfg.SOLVER.AMP.ENABLED:
+        return None
+    name = cfg.SOLVER.AMP.DTYPE
+    if name not in _DTYPES:
+        raise ValueError(f"SOLVER.AMP.DTYPE is {name!r}; it must be one of {', '.join(_DTYPES)}.")
+    if name == "float16" and torch.device(cfg.MODEL.DEVICE).type != "cuda":
+        raise ValueError(
+            "SOLVER.AMP.DTYPE float16 needs a GPU (its gradients are scaled there); on "
+            f"MODEL.DEVICE {cfg.MODEL.DEVICE} use SOLVER.AMP.DTYPE bfloat16."
+        )
+    return _DTYPES[name]
+
+
+class TrainStep:
+    """Loss, gradient and update for one batch.
+
+    In two halves, so that the caller can look at the losses before the weights change.
+
+    Args:
+        model: takes a batch, returns a dict of scalar losses; their sum is minimized.
+        optimizer: clips gradients itself, if at all, inside its `step`.
+        device_type: "cpu" or "cuda".
+        amp_dtype: arithmetic of mixed precision; None for full precision. float16 comes with a
+            loss scaler.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        *,
+        device_type: str,
+        amp_dtype: torch.dtype | None = None,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self._autocast = torch.autocast(
+            device_type, dtype=amp_dtype or torch.bfloat16, enabled=amp_dtype is not None
+        )
+        self._scaler = torch.amp.GradScaler(device_type, enabled=amp_dtype is torch.float16)
+
+    def backward(self, batch: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Compute the losses of `batch` and the gradients of their sum.
+
+        Returns:
+            The losses: detached scalars on the CPU.
+
+        Raises:
+            FloatingPointError: a loss is not finite; names it, its value and the images.
+        """
+        assert self.model.training, "A model in evaluation mode is not to be trained."
+        with self._autocast:
+            losses = self.model(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(sum(losses.values())).backward()
+        # One transfer for all, after the backward pass is queued: the GPU does not wait.
+        values = torch.stack([loss.detach().float() for loss in losses.values()]).cpu()
+        losses = dict(zip(losses, values.unbind(), strict=True))
+        _check_finite(losses, batch)
+        return losses
+
+    def update(self) -> None:
+        """Change the weights by the gradients."""
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"grad_scaler": self._scaler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        # Empty unless the checkpoint is one of a float16 training.
+        if state["grad_scaler"]:
+            self._scaler.load_state_dict(state["grad_scaler"])
+
+
+def _check_finite(losses: Mapping[str, Tensor], batch: Sequence[Mapping[str, Any]]) -> None:
+    bad = {name: loss.item() for name, loss in losses.items() if not math.isfinite(loss)}
+    if bad:
+        values = ", ".join(f"{name} = {value}" for name, value in bad.items())
+        images = ", ".join(str(record.get("file_name", "?")) for record in batch)
+        raise FloatingPointError(f"the loss is not finite ({values}); images: {images}")

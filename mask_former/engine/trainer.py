@@ -1,0 +1,253 @@
+"""The training loop."""
+
+import logging
+import os
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.engine import (
+    DefaultTrainer,
+    HookBase,
+    SimpleTrainer,
+    TrainerBase,
+    default_writers,
+    hooks,
+)
+from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
+from detectron2.modeling import build_model
+from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
+
+from mask_former.checkpoint import MaskFormerCheckpointer
+from mask_former.data.loader import build_test_loader, build_train_loader
+from mask_former.evaluation.build import build_evaluator
+
+from .hooks import BestCheckpoint
+from .metrics_log import forget_metrics_from
+from .optimizer import build_lr_scheduler, build_optimizer
+from .random_state import RandomState, preserved_random_state
+from .step import TrainStep, get_amp_dtype
+from .summary import summarize
+
+logger = logging.getLogger(__name__)
+
+Results = dict[str, Any]
+
+
+class Trainer(TrainerBase):
+    """Trains the model of a config; evaluates, logs and saves it on the way.
+
+    Its methods are those of Detectron2's DefaultTrainer, to override in the same way. Runs in
+    every process of a distributed training.
+
+    Example::
+
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=False)
+        results = trainer.train()
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        super().__init__()
+        cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        self.cfg = cfg
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.last_results: Results = {}
+
+        model = self.build_model(cfg)
+        self.optimizer = self.build_optimizer(cfg, model)
+        self.scheduler = self.build_lr_scheduler(cfg, self.optimizer)
+        self.model = _distribute(model)
+        self.step = TrainStep(
+            self.model,
+            self.optimizer,
+            device_type=next(model.parameters()).device.type,
+            amp_dtype=get_amp_dtype(cfg),
+        )
+        self.checkpointer = MaskFormerCheckpointer(
+            model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+        )
+        self.register_hooks(self.build_hooks())
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Continue from the last checkpoint of OUTPUT_DIR, if `resume` and there is one; else start
+        from iteration 0 with MODEL.WEIGHTS."""
+        # Where only some processes see the folder, the others must fail rather than start anew.
+        resume = resume and any(comm.all_gather(self.checkpointer.has_checkpoint()))
+        self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        if resume:
+            # The checkpoint names the iteration that it was made after.
+            self.start_iter = self.iter + 1
+
+    def train(self) -> Results:
+        """Train up to SOLVER.MAX_ITER.
+
+        Returns:
+            The figures of the last evaluation; empty in all processes but the main one.
+
+        Raises:
+            FloatingPointError: a prediction or a loss was not finite; names the iteration and the
+                images.
+        """
+        if self.start_iter >= self.max_iter:
+            logger.info(f"Nothing to train: {self.start_iter} of {self.max_iter} iterations done.")
+            return self.test(self.cfg, self.model)
+        # Not before the checkpoint is read: the samples continue where it ends.
+        loader = self.build_train_loader(self.cfg, start_iter=self.start_iter)
+        if comm.is_main_process():
+            logger.info(summarize(self.cfg, self.model, loader, start_iter=self.start_iter))
+            forget_metrics_from(self.start_iter, self.cfg.OUTPUT_DIR)
+        self._batches = iter(loader)
+        self.model.train()
+        super().train(self.start_iter, self.max_iter)
+        return self.last_results
+
+    def run_step(self) -> None:
+        start = time.perf_counter()
+        batch = next(self._batches)
+        data_time = time.perf_counter() - start
+        try:
+            losses = self.step.backward(batch)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"Iteration {self.iter}: {error}") from error
+        self.after_backward()
+        # Averages over the processes, and stops when the loss of any is not finite: before the
+        # update, so that no checkpoint gets its weights.
+        SimpleTrainer.write_metrics(losses, data_time, self.iter)
+        self.step.update()
+
+    def after_train(self) -> None:
+        if self.iter < self.max_iter:
+            # The training failed. In the last iteration Detectron2's hook would evaluate all the
+            # same, and wait for the other processes.
+            self._hooks = [hook for hook in self._hooks if not isinstance(hook, hooks.EvalHook)]
+        super().after_train()
+
+    def build_hooks(self) -> list[HookBase]:
+        """The hooks, in the order in which they run."""
+        cfg = self.cfg
+        result: list[HookBase] = [
+            hooks.IterationTimer(),
+            hooks.LRScheduler(),
+            RandomState(cfg.SOLVER.CHECKPOINT_PERIOD),
+        ]
+        if comm.is_main_process():
+            result.append(
+                hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)
+            )
+        # After the checkpoint, which is there then if the evaluation fails.
+        result.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
+        if comm.is_main_process():
+            metric = cfg.TEST.BEST_CHECKPOINT_METRIC
+            result.append(BestCheckpoint(self.model, cfg.OUTPUT_DIR, metric))
+            result.append(hooks.PeriodicWriter(self.build_writers(), period=20))
+        return result
+
+    def build_writers(self) -> list[EventWriter]:
+        """Log lines, metrics.json and TensorBoard."""
+        return default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
+
+    def _evaluate(self) -> Results:
+        # Evaluating more or less often must not change the training.
+        with preserved_random_state():
+            self.last_results = self.test(self.cfg, self.model)
+        return self.last_results
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        return build_model(cfg)
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> Optimizer:
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
+        return build_lr_scheduler(cfg, optimizer)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode, *, start_iter: int = 0) -> Iterable[list[dict]]:
+        return build_train_loader(cfg, start_iter=start_iter)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader:
+        return build_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        folder = os.path.join(cfg.OUTPUT_DIR, "inference")
+        return build_evaluator(cfg, dataset_name, folder)
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: nn.Module) -> Results:
+        """Evaluate `model` on all DATASETS.TEST.
+
+        Returns:
+            task -> figure -> value; one level deeper, by data set, when there are several data
+            sets. Empty in all processes but the main one.
+        """
+        results: Results = OrderedDict()
+        for name in cfg.DATASETS.TEST:
+            figures = inference_on_dataset(
+                model, cls.build_test_loader(cfg, name), cls.build_evaluator(cfg, name)
+            )
+            if comm.is_main_process():
+                logger.info(f"Evaluation of {name}:")
+                print_csv_format(figures)
+                results[name] = figures
+        return next(iter(results.values())) if len(results) == 1 else results
+
+    @classmethod
+    def evaluate(cls, cfg: CfgNode, *, resume: bool = False) -> Results:
+        """Load MODEL.WEIGHTS, or with `resume` the last checkpoint of OUTPUT_DIR, and `test` it.
+
+        Raises:
+            ValueError: there are no weights to evaluate.
+        """
+        model = cls.build_model(cfg)
+        checkpointer = MaskFormerCheckpointer(model, cfg.OUTPUT_DIR)
+        if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
+            raise ValueError(
+                "There are no weights to evaluate: set MODEL.WEIGHTS, or add --resume for the last "
+                "checkpoint of an OUTPUT_DIR that has one."
+            )
+        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+        return cls.test(cfg, model)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            **super().state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        # The schedule goes on from the position that is saved, in the shape that cfg has now:
+        # SOLVER.MAX_ITER may have grown.
+        schedule = state["hooks"]["LRScheduler"]
+        for constant in schedule.keys() - {"last_epoch", "_step_count", "_last_lr"}:
+            del schedule[constant]
+        super().load_state_dict(state)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step.load_state_dict(state["step"])
+
+
+def _distribute(model: nn.Module) -> nn.Module:
+    """`model`, made to average its gradients over the processes if there are several."""
+    if comm.get_world_size() == 1:
+        return model
+    device = next(model.parameters()).device
+    return DistributedDataParallel(
+        model,
+        device_ids=[device.index] if device.type == "cuda" else None,
+        broadcast_buffers=False,
+    )
