@@ -20,8 +20,6 @@ _LOCATIONS = (
     "image_root",
     "panoptic_root",
     "sem_seg_root",
-    "image_dir",
-    "gt_dir",
 )
 
 
@@ -91,43 +89,51 @@ def load_panoptic(name: str) -> list[dict[str, Any]]:
         ValueError: the annotation is no JSON, or contradicts itself or the metadata.
     """
     check_dataset(name)
-    metadata = MetadataCatalog.get(name)
-    content = _read_json(metadata.panoptic_json)
-    things = metadata.thing_dataset_id_to_contiguous_id
-    contiguous = {**metadata.stuff_dataset_id_to_contiguous_id, **things}
-    sem_seg_root = metadata.get("sem_seg_root")
+    path = MetadataCatalog.get(name).panoptic_json
+    content = _read_json(path)
     try:
         images = {image["id"]: image for image in content["images"]}
-        records = []
-        for annotation in content["annotations"]:
-            image = images[annotation["image_id"]]
-            label_file = annotation["file_name"]
-            record = {
-                "file_name": os.path.join(metadata.image_root, image["file_name"]),
-                "image_id": annotation["image_id"],
-                "height": image["height"],
-                "width": image["width"],
-                "pan_seg_file_name": os.path.join(metadata.panoptic_root, label_file),
-                "segments_info": [
-                    {
-                        **segment,
-                        "category_id": contiguous[segment["category_id"]],
-                        "isthing": segment["category_id"] in things,
-                    }
-                    for segment in annotation["segments_info"]
-                ],
-            }
-            if sem_seg_root is not None:
-                record["sem_seg_file_name"] = os.path.join(sem_seg_root, label_file)
-            records.append(record)
+        records = [_record(name, annotation, images) for annotation in content["annotations"]]
     except KeyError as error:
         raise ValueError(
-            f"{metadata.panoptic_json}, data set {name!r}: no {error} among the image ids, the "
-            "category ids or the keys; it has to be in COCO's panoptic format"
+            f"{path} is not in COCO's panoptic format: something lacks the key {error}"
         ) from error
     if not records:
-        raise ValueError(f"{metadata.panoptic_json}, data set {name!r}: it holds no annotations")
+        raise ValueError(f"{path} holds no annotations")
     return records
+
+
+def _record(name: str, annotation: dict[str, Any], images: dict[int, dict]) -> dict[str, Any]:
+    metadata = MetadataCatalog.get(name)
+    things = metadata.thing_dataset_id_to_contiguous_id
+    contiguous = {**metadata.stuff_dataset_id_to_contiguous_id, **things}
+    image_id, label_file = annotation["image_id"], annotation["file_name"]
+    segments = annotation["segments_info"]
+    unknown = {segment["category_id"] for segment in segments} - contiguous.keys()
+    if image_id not in images or unknown:
+        what = f"category ids {sorted(unknown)}" if unknown else "image id"
+        raise ValueError(
+            f"{metadata.panoptic_json}, annotation of image {image_id}: unknown {what}"
+        )
+    image = images[image_id]
+    record = {
+        "file_name": os.path.join(metadata.image_root, image["file_name"]),
+        "image_id": image_id,
+        "height": image["height"],
+        "width": image["width"],
+        "pan_seg_file_name": os.path.join(metadata.panoptic_root, label_file),
+        "segments_info": [
+            {
+                **segment,
+                "category_id": contiguous[segment["category_id"]],
+                "isthing": segment["category_id"] in things,
+            }
+            for segment in segments
+        ],
+    }
+    if metadata.get("sem_seg_root") is not None:
+        record["sem_seg_file_name"] = os.path.join(metadata.sem_seg_root, label_file)
+    return record
 
 
 def check_dataset(name: str) -> None:
@@ -154,12 +160,13 @@ def _require(name: str, location: str | Path, made_by: str | None) -> None:
     if "://" in location or PathManager.exists(location):
         return
     root = os.getenv(ROOT_VARIABLE)
-    setting = f"set to {root!r}" if root else "not set, which means 'datasets'"
-    make = f"Make it with `{made_by}`, or set" if made_by else "Set"
+    setting = f"it is {root!r}" if root else "it is not set, which means 'datasets'"
+    make = f"Make it with `{made_by}`. " if made_by else ""
     raise FileNotFoundError(
-        f"data set {name!r} needs {os.path.abspath(location)}, which does not exist. {make} the "
-        f"environment variable {ROOT_VARIABLE} to the folder that holds the data sets "
-        f"(now it is {setting})."
+        f"data set {name!r} needs {os.path.abspath(location)}, which does not exist. {make}"
+        "Where it is elsewhere, set the environment variable "
+        f"{ROOT_VARIABLE} to the folder that holds all data sets ({setting}), or correct the path "
+        "that the data set is registered with."
     )
 
 

@@ -92,7 +92,11 @@ def make_shapes(
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".shapes-", dir=root) as scratch:
         made = Path(scratch) / "new"
-        _write_all(made, manifest, workers or min(os.cpu_count() or 1, MAX_WORKERS))
+        if workers is None:
+            workers = min(os.cpu_count() or 1, MAX_WORKERS)
+        _write_all(made, manifest, workers)
+        if _read_manifest(folder) == manifest:
+            return folder  # another process was faster
         if folder.exists():
             folder.rename(Path(scratch) / "old")
         made.rename(folder)

@@ -28,11 +28,12 @@ def polygon(corners: int, radii: Sequence[float] = (1.0,)) -> np.ndarray:
     return np.stack([radius * np.sin(angles), -radius * np.cos(angles)], axis=1)
 
 
-def blob(rng: Rng, corners: int = 6) -> list[np.ndarray]:
-    """A random roundish outline, scaled as those of `OUTLINES`."""
-    spectrum = np.fft.rfft(rng.uniform(0.5, 1.5, corners))
-    radii = np.fft.irfft(spectrum, 6 * corners) * 6  # band-limited interpolation: no corners
-    return _scaled(polygon(6 * corners, np.maximum(radii, 0.3)))
+def blob(rng: Rng) -> list[np.ndarray]:
+    """A random lobed outline that is none of `OUTLINES`, but of the same area."""
+    turns = 2 * np.pi * np.arange(64) / 64
+    first, second = rng.uniform(0, 2 * np.pi, 2)
+    radii = 1 + 0.35 * np.cos(2 * turns + first) + 0.3 * np.cos(3 * turns + second)
+    return _scaled(polygon(64, radii))
 
 
 def _cross(arm: float = 0.34) -> np.ndarray:
@@ -198,7 +199,8 @@ def _brick(rng: Rng, shape: tuple[int, int]) -> np.ndarray:
     width = 2.2 * height
     rows = (down / height).astype(int)
     shifted = across / width + 0.5 * (rows % 2)
-    tones = rng.uniform(0.8, 1.2, (rows.max() + 1, int(shifted.max()) + 1))
+    counts = (rows.max() + 1, int(shifted.max()) + 1)
+    tones = rng.uniform(0.8, 1.2, counts).astype(np.float32)
     to_joint_x = (0.5 - np.abs(shifted % 1 - 0.5)) * width
     to_joint_y = (0.5 - np.abs(down / height % 1 - 0.5)) * height
     joint = np.clip(2 - np.minimum(to_joint_x, to_joint_y), 0, 1)[..., None]

@@ -24,11 +24,11 @@ TWIN_PROBABILITY = 0.22  # a thing is followed by one of its class that touches 
 CROWD_PROBABILITY = 0.08
 CROWD_COUNT = (10, 20)
 CROWD_ITEM_SIZE = (8, 11)
-VOID_PROBABILITY = 0.25
+VOID_PROBABILITY = 0.2
 VOID_SIZE = (20, 42)
 COLOR_CANDIDATES = 5  # the one that differs most from what is around wins
 MIN_IN_FRAME = 0.6  # share of a layer that lies within the image
-MIN_VISIBLE = 0.55  # share of a layer that those in front leave visible
+MIN_VISIBLE = 0.6  # share of a layer that those in front leave visible
 MIN_STUFF_AREA = 100
 PLACEMENT_TRIES = 12
 
@@ -71,7 +71,8 @@ class _Layer:
 def make_sample(rng: Rng) -> Sample:
     """A random image with its ground truth."""
     shape = tuple(int(side) for side in rng.integers(*IMAGE_SIDE, size=2, endpoint=True))
-    composer = _Composer(rng, shape)
+    num_regions = int(rng.choice(list(STUFF_REGIONS), p=list(STUFF_REGIONS.values())))
+    composer = _Composer(rng, shape, num_regions)
     if rng.random() < VOID_PROBABILITY:
         composer.add_void()
     if rng.random() >= NO_THINGS_PROBABILITY:
@@ -88,7 +89,7 @@ def make_sample(rng: Rng) -> Sample:
 
 def make_video(rng: Rng, num_frames: int) -> Iterator[np.ndarray]:
     """Frames, uint8 RGB (H, W, 3), of things that drift and turn; the last leads to the first."""
-    composer = _Composer(rng, VIDEO_SHAPE)
+    composer = _Composer(rng, VIDEO_SHAPE, num_regions=max(STUFF_REGIONS))
     composer.add_things(VIDEO_THINGS)
     light = Light.random(rng, VIDEO_SHAPE)
     items = [layer.items[0] for layer in composer.layers]
@@ -107,10 +108,10 @@ def make_video(rng: Rng, num_frames: int) -> Iterator[np.ndarray]:
 class _Composer:
     """Places layers at random so that all of them stay recognisable."""
 
-    def __init__(self, rng: Rng, shape: tuple[int, int]) -> None:
+    def __init__(self, rng: Rng, shape: tuple[int, int], num_regions: int) -> None:
         self.rng = rng
         self.shape = shape
-        self.stuff, self.regions = _stuff_regions(rng, shape)
+        self.stuff, self.regions = _stuff_regions(rng, shape, num_regions)
         self.background = np.zeros((*shape, 3), np.float32)
         for index, name in enumerate(self.stuff):
             inside = self.regions == index
@@ -225,9 +226,8 @@ class _Composer:
         return max(candidates, key=lambda c: np.percentile(((around - c) ** 2).sum(1), 20))
 
 
-def _stuff_regions(rng: Rng, shape: tuple[int, int]) -> tuple[list[str], np.ndarray]:
+def _stuff_regions(rng: Rng, shape: tuple[int, int], count: int) -> tuple[list[str], np.ndarray]:
     """Divide the image by wavy, tilted borders; (names, index of the region per pixel (H, W))."""
-    count = int(rng.choice(list(STUFF_REGIONS), p=list(STUFF_REGIONS.values())))
     names = [str(name) for name in rng.permutation(list(render.TEXTURES))[:count]]
     regions = np.zeros(shape, np.uint8)
     down, across = np.indices(shape, np.float32)
