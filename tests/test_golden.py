@@ -102,7 +102,7 @@ def test_losses(run):
 
 def test_gradient_norms(run):
     golden, model, *_ = run
-    norms = {name: p.grad.norm().item() for name, p in model.named_parameters()}
+    norms = {name: p.grad.double().norm().item() for name, p in model.named_parameters()}
     expected = {k[10:]: float(golden[k]) for k in golden.files if k.startswith("grad_norm/")}
     assert norms.keys() == expected.keys()
     scale = max(expected.values())
