@@ -12,6 +12,43 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from ..checkpoint import MaskFormerCheckpointer
+from .setup import check_device
+
+# The tasks in the order in which they are chosen when a config switches on several.
+TASKS = {"panoptic": "PANOPTIC_ON", "semantic": "SEMANTIC_ON", "instance": "INSTANCE_ON"}
+
+
+def select_task(cfg: CfgNode, task: str | None = None, threshold: float | None = None) -> str:
+    """Switch on the inference of one task in `cfg`, and that of the others off.
+
+    Args:
+        cfg: changed in place.
+        task: one of `TASKS`; by default the first of them that `cfg` switches on.
+        threshold: the least confidence of a panoptic segment, in [0, 1]; None leaves cfg's.
+            Instances come with their scores and are not filtered here.
+
+    Returns:
+        the task.
+
+    Raises:
+        ValueError: no task is switched on, or a threshold for semantic segmentation, which labels
+            every pixel.
+    """
+    test = cfg.MODEL.MASK_FORMER.TEST
+    task = task or next((name for name, key in TASKS.items() if test[key]), None)
+    if task is None:
+        keys = ", ".join(TASKS.values())
+        raise ValueError(f"the config switches on none of MODEL.MASK_FORMER.TEST.{{{keys}}}")
+    if threshold is not None and task == "semantic":
+        raise ValueError(
+            "semantic segmentation labels every pixel and has no confidence threshold: leave it "
+            "out, or choose the task panoptic or instance"
+        )
+    for name, key in TASKS.items():
+        test[key] = name == task
+    if threshold is not None and task == "panoptic":
+        test.OBJECT_MASK_THRESHOLD = threshold
+    return task
 
 
 class Predictor:
@@ -56,11 +93,7 @@ class Predictor:
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         if not cfg.MODEL.WEIGHTS:
             raise ValueError("MODEL.WEIGHTS is empty: name the file with the trained weights")
-        if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(
-                f"MODEL.DEVICE is {cfg.MODEL.DEVICE}, but PyTorch finds no GPU; "
-                "to run on the processor set MODEL.DEVICE to cpu"
-            )
+        check_device(cfg)
         model = build_model(cfg)
         MaskFormerCheckpointer(model).load(cfg.MODEL.WEIGHTS)
         return {

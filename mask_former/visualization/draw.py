@@ -8,19 +8,14 @@ that it shows, and a list of segments; one function paints those.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import cv2
 import numpy as np
 from torch import Tensor
 
+from .labels import write_labels
 from .palette import Color, Palette
-from .text import blend, draw_text, text_mask
-
-_WHITE = (255, 255, 255)
-# Labels are placed on a reduced map: their place needs no pixel's precision.
-_LABEL_MAP_SIDE = 160
 
 
 @dataclass(frozen=True)
@@ -147,7 +142,7 @@ def paint(
     segments: Sequence[Segment],
     *,
     scale: float = 1.0,
-    opacity: float = 0.55,
+    opacity: float = 0.6,
     labels: bool = True,
 ) -> np.ndarray:
     """Lay coloured, outlined and labelled segments over an image.
@@ -178,7 +173,9 @@ def paint(
     unit = _line_width(picture)
     picture = _outline(picture, index, unit)
     if labels:
-        _write_labels(picture, index, segments, size=round(min(max(8.5 * unit, 9), 30)))
+        texts = [segment.text for segment in segments]
+        colors = [segment.color for segment in segments]
+        write_labels(picture, index, texts, colors, size=round(min(max(10 * unit, 9), 32)))
     return picture
 
 
@@ -192,71 +189,6 @@ def _outline(picture: np.ndarray, index: np.ndarray, width: float) -> np.ndarray
     edges = cv2.morphologyEx(index, cv2.MORPH_GRADIENT, kernel, iterations=max(round(width / 2), 1))
     weight = cv2.blur((edges > 0).astype(np.float32), (3, 3)) * 0.8
     return cv2.blendLinear(picture, np.full_like(picture, 255), 1 - weight, weight)
-
-
-def _write_labels(
-    picture: np.ndarray, index: np.ndarray, segments: Sequence[Segment], size: int
-) -> None:
-    """Write every segment's text where the segment is thickest; a text that finds no free room
-    is left out."""
-    step = -(-max(index.shape) // _LABEL_MAP_SIDE)
-    small = index[step // 2 :: step, step // 2 :: step]
-    taken: list[tuple[int, int, int, int]] = []
-    for number in np.argsort(-np.bincount(small.ravel(), minlength=len(segments) + 1)).tolist():
-        if number == 0 or not segments[number - 1].text:
-            continue
-        mask = (small == number).view(np.uint8)
-        if not mask.any():
-            continue
-        # The border counts as outside, so that labels stay away from the picture's edge.
-        distance = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
-        y, x = np.unravel_index(distance.argmax(), distance.shape)
-        text = text_mask(segments[number - 1].text, size)
-        box = _free_box(int(x) * step, int(y) * step, text.shape, picture.shape, taken)
-        if box is not None:
-            taken.append(box)
-            _write_label(picture, text, box, segments[number - 1].color)
-
-
-def _free_box(
-    x: int,
-    y: int,
-    text_shape: tuple[int, int],
-    picture_shape: tuple[int, ...],
-    taken: Sequence[tuple[int, int, int, int]],
-) -> tuple[int, int, int, int] | None:
-    """Left, top, right, bottom of a label centred at (x, y) or a line off it; None: no room."""
-    height, width = text_shape[0] + 2, text_shape[1] + text_shape[0] // 2
-    left = min(max(x - width // 2, 0), max(picture_shape[1] - width, 0))
-    for shift in (0, 1, -1):
-        top = min(max(y - height // 2 + shift * (height + 1), 0), picture_shape[0] - height)
-        box = (left, top, left + width, top + height)
-        if top >= 0 and not any(_overlap(box, other) for other in taken):
-            return box
-    return None
-
-
-def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def _write_label(
-    picture: np.ndarray, text: np.ndarray, box: tuple[int, int, int, int], color: Color
-) -> None:
-    left, top, right, bottom = box
-    # A dark shade of the segment's colour: white is legible on it, whatever the colour.
-    dark = (color[0] // 5, color[1] // 5, color[2] // 5)
-    blend(picture[top:bottom, left:right], 0.7 * _rounded(bottom - top, right - left), dark)
-    draw_text(picture, text, left + text.shape[0] // 4, top + 1, _WHITE)
-
-
-@lru_cache(maxsize=1024)
-def _rounded(height: int, width: int) -> np.ndarray:
-    """A rectangle with round corners: 1 inside, float32 (height, width, 1)."""
-    radius = height // 4
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    full = np.pad(np.ones((height, width), np.float32), 1)
-    return cv2.morphologyEx(full, cv2.MORPH_OPEN, disc)[1:-1, 1:-1, None]
 
 
 def _caption(palette: Palette, info: Mapping[str, Any]) -> str:

@@ -46,50 +46,62 @@ def make_sheet(
         max(picture.shape[1] for row in rows for picture in row),
         max(picture.shape[0] for row in rows for picture in row),
     )
-    # Between samples side by side the gap is wider than inside of a sample.
-    sample_width = len(titles) * (width + _GAP) + _GAP
-    text_size = round(min(max(0.07 * width, 10), 40))
-    title_height = text_mask("", text_size).shape[0] + _GAP
-    lines = -(-len(rows) // across)
-    caption_height = title_height + _GAP if caption else 0
-    sheet = np.full(
-        (
-            title_height + lines * (height + _GAP) + _GAP + caption_height,
-            across * sample_width + _GAP,
-            3,
-        ),
-        _PAPER,
-        np.uint8,
-    )
-    for number, row in enumerate(rows):
-        line, place = divmod(number, across)
-        top = title_height + _GAP + line * (height + _GAP)
-        for column, picture in enumerate(row):
-            left = _GAP + place * sample_width + column * (width + _GAP)
-            _fit(picture, sheet[top : top + height, left : left + width])
-            if line == 0:
-                _write_centred(sheet, titles[column], left, _GAP, width, text_size)
+    fitted = [[_fit(picture, width, height) for picture in row] for row in rows]
+    size = round(min(max(0.07 * width, 10), 40))
+    stripes = [_titles(titles, width, size, across)]
+    for first in range(0, len(rows), across):
+        stripes.append(_line(fitted[first : first + across], width, stripes[0].shape[1]))
     if caption:
-        top = sheet.shape[0] - title_height - _GAP // 2
-        _write_centred(sheet, caption, 0, top, sheet.shape[1], text_size)
-    return sheet
+        stripe = _paper(text_mask("", size).shape[0] + 2 * _GAP, stripes[0].shape[1])
+        _write_centred(stripe, caption, 0, stripe.shape[1], size)
+        stripes.append(stripe)
+    return np.vstack(stripes)
 
 
-def _fit(picture: np.ndarray, place: np.ndarray) -> None:
-    """Put the picture into the middle of `place`, as large as it goes."""
-    factor = min(place.shape[0] / picture.shape[0], place.shape[1] / picture.shape[1])
-    if factor != 1:
-        method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-        size = (round(picture.shape[1] * factor), round(picture.shape[0] * factor))
-        picture = cv2.resize(picture, (max(size[0], 1), max(size[1], 1)), interpolation=method)
-    top = (place.shape[0] - picture.shape[0]) // 2
-    left = (place.shape[1] - picture.shape[1]) // 2
-    place[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+def _paper(height: int, width: int) -> np.ndarray:
+    return np.full((height, width, 3), _PAPER, np.uint8)
 
 
-def _write_centred(
-    sheet: np.ndarray, text: str, left: int, top: int, width: int, size: int
-) -> None:
-    while (mask := text_mask(text, size, bold=True)).shape[1] > width and size > 6:
+def _left(sample: int, column: int, columns: int, width: int) -> int:
+    """Where a column begins. Between samples the gap is twice as wide as inside of one."""
+    return _GAP + sample * (columns * (width + _GAP) + _GAP) + column * (width + _GAP)
+
+
+def _titles(titles: Sequence[str], width: int, size: int, across: int) -> np.ndarray:
+    columns = len(titles)
+    total = _left(across - 1, columns, columns, width)
+    stripe = _paper(text_mask("", size).shape[0] + 2 * _GAP, total)
+    for sample in range(across):
+        for column, title in enumerate(titles):
+            _write_centred(stripe, title, _left(sample, column, columns, width), width, size)
+    return stripe
+
+
+def _line(samples: Sequence[Sequence[np.ndarray]], width: int, total: int) -> np.ndarray:
+    """The samples that stand side by side, as high as the highest of their pictures."""
+    height = max(picture.shape[0] for row in samples for picture in row)
+    stripe = _paper(height + _GAP, total)
+    for sample, row in enumerate(samples):
+        for column, picture in enumerate(row):
+            top = (height - picture.shape[0]) // 2
+            left = _left(sample, column, len(row), width) + (width - picture.shape[1]) // 2
+            stripe[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    return stripe
+
+
+def _fit(picture: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Scale the picture to be as large as it can be inside of (width, height)."""
+    factor = min(width / picture.shape[1], height / picture.shape[0])
+    size = (max(round(picture.shape[1] * factor), 1), max(round(picture.shape[0] * factor), 1))
+    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    return cv2.resize(picture, size, interpolation=method)
+
+
+def _write_centred(stripe: np.ndarray, text: str, left: int, width: int, size: int) -> None:
+    """Write into [left, left + width), halfway up, in a smaller size where it would not fit."""
+    mask = text_mask(text, size, bold=True)
+    while mask.shape[1] > width and size > 6:
         size -= 1
-    draw_text(sheet, mask, left + (width - mask.shape[1]) // 2, top, _INK)
+        mask = text_mask(text, size, bold=True)
+    left += (width - mask.shape[1]) // 2
+    draw_text(stripe, mask, left, (stripe.shape[0] - mask.shape[0]) // 2, _INK)

@@ -1,0 +1,198 @@
+"""Segment images, videos and what a camera sees.
+
+    python demo/demo.py --config-file CONFIG --input photo.jpg folder '*.png' --output pictures \
+        --opts MODEL.WEIGHTS model.pth
+    python demo/demo.py --config-file CONFIG --video-input clip.mp4 --output segmented.mp4 ...
+    python demo/demo.py --config-file CONFIG --webcam --show ...
+
+Exit codes: 0, all done; 1, some input could not be read, the rest is done; 2, nothing was done.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from detectron2.config import CfgNode
+from tqdm import tqdm
+
+import mask_former  # noqa: F401  (registers the components)
+from mask_former import visualization
+from mask_former.data.reading import read_image
+from mask_former.engine import load_config, reported_errors
+from mask_former.engine.predict import TASKS, Predictor, select_task
+from mask_former.results import ResultWriter
+from mask_former.visualization import VideoReader, VideoWriter, files
+
+DEFAULT_INSTANCE_THRESHOLD = 0.5
+WINDOW = "MaskFormer (q: quit)"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Segment images, videos and what a camera sees.",
+        epilog="Exit codes: 0 all done; 1 some input could not be read; 2 nothing was done.",
+    )
+    add = parser.add_argument
+    add("--config-file", required=True, help="the model's yaml file")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--input", nargs="+", help="images, folders of images, quoted globs")
+    source.add_argument("--video-input", metavar="FILE", help="a video")
+    source.add_argument("--webcam", nargs="?", type=int, const=0, metavar="N", help="a camera (0)")
+    add("--output", type=Path, help="a file, or a folder, which is made when missing")
+    add("--show", action="store_true", help="show the pictures in a window")
+    add("--save-results", action="store_true", help="save COCO's JSON and PNG beside the pictures")
+    add("--task", choices=TASKS, help="default: the first of these that the config switches on")
+    add(
+        "--confidence-threshold",
+        type=float,
+        metavar="X",
+        help="panoptic: the same as MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD; instance: least "
+        f"score shown and saved (default {DEFAULT_INSTANCE_THRESHOLD}); semantic has none",
+    )
+    add("--scale", type=float, default=1.0, help="size of the pictures relative to the input")
+    add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="config options")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    check_flags(parser, args)
+    with reported_errors():
+        cfg = load_config(args.config_file, args.opts)
+        task = select_task(cfg, args.task, args.confidence_threshold)
+        run = run_images if args.input else run_video
+        failures = run(cfg, task, args)
+    if failures:
+        print("error: could not be read:", *failures, sep="\n  ", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with exit code 2 when flags do not make sense together."""
+    if args.output is None and not args.show:
+        parser.error("the pictures would be lost: give --output FILE_OR_FOLDER or --show")
+    if args.save_results and args.output is None:
+        parser.error("--save-results needs --output: results are saved beside the pictures")
+    if args.confidence_threshold is not None and not 0 <= args.confidence_threshold <= 1:
+        parser.error(f"--confidence-threshold {args.confidence_threshold} is not in 0..1")
+    if args.scale <= 0:
+        parser.error(f"--scale {args.scale} is not above 0")
+    # Without a display the window library ends the whole process, so it must not be tried.
+    display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if args.show and sys.platform.startswith("linux") and not display:
+        parser.error("--show needs a display and there is none: give --output instead")
+
+
+def run_images(cfg: CfgNode, task: str, args: argparse.Namespace) -> list[str]:
+    """Segment images. Those that cannot be read are skipped and returned, with the reason."""
+    images, failures = files.find_images(args.input)
+    if not images:
+        print("error: nothing to segment:", *failures, sep="\n  ", file=sys.stderr)
+        sys.exit(2)
+    pictures = files.plan_pictures(images, args.output) if args.output else [None] * len(images)
+    demo = Demo(cfg, task, args)
+    with demo.open_results() as results:
+        for path, target in zip(tqdm(images, unit="image", disable=None), pictures, strict=True):
+            try:
+                image = read_image(str(path), "BGR")
+            except (OSError, ValueError) as error:
+                failures.append(str(error))
+                continue
+            picture, prediction = demo.segment(image)
+            if target:
+                files.write_picture(target, picture)
+            if results:
+                results.add(target.stem, str(path), image.shape[:2], prediction)
+            if not demo.show(picture, milliseconds=0):
+                break
+    return failures
+
+
+def run_video(cfg: CfgNode, task: str, args: argparse.Namespace) -> list[str]:
+    """Segment a video, or what a camera sees until Ctrl-C. Returns why a video ended early."""
+    is_camera = args.webcam is not None
+    name = Path(f"camera_{args.webcam}" if is_camera else args.video_input)
+    target = files.plan_video(name, args.output) if args.output else None
+    number = 0
+    with ExitStack() as stack:
+        reader = stack.enter_context(VideoReader(args.webcam if is_camera else name))
+        demo = Demo(cfg, task, args)
+        writer = stack.enter_context(VideoWriter(target, reader.fps)) if target else None
+        results = stack.enter_context(demo.open_results())
+        if is_camera:
+            stack.enter_context(suppress(KeyboardInterrupt))
+        frames = tqdm(reader, total=reader.num_frames, unit="frame", disable=None)
+        for number, frame in enumerate(frames, start=1):
+            picture, prediction = demo.segment(frame)
+            if writer:
+                writer.write(picture)
+            if results:
+                results.add(f"{number:06d}", f"{name}#{number}", frame.shape[:2], prediction)
+            if not demo.show(picture, milliseconds=1):
+                return []
+    # Formats that store no number of frames give an estimate of it, hence the one to spare.
+    if reader.num_frames and number < reader.num_frames - 1:
+        return [f"{name} breaks off after {number} of {reader.num_frames} frames"]
+    return []
+
+
+class Demo:
+    """Predicts, draws, saves and shows, as the flags say."""
+
+    def __init__(self, cfg: CfgNode, task: str, args: argparse.Namespace) -> None:
+        self._args = args
+        self._task = task
+        self._predictor = Predictor(cfg)
+        threshold = args.confidence_threshold
+        self._threshold = DEFAULT_INSTANCE_THRESHOLD if threshold is None else threshold
+        # Colours follow the instances of a video; separate images have nothing to follow.
+        self._tracker = None if args.input else visualization.ShadeTracker()
+
+    def segment(self, image: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+        """The picture of an image, both uint8 (H, W, 3) BGR, and the prediction that it shows."""
+        prediction = self._predictor(image)
+        metadata, scale = self._predictor.metadata, self._args.scale
+        if self._task == "panoptic":
+            found = prediction["panoptic_seg"]
+            shades = self._tracker.update(*found) if self._tracker else None
+            picture = visualization.draw_panoptic(
+                image, *found, metadata, shades=shades, scale=scale
+            )
+        elif self._task == "semantic":
+            labels = prediction["sem_seg"].argmax(0)
+            prediction = {"sem_seg": labels}
+            picture = visualization.draw_semantic(image, labels, metadata, scale=scale)
+        else:
+            instances = prediction["instances"]
+            instances = instances[instances.scores >= self._threshold]
+            prediction = {"instances": instances}
+            picture = visualization.draw_instances(image, instances, metadata, scale=scale)
+        return picture, prediction
+
+    def open_results(self) -> ResultWriter | nullcontext[None]:
+        """Where machine-readable results go: beside the pictures, or nowhere."""
+        output = self._args.output
+        if not self._args.save_results:
+            return nullcontext()
+        is_file = files.is_file(output)
+        folder = output.with_name(f"{output.stem}_results") if is_file else output / "results"
+        return ResultWriter(folder, self._predictor.metadata)
+
+    def show(self, picture: np.ndarray, milliseconds: int) -> bool:
+        """Show a picture, if asked for; 0: until a key is pressed. False: the user quits."""
+        if not self._args.show:
+            return True
+        cv2.imshow(WINDOW, picture)
+        return cv2.waitKey(milliseconds) & 0xFF not in (ord("q"), 27)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
