@@ -1,0 +1,119 @@
+"""Loading configurations: inheritance, and errors that say where and what."""
+
+from pathlib import Path
+
+import pytest
+
+from mask_former.engine.config import get_cfg, load_config
+
+RECIPES = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, text):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def test_nothing_given_yields_the_defaults():
+    assert load_config() == get_cfg()
+
+
+def test_bases_then_the_file_then_the_options(write):
+    write("base/a.yaml", "SOLVER:\n  BASE_LR: 1.0\n  GAMMA: 1.0\n  MAX_ITER: 1\n  IMS_PER_BATCH: 1")
+    write("base/b.yaml", "_BASE_: a.yaml\nSOLVER:\n  GAMMA: 2.0\n  MAX_ITER: 2\n  IMS_PER_BATCH: 2")
+    write("c.yaml", "SOLVER:\n  IMS_PER_BATCH: 3")
+    path = write("d.yaml", "_BASE_: [base/b.yaml, c.yaml]\nSOLVER: {MAX_ITER: 4}")
+    solver = load_config(path, ["SOLVER.STEPS", "(5,)"]).SOLVER
+    assert (solver.BASE_LR, solver.GAMMA, solver.IMS_PER_BATCH, solver.MAX_ITER) == (1.0, 2.0, 3, 4)
+    assert solver.STEPS == (5,)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_recipes_load(path):
+    assert load_config(str(path)).DATASETS.TRAIN
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("SOLVER.BASELR", "SOLVER.BASE_LR"),
+        ("MODEL.MASK_FORMER.NHEAD", "MODEL.MASK_FORMER.NHEADS"),
+        ("MASK_FORMER.DICE_WEIGHT", "MODEL.MASK_FORMER.DICE_WEIGHT"),
+        ("solver.max_iter", "SOLVER.MAX_ITER"),
+    ],
+)
+def test_an_unknown_option_is_answered_with_the_nearest(key, nearest):
+    with pytest.raises(ValueError, match=f"command line: unknown key {key}; .* {nearest}"):
+        load_config(opts=[key, "1"])
+
+
+def test_an_unknown_key_is_found_in_the_file_that_has_it(write):
+    base = write("base.yaml", "SOLVER:\n  BASELR: 1.0")
+    path = write("child.yaml", "_BASE_: base.yaml\nSOLVER:\n  MAX_ITER: 1")
+    with pytest.raises(ValueError, match=f"{base}: unknown key SOLVER.BASELR.*SOLVER.BASE_LR"):
+        load_config(path)
+
+
+def test_a_value_of_the_wrong_type(write):
+    path = write("a.yaml", "SOLVER:\n  MAX_ITER: many")
+    with pytest.raises(ValueError, match=f"{path}: SOLVER.MAX_ITER must be a int.*'many'"):
+        load_config(path)
+    with pytest.raises(ValueError, match=r"command line: DATASETS.TEST must be a tuple, like \('"):
+        load_config(opts=["DATASETS.TEST", "ade20k_sem_seg_val"])
+
+
+def test_a_section_is_not_replaced_by_a_value(write):
+    with pytest.raises(ValueError, match="SOLVER is a section"):
+        load_config(opts=["SOLVER", "{'MAX_ITER': 1}"])
+    with pytest.raises(ValueError, match="MODEL.RESNETS is a section"):
+        load_config(write("a.yaml", "MODEL:\n  RESNETS:\n"))
+
+
+def test_an_option_without_a_value():
+    with pytest.raises(ValueError, match="KEY VALUE.*'SOLVER.BASE_LR=0.1'"):
+        load_config(opts=["SOLVER.BASE_LR=0.1"])
+
+
+@pytest.mark.parametrize("wrap", ["{}", "SOLVER:\n  STEPS: {}"])
+def test_yaml_that_runs_python_is_refused(write, tmp_path, wrap):
+    trace = tmp_path / "trace"
+    tag = f"!!python/object/apply:os.mkdir ['{trace}']"
+    path = write("evil.yaml", wrap.format(tag))
+    child = write("child.yaml", "_BASE_: evil.yaml")
+    for file in (path, child):
+        with pytest.raises(ValueError, match=f"{path} needs more than plain yaml"):
+            load_config(file)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("SOLVER: [", "is not valid yaml"),
+        ("- SOLVER", "must hold keys and values, not a list"),
+        ("VERSION: 1", "VERSION is 1, this needs 2"),
+        ("_BASE_: a.yaml", " -> .*a.yaml: _BASE_ leads in a circle"),
+    ],
+)
+def test_broken_files_are_named(write, text, message):
+    path = write("a.yaml", text)
+    with pytest.raises(ValueError, match=f"{path}.*{message}"):
+        load_config(path)
+
+
+def test_a_missing_file_and_a_missing_base_are_named(write, tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path}/nowhere.yaml does not exist"):
+        load_config(str(tmp_path / "nowhere.yaml"))
+    path = write("a.yaml", "_BASE_: Base.yaml")
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path}/Base.yaml .*_BASE_ of {path}"):
+        load_config(path)
+
+
+def test_an_empty_file_changes_nothing(write):
+    assert load_config(write("a.yaml", "# nothing yet\n")) == get_cfg()

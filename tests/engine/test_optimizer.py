@@ -1,0 +1,179 @@
+"""Optimizer, clipping and schedule, against the published recipe and hand-computed steps."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from torch import nn
+
+from mask_former.engine.config import get_cfg, load_config
+from mask_former.engine.optimizer import (
+    build_lr_scheduler,
+    build_optimizer,
+    clip_gradients_before_step,
+    param_groups,
+)
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = json.loads((ROOT / "tests/reference/optimizer_ade20k150_R50.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    """The published recipe's cfg, its model and its optimizer."""
+    cfg = load_config(str(ROOT / "configs" / REFERENCE["config"]), ["MODEL.DEVICE", "cpu"])
+    model = build_model(cfg)
+    return cfg, model, build_optimizer(cfg, model)
+
+
+def test_every_parameter_learns_and_decays_as_published(recipe):
+    _, model, optimizer = recipe
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    found = {
+        names[parameter]: [group["lr"], group["weight_decay"]]
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert found == {k: pytest.approx(v, rel=1e-12) for k, v in REFERENCE["param_groups"].items()}
+
+
+def test_the_groups_are_few(recipe):
+    assert len(recipe[2].param_groups) == 3
+
+
+def test_the_poly_schedule_is_the_published_one(recipe):
+    cfg, _, optimizer = recipe
+    head = next(i for i, g in enumerate(optimizer.param_groups) if g["lr"] == cfg.SOLVER.BASE_LR)
+    scheduler = build_lr_scheduler(cfg, optimizer)
+    optimizer.step()  # PyTorch warns of a schedule that goes ahead of its optimizer.
+    for iteration, expected in REFERENCE["lr_of_last_group_at_iteration"]:
+        if iteration > 0:
+            scheduler.last_epoch = iteration - 1
+            scheduler.step()
+        assert optimizer.param_groups[head]["lr"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_multi_step_schedule_warms_up_and_drops():
+    cfg = get_cfg()
+    cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupMultiStepLR"
+    cfg.SOLVER.BASE_LR, cfg.SOLVER.GAMMA, cfg.SOLVER.MAX_ITER = 1.0, 0.1, 10
+    cfg.SOLVER.STEPS, cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.WARMUP_FACTOR = (6, 8), 2, 0.5
+    optimizer = build_optimizer(cfg, nn.Linear(1, 1))
+    scheduler = build_lr_scheduler(cfg, optimizer)
+    rates = []
+    for _ in range(10):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx([0.5, 0.75, 1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+class Parts(nn.Module):
+    """One parameter of each kind; the shared and the frozen one count once, and not at all."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Module()
+        self.backbone.conv = nn.Conv2d(3, 4, 1, bias=False)
+        self.backbone.norm = nn.BatchNorm2d(4)
+        self.backbone.attention = nn.Module()
+        table = nn.Parameter(torch.zeros(2))
+        self.backbone.attention.relative_position_bias_table = table
+        self.queries = nn.Embedding(2, 4)
+        self.layer_norm = nn.LayerNorm(4)
+        self.linear = nn.Linear(4, 4)
+        self.shared = self.linear
+        self.frozen = nn.Linear(4, 4).requires_grad_(False)
+
+
+def test_the_rules_for_norms_embeddings_and_backbone():
+    model = Parts()
+    groups = param_groups(
+        model,
+        lr=1.0,
+        backbone_multiplier=0.5,
+        weight_decay=0.1,
+        weight_decay_norm=0.2,
+        weight_decay_embed=0.3,
+    )
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    found = [(g["lr"], g["weight_decay"], [names[p] for p in g["params"]]) for g in groups]
+    assert found == [
+        (0.5, 0.1, ["backbone.conv.weight"]),
+        (0.5, 0.2, ["backbone.norm.weight", "backbone.norm.bias"]),
+        (0.5, 0.3, ["backbone.attention.relative_position_bias_table"]),
+        (1.0, 0.3, ["queries.weight"]),
+        (1.0, 0.2, ["layer_norm.weight", "layer_norm.bias"]),
+        (1.0, 0.1, ["linear.weight", "linear.bias"]),
+    ]
+
+
+GRADIENTS = [[3.0, 0.0], [0.0, 4.0]]  # their norm, taken together: 5
+
+
+@pytest.mark.parametrize(
+    ("clip_type", "limit", "expected"),
+    [
+        ("full_model", 1.0, [[0.6, 0.0], [0.0, 0.8]]),
+        ("full_model", 10.0, GRADIENTS),
+        ("norm", 3.5, [[3.0, 0.0], [0.0, 3.5]]),
+        ("value", 2.0, [[2.0, 0.0], [0.0, 2.0]]),
+    ],
+)
+@pytest.mark.parametrize("loss_scale", [None, 1024.0])
+def test_clipping_limits_the_step(clip_type, limit, expected, loss_scale):
+    params = [nn.Parameter(torch.zeros(2)) for _ in GRADIENTS]
+    groups = [{"params": [parameter]} for parameter in params]  # full_model: across groups
+    optimizer = torch.optim.SGD(groups, lr=1.0, fused=True)
+    clip_gradients_before_step(optimizer, clip_type, limit)
+    scaler = torch.amp.GradScaler(
+        "cpu", init_scale=loss_scale or 1.0, enabled=loss_scale is not None
+    )
+    loss = sum((p * torch.tensor(g)).sum() for p, g in zip(params, GRADIENTS, strict=True))
+    scaler.scale(loss).backward()
+    scaler.step(optimizer)
+    torch.testing.assert_close([-p.detach() for p in params], [torch.tensor(e) for e in expected])
+
+
+def test_a_step_whose_scaled_gradients_overflow_is_skipped():
+    parameter = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([parameter], lr=1.0, fused=True)
+    clip_gradients_before_step(optimizer, "full_model", 1.0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    scaler.scale((parameter * 4).sum()).backward()
+    assert parameter.grad.isinf().all()
+    scaler.step(optimizer)
+    assert torch.equal(parameter.detach(), torch.ones(2))
+
+
+def test_the_cfg_switches_clipping_on():
+    cfg = get_cfg()
+    cfg.SOLVER.OPTIMIZER, cfg.SOLVER.BASE_LR, cfg.SOLVER.WEIGHT_DECAY = "SGD", 1.0, 0.0
+    for enabled, expected in ((False, 5.0), (True, 0.01)):
+        cfg.SOLVER.CLIP_GRADIENTS.ENABLED = enabled
+        cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
+        cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.01
+        model = nn.Linear(1, 1, bias=False)
+        before = model.weight.item()
+        model.weight.grad = torch.full((1, 1), 5.0)
+        build_optimizer(cfg, model).step()
+        assert before - model.weight.item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("key", "known"),
+    [
+        ("SOLVER.OPTIMIZER", "ADAMW"),
+        ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_model"),
+        ("SOLVER.LR_SCHEDULER_NAME", "WarmupPolyLR"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_known(key, known):
+    cfg = get_cfg()
+    cfg.merge_from_list([key, "ADAMN", "SOLVER.CLIP_GRADIENTS.ENABLED", True])
+    if key != "SOLVER.CLIP_GRADIENTS.CLIP_TYPE":
+        cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "value"
+    with pytest.raises(ValueError, match=f"{key} is 'ADAMN'.*{known}"):
+        build_lr_scheduler(cfg, build_optimizer(cfg, nn.Linear(1, 1)))
