@@ -33,7 +33,7 @@ class Task:
 
 
 SEMANTIC = Task("mIoU", "SEMANTIC_ON", "sem_seg_root", lambda name, _: SemanticEvaluator(name))
-PANOPTIC = Task("PQ", "PANOPTIC_ON", "panoptic_json", lambda name, _: PanopticEvaluator(name))
+PANOPTIC = Task("PQ", "PANOPTIC_ON", "panoptic_json", PanopticEvaluator)
 INSTANCE = Task("AP", "INSTANCE_ON", "json_file", InstanceEvaluator)
 
 EVALUATORS: dict[str, tuple[Task, ...]] = {

@@ -35,12 +35,15 @@ class ConfusionMatrix:
             gt: annotated classes in [0, K) or the ignore label, integers (H, W).
 
         Raises:
-            ValueError: maps of different sizes, labels out of range.
+            ValueError: maps of different sizes, labels out of range or not integers.
         """
         if pred.shape != gt.shape:
             raise ValueError(
                 f"the prediction has height and width {pred.shape}, the ground truth {gt.shape}"
             )
+        for what, labels in (("prediction", pred), ("ground truth", gt)):
+            if labels.dtype.kind not in "biu":
+                raise ValueError(f"the {what} is a map of {labels.dtype}; labels are integers")
         size = self.num_classes
         valid = gt != self.ignore_label
         pred, gt = pred[valid], gt[valid]

@@ -39,7 +39,7 @@ class InstanceEvaluator(DatasetEvaluator):
 
     Args:
         dataset_name: its metadata name `json_file`.
-        output_folder: where `coco_instances_results.json` is saved, in COCO's result format.
+        output_folder: where `instances.json` is saved, in COCO's result format.
             None: nothing is saved.
 
     Raises:
@@ -63,8 +63,9 @@ class InstanceEvaluator(DatasetEvaluator):
         """Keep the predictions of some images, masks run-length encoded.
 
         Raises:
-            ValueError: an image that the JSON lacks.
+            ValueError: an image that the JSON lacks, or categories of the metadata.
         """
+        category_ids = self._category_ids
         for record, output in zip(inputs, outputs, strict=True):
             image_id = record["image_id"]
             if image_id not in self._coco.imgs:
@@ -74,9 +75,9 @@ class InstanceEvaluator(DatasetEvaluator):
                 )
             results = instances_to_coco_json(output["instances"].to("cpu"), image_id)
             self._images[image_id] = [
-                {**result, "category_id": self._category_ids[result["category_id"]]}
+                {**result, "category_id": category_ids[result["category_id"]]}
                 for result in results
-                if result["category_id"] in self._category_ids
+                if result["category_id"] in category_ids
             ]
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
@@ -100,7 +101,7 @@ class InstanceEvaluator(DatasetEvaluator):
         results = list(itertools.chain(*(images[image_id] for image_id in sorted(images))))
         if self._output_folder:
             PathManager.mkdirs(self._output_folder)
-            path = os.path.join(self._output_folder, "coco_instances_results.json")
+            path = os.path.join(self._output_folder, "instances.json")
             with PathManager.open(path, "w") as file:
                 json.dump(results, file)
         return {iou_type: self._average_precision(results, iou_type) for iou_type in _IOU_TYPES}

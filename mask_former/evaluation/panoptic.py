@@ -13,7 +13,8 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
-from .images import read_panoptic_map
+from ..data.reading import read_image
+from ..results import categories, save_panoptic
 from .panoptic_quality import PanopticQuality, Segment
 from .report import class_table, score_table
 
@@ -34,13 +35,16 @@ class PanopticEvaluator(DatasetEvaluator):
     Args:
         dataset_name: its metadata name `panoptic_json`, `panoptic_root`, the classes and the
             contiguous ids.
+        output_folder: where the predictions are saved in COCO's format, `panoptic.json` and the
+            folder `panoptic` of PNG files; all processes have to see it. None: nothing is saved.
 
     Raises:
         ValueError: the metadata lack one of these, or do not give every class one contiguous id.
     """
 
-    def __init__(self, dataset_name: str) -> None:
+    def __init__(self, dataset_name: str, output_folder: str | None = None) -> None:
         self._dataset_name = dataset_name
+        self._output_folder = output_folder
         self._metadata = MetadataCatalog.get(dataset_name)
         for key in ("panoptic_json", "panoptic_root", "stuff_classes"):
             if not self._metadata.get(key):
@@ -63,6 +67,8 @@ class PanopticEvaluator(DatasetEvaluator):
     def reset(self) -> None:
         """Forget all images."""
         self._quality = PanopticQuality(self._is_thing)
+        # The entry of each image in `panoptic.json`.
+        self._saved: dict[Hashable, dict[str, Any]] = {}
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Compare the predictions of some images with their ground truth.
@@ -78,16 +84,19 @@ class PanopticEvaluator(DatasetEvaluator):
                     f"{self._metadata.panoptic_json} has no annotation of image "
                     f"{record['image_id']!r} ({record.get('file_name')})"
                 )
-            gt_map = read_panoptic_map(gt.file_name)
             pred_map, pred_segments = output["panoptic_seg"]
+            pred_map = pred_map.cpu().numpy()
+            gt_map = _read_ids(gt.file_name)
             try:
                 self._quality.update(
-                    record["image_id"], pred_map.cpu().numpy(), pred_segments, gt_map, gt.segments
+                    record["image_id"], pred_map, pred_segments, gt_map, gt.segments
                 )
             except ValueError as error:
                 raise ValueError(
                     f"image {record.get('file_name')}, ground truth {gt.file_name}: {error}"
                 ) from error
+            if self._output_folder:
+                self._save(record["image_id"], pred_map, pred_segments)
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Reduce over the processes; the figures are returned by the main process only.
@@ -96,6 +105,7 @@ class PanopticEvaluator(DatasetEvaluator):
             {"panoptic_seg": PQ, SQ, RQ, PQ_th, SQ_th, RQ_th, PQ_st, SQ_st, RQ_st}, in percent.
         """
         parts = comm.gather(self._quality)
+        saved = comm.gather(self._saved)
         if not comm.is_main_process():
             return None
         quality = reduce(PanopticQuality.merge, parts)
@@ -106,9 +116,23 @@ class PanopticEvaluator(DatasetEvaluator):
                 len(quality),
                 len(self._ground_truth),
             )
+        if self._output_folder:
+            self._write_json({key: entry for part in saved for key, entry in part.items()})
         figures = quality.compute()
         _log(figures, dict(zip(self._class_names, 100 * quality.per_class().pq, strict=True)))
         return {"panoptic_seg": figures}
+
+    def _save(self, image_id: Hashable, pred_map: np.ndarray, segments: list[Segment]) -> None:
+        name = os.path.basename(self._ground_truth[image_id].file_name)
+        path = os.path.join(self._output_folder, "panoptic", name)
+        saved = save_panoptic(path, pred_map, segments, self._metadata)
+        self._saved[image_id] = {"image_id": image_id, "file_name": name, "segments_info": saved}
+
+    def _write_json(self, saved: dict[Hashable, dict[str, Any]]) -> None:
+        os.makedirs(self._output_folder, exist_ok=True)
+        annotations = [saved[image_id] for image_id in sorted(saved, key=str)]
+        with open(os.path.join(self._output_folder, "panoptic.json"), "w") as file:
+            json.dump({"annotations": annotations, "categories": categories(self._metadata)}, file)
 
     @cached_property
     def _ground_truth(self) -> dict[Hashable, _GroundTruth]:
@@ -139,6 +163,12 @@ class PanopticEvaluator(DatasetEvaluator):
                 f"{segment['category_id']}, which the metadata of {self._dataset_name} lack"
             ) from None
         return {**segment, "category_id": category}
+
+
+def _read_ids(path: str) -> np.ndarray:
+    """Segment ids of a panoptic PNG in COCO's format, int32 (H, W)."""
+    red, green, blue = read_image(path, "RGB").astype(np.int32).transpose(2, 0, 1)
+    return red + (green << 8) + (blue << 16)
 
 
 def _log(figures: dict[str, float], pq_of_class: dict[str, float]) -> None:

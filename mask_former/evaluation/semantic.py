@@ -10,8 +10,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from ..data.reading import read_image
 from .confusion import ConfusionMatrix
-from .images import read_label_map
 from .report import class_table, score_table
 
 logger = logging.getLogger(__name__)
@@ -49,8 +49,8 @@ class SemanticEvaluator(DatasetEvaluator):
 
         Raises:
             FileNotFoundError: no ground truth file.
-            ValueError: an image without ground truth; another number of classes; sizes that
-                disagree; labels out of range. The message names the file.
+            ValueError: an image without ground truth, or with a broken file; another number of
+                classes; sizes that disagree; labels out of range. The message names the file.
         """
         for record, output in zip(inputs, outputs, strict=True):
             gt_file = self._ground_truth.get(record["file_name"])
@@ -59,10 +59,9 @@ class SemanticEvaluator(DatasetEvaluator):
                     f"{record['file_name']}: no record of {self._dataset_name} names this image "
                     "and a `sem_seg_file_name`"
                 )
+            gt = read_image(gt_file, None)
             try:
-                self._confusion.update(
-                    record["file_name"], self._labels(output["sem_seg"]), read_label_map(gt_file)
-                )
+                self._confusion.update(record["file_name"], self._labels(output["sem_seg"]), gt)
             except ValueError as error:
                 raise ValueError(
                     f"image {record['file_name']}, ground truth {gt_file}: {error}"

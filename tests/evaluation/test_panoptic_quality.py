@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hotcoco.panoptic import PanopticEval
-from mask_former.evaluation import PanopticQuality, panoptic_statistics
 from PIL import Image
+
+from mask_former.evaluation import PanopticQuality, panoptic_statistics
 
 IS_THING = [True, True, True, False, False]
 K = len(IS_THING)
