@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from mask_former.config import add_mask_former_config
+from mask_former.data.checks import check_classes, check_data, check_records
+from mask_former.data.mapper import MaskFormerDatasetMapper
+
+NAME, OTHER = "test_checks_panoptic", "test_checks_other"
+
+
+@pytest.fixture
+def records(tmp_path):
+    records = []
+    for number in range(20):
+        path = str(tmp_path / f"{number}.png")
+        Image.fromarray(np.ones((8, 8, 3), dtype=np.uint8) * np.uint8([7, 0, 0])).save(path)
+        segments = [{"id": 7, "category_id": 2}]
+        records.append({"file_name": path, "pan_seg_file_name": path, "segments_info": segments})
+    return records
+
+
+@pytest.fixture
+def cfg(records, tmp_path):
+    for name in (NAME, OTHER):
+        DatasetCatalog.register(name, lambda: records)
+        MetadataCatalog.get(name).set(
+            stuff_classes=["disc", "star", "sky"],
+            thing_classes=["disc", "star"],
+            image_root=str(tmp_path),
+        )
+    cfg = get_cfg()
+    add_mask_former_config(cfg)
+    cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_panoptic"
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (NAME,), (OTHER,)
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 3
+    yield cfg
+    for name in (NAME, OTHER):
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def test_numbers_of_classes(cfg):
+    check_classes(cfg, NAME)
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 133
+    with pytest.raises(ValueError, match=f"{NAME}.* 3 classes .*NUM_CLASSES is 133; set it to 3"):
+        check_classes(cfg, NAME)
+
+
+def test_for_instances_things_are_counted(cfg):
+    cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_instance"
+    with pytest.raises(ValueError, match="has 2 classes"):
+        check_classes(cfg, NAME)
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 2
+    check_classes(cfg, NAME)
+
+
+def test_metadata_without_classes(cfg):
+    MetadataCatalog.remove(NAME)
+    with pytest.raises(ValueError, match=f"{NAME}.*has no stuff_classes"):
+        check_classes(cfg, NAME)
+
+
+@pytest.mark.parametrize("wrong", ["TRAIN", "TEST"])
+def test_all_data_sets_are_checked(cfg, wrong, tmp_path):
+    check_data(cfg)
+    wrong_name = NAME if wrong == "TRAIN" else OTHER
+    MetadataCatalog.remove(wrong_name)
+    MetadataCatalog.get(wrong_name).set(stuff_classes=["sky"], image_root=str(tmp_path))
+    with pytest.raises(ValueError, match=f"{wrong_name}.*has 1 classes"):
+        check_data(cfg)
+
+
+def test_evaluation_needs_no_training_set(cfg):
+    cfg.DATASETS.TRAIN = ("nowhere",)
+    check_data(cfg, eval_only=True)
+
+
+def test_missing_folder(cfg, tmp_path):
+    MetadataCatalog.remove(OTHER)
+    MetadataCatalog.get(OTHER).set(stuff_classes=[*"abc"], image_root=str(tmp_path / "gone"))
+    with pytest.raises(FileNotFoundError, match="gone"):
+        check_data(cfg)
+
+
+def test_sound_records_are_given_back(cfg, records):
+    assert check_records(NAME, records, MaskFormerDatasetMapper(cfg)) is records
+    assert check_records(NAME, records[:1], MaskFormerDatasetMapper(cfg)) == records[:1]
+
+
+def test_category_ids_of_all_records_are_checked(cfg, records):
+    records[3]["segments_info"][0]["category_id"] = 3
+    with pytest.raises(ValueError, match=f"{NAME}.*3.png .*category ids 3,"):
+        check_records(NAME, records, MaskFormerDatasetMapper(cfg))
+
+
+def test_some_samples_are_tried_from_the_first_to_the_last(cfg, records):
+    tried = []
+
+    class Mapper(MaskFormerDatasetMapper):
+        def __call__(self, record):
+            tried.append(records.index(record))
+
+    check_records(NAME, records, Mapper(cfg))
+    assert len(tried) == 8 and tried[0] == 0 and tried[-1] == 19
+    assert max(np.diff(tried)) <= 3
+
+
+@pytest.mark.parametrize("kind", [ValueError, FileNotFoundError])
+def test_error_of_a_sample_names_data_set_and_file(cfg, records, kind, tmp_path):
+    path = tmp_path / "19.png"
+    path.write_bytes(b"") if kind is ValueError else path.unlink()
+    with pytest.raises(kind, match=f"{NAME}.*19.png"):
+        check_records(NAME, records, MaskFormerDatasetMapper(cfg))

@@ -1,0 +1,372 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.structures import BitMasks
+from PIL import Image
+
+from mask_former.config import add_mask_former_config
+from mask_former.data.mapper import MaskFormerDatasetMapper
+
+HEIGHT, WIDTH, CLASSES = 24, 36, 5
+PANOPTIC = ("mask_former_panoptic", "detr_panoptic")
+TRAINED = ("mask_former_semantic", "mask_former_instance", *PANOPTIC)
+
+
+def label_map():
+    """Classes: 0 above, 3 below, a square of 1, another of 4 in the right corner, some void."""
+    labels = np.zeros((HEIGHT, WIDTH), dtype=np.int32)
+    labels[14:] = 3
+    labels[4:10, 5:12] = 1
+    labels[16:24, 28:36] = 4
+    labels[:2, 20:] = 255
+    return labels
+
+
+def rectangle(x0, y0, x1, y1):
+    return [x0, y0, x1, y0, x1, y1, x0, y1]
+
+
+@pytest.fixture
+def record(tmp_path):
+    """An image whose red channel is 50 times its label, with all three kinds of annotation."""
+    labels = label_map()
+    image = np.stack([np.where(labels == 255, 250, labels * 50), 0 * labels, 255 + 0 * labels], -1)
+    ids = np.where(labels == 255, 0, 1000 * (labels + 1))
+    coded = np.stack([ids % 256, ids // 256 % 256, ids // 65536], -1)
+    for name, array in (("image", image), ("semantic", labels), ("panoptic", coded)):
+        Image.fromarray(array.astype(np.uint8)).save(tmp_path / f"{name}.png")
+    return {
+        "file_name": str(tmp_path / "image.png"),
+        "image_id": 17,
+        "height": HEIGHT,
+        "width": WIDTH,
+        "sem_seg_file_name": str(tmp_path / "semantic.png"),
+        "pan_seg_file_name": str(tmp_path / "panoptic.png"),
+        "segments_info": [
+            {"id": 1000 * (k + 1), "category_id": k, "isthing": k in (1, 4)} for k in (4, 1, 0, 3)
+        ],
+        "annotations": [
+            {"category_id": 4, "segmentation": [rectangle(28, 16, 36, 24)]},
+            {"category_id": 1, "segmentation": [rectangle(5, 4, 12, 10)]},
+        ],
+    }
+
+
+@pytest.fixture
+def cfg():
+    """Without any change of the image."""
+    cfg = get_cfg()
+    add_mask_former_config(cfg)
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = CLASSES
+    cfg.INPUT.FORMAT = "RGB"
+    cfg.INPUT.MIN_SIZE_TRAIN = (HEIGHT,)
+    cfg.INPUT.RANDOM_FLIP = "none"
+    return cfg
+
+
+def mapper(cfg, name, is_train=True):
+    cfg.INPUT.DATASET_MAPPER_NAME = name
+    return MaskFormerDatasetMapper(cfg, is_train=is_train)
+
+
+def masks_by_label(sample):
+    instances = sample["instances"]
+    assert isinstance(instances.gt_masks, BitMasks)
+    assert instances.gt_classes.dtype == torch.int64
+    assert instances.image_size == tuple(sample["image"].shape[1:])
+    masks = instances.gt_masks.tensor
+    assert masks.dtype == torch.bool and masks.shape[1:] == sample["image"].shape[1:]
+    assert len(set(instances.gt_classes.tolist())) == len(masks)
+    return dict(zip(instances.gt_classes.tolist(), masks.numpy(), strict=True))
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_unchanged_image_and_its_segments(cfg, record, name):
+    sample = mapper(cfg, name)(record)
+    assert sample["image"].dtype == torch.uint8 and sample["image"].shape == (3, HEIGHT, WIDTH)
+    expected = (1, 4) if name == "mask_former_instance" else (0, 1, 3, 4)
+    masks = masks_by_label(sample)
+    assert sorted(masks) == sorted(expected)
+    for label in expected:
+        assert np.array_equal(masks[label], label_map() == label)
+    kept = {"file_name", "image_id", "height", "width", "image", "instances"}
+    if name == "mask_former_semantic":
+        kept.add("sem_seg")
+        assert sample["sem_seg"].dtype == torch.int64
+        assert np.array_equal(sample["sem_seg"], label_map())
+    assert set(sample) == kept
+    assert (sample["height"], sample["width"], sample["image_id"]) == (HEIGHT, WIDTH, 17)
+
+
+def test_segments_keep_the_order_of_the_annotation(cfg, record):
+    for name, expected in (
+        ("mask_former_semantic", [0, 1, 3, 4]),
+        ("mask_former_panoptic", [4, 1, 0, 3]),
+        ("mask_former_instance", [4, 1]),
+    ):
+        assert mapper(cfg, name)(record)["instances"].gt_classes.tolist() == expected
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_masks_follow_the_image_through_crop_and_flip(cfg, record, name):
+    cfg.INPUT.CROP.ENABLED = True
+    cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = "relative_range", [0.4, 0.4]
+    cfg.INPUT.RANDOM_FLIP = "horizontal"
+    cfg.INPUT.SIZE_DIVISIBILITY = 16
+    train = mapper(cfg, name)
+    if name == "detr_panoptic":  # its scales blur the image; leave the final resize and the flip
+        train.augmentations.augs.pop(1)
+    sizes = set()
+    for seed in range(20):
+        np.random.seed(seed)
+        sample = train(record)
+        masks = masks_by_label(sample)
+        red = sample["image"][0].numpy()
+        inside = sample["image"][2].numpy() == 255  # elsewhere: padding
+        sizes.add((int(inside.any(1).sum()), int(inside.any(0).sum())))
+        for label in (1, 4) if name == "mask_former_instance" else (0, 1, 3, 4):
+            expected = inside & (red == 50 * label)
+            assert (label in masks) == expected.any()
+            assert np.array_equal(masks.get(label, expected), expected)
+    assert len(sizes) > 5 or name == "detr_panoptic"
+
+
+def test_padding(cfg, record):
+    cfg.INPUT.SIZE_DIVISIBILITY = 20
+    for name in TRAINED:
+        sample = mapper(cfg, name)(record)
+        assert sample["image"].shape == (3, 40, 40)
+        assert (sample["image"][:, HEIGHT:] == 128).all()
+        assert (sample["image"][:, :, WIDTH:] == 128).all()
+        masks = sample["instances"].gt_masks.tensor
+        assert not masks[:, HEIGHT:].any() and not masks[:, :, WIDTH:].any()
+        if name == "mask_former_semantic":
+            assert (sample["sem_seg"][HEIGHT:] == 255).all()
+            assert (sample["sem_seg"][:, WIDTH:] == 255).all()
+
+
+@pytest.mark.parametrize("name", ["mask_former_semantic", "mask_former_panoptic"])
+def test_crop_limits_the_area_of_classes_not_of_segments(cfg, record, name):
+    """The left half is one class in four segments; a crop inside it is refused."""
+    ids = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+    for k in range(4):
+        ids[6 * k : 6 * k + 6, : WIDTH // 2] = k + 1
+    ids[:, WIDTH // 2 :] = 5
+    Image.fromarray(np.stack([ids, 0 * ids, 0 * ids], -1)).save(record["pan_seg_file_name"])
+    Image.fromarray((ids == 5).astype(np.uint8)).save(record["sem_seg_file_name"])
+    record["segments_info"] = [{"id": k, "category_id": int(k == 5)} for k in range(1, 6)]
+    cfg.INPUT.CROP.ENABLED = True
+    cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = "absolute", [HEIGHT, WIDTH // 2]
+    cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 0.75
+    train = mapper(cfg, name)
+    for seed in range(20):
+        np.random.seed(seed)
+        masks = train(record)["instances"]
+        of_right = masks.gt_masks.tensor[masks.gt_classes == 1].sum() / (HEIGHT * WIDTH // 2)
+        assert 0.25 < of_right < 0.75
+
+
+def test_void_pixels_do_not_count_as_a_class_in_the_limit(cfg, record):
+    labels = np.full((HEIGHT, WIDTH), 255, dtype=np.uint8)
+    labels[:, 10:14], labels[:, 22:26] = 0, 1
+    Image.fromarray(labels).save(record["sem_seg_file_name"])
+    cfg.INPUT.CROP.ENABLED = True
+    cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = "absolute", [HEIGHT, 24]
+    cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 0.75
+    train = mapper(cfg, "mask_former_semantic")
+    for seed in range(10):
+        np.random.seed(seed)
+        assert train(record)["instances"].gt_classes.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_images_without_segments(cfg, record, name):
+    void = np.full((HEIGHT, WIDTH), 255, dtype=np.uint8)
+    Image.fromarray(void).save(record["sem_seg_file_name"])
+    Image.fromarray(np.stack([0 * void] * 3, -1)).save(record["pan_seg_file_name"])
+    record["segments_info"] = []
+    record["annotations"] = []
+    cfg.INPUT.SIZE_DIVISIBILITY = 32
+    sample = mapper(cfg, name)(record)
+    assert len(sample["instances"]) == 0
+    assert sample["instances"].gt_masks.tensor.shape == (0, 32, 64)
+    assert sample["instances"].gt_classes.dtype == torch.int64
+
+
+def test_for_tests_only_the_image_is_read(cfg, record):
+    cfg.INPUT.MIN_SIZE_TEST = 48
+    record["sem_seg_file_name"] = record["pan_seg_file_name"] = "is not read"
+    sample = mapper(cfg, "mask_former_panoptic", is_train=False)(record)
+    assert sample["image"].shape == (3, 48, 72)
+    assert (sample["height"], sample["width"]) == (HEIGHT, WIDTH)
+    assert set(sample) == (set(record) | {"image"}) - {"annotations"}
+
+
+@pytest.mark.parametrize("is_train", [True, False])
+def test_record_is_left_as_it_is_and_a_missing_size_is_filled_in(cfg, record, is_train):
+    del record["height"], record["width"]
+    before = repr(record)
+    sample = mapper(cfg, "mask_former_instance", is_train)(record)
+    assert repr(record) == before
+    assert (sample["height"], sample["width"]) == (HEIGHT, WIDTH)
+
+
+def test_channel_order(cfg, record):
+    rgb = mapper(cfg, "mask_former_semantic")(record)["image"]
+    cfg.INPUT.FORMAT = "BGR"
+    assert torch.equal(mapper(cfg, "mask_former_semantic")(record)["image"], rgb.flip(0))
+
+
+def test_grey_image_gets_three_channels(cfg, record):
+    Image.fromarray(label_map().astype(np.uint8)).save(record["file_name"])
+    image = mapper(cfg, "mask_former_semantic")(record)["image"]
+    assert image.shape == (3, HEIGHT, WIDTH) and torch.equal(image[0], image[2])
+
+
+def test_labels_of_two_bytes_and_of_a_palette(cfg, record):
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = 847, 65535
+    labels = np.where(label_map() == 255, 65535, label_map() * 200)
+    Image.fromarray(labels.astype(np.uint16)).save(record["sem_seg_file_name"])
+    sample = mapper(cfg, "mask_former_semantic")(record)
+    assert sample["instances"].gt_classes.tolist() == [0, 200, 600, 800]
+    assert np.array_equal(sample["sem_seg"], labels)
+
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = CLASSES, 255
+    image = Image.fromarray(label_map().astype(np.uint8), mode="P")
+    image.putpalette(list(range(255, -1, -1)) * 3)
+    image.save(record["sem_seg_file_name"])
+    assert np.array_equal(mapper(cfg, "mask_former_semantic")(record)["sem_seg"], label_map())
+
+
+# What is wrong is named
+
+
+def error(cfg, name, record, kind=ValueError):
+    with pytest.raises(kind) as info:
+        mapper(cfg, name)(record)
+    return str(info.value)
+
+
+def test_unknown_mapper(cfg):
+    with pytest.raises(ValueError, match="'semantic'; known are .*mask_former_semantic.*detr_pan"):
+        mapper(cfg, "semantic")
+
+
+FILES = [
+    ("mask_former_semantic", "file_name"),
+    ("mask_former_semantic", "sem_seg_file_name"),
+    ("mask_former_panoptic", "pan_seg_file_name"),
+]
+
+
+@pytest.mark.parametrize("name, key", FILES)
+@pytest.mark.parametrize("damage", ["empty", "text", "cut", "flipped"])
+def test_damaged_file(cfg, record, name, key, damage):
+    path = Path(record[key])
+    content = path.read_bytes()
+    path.write_bytes(
+        {
+            "empty": b"",
+            "text": b"<html>404</html>",
+            "cut": content[:-40],
+            "flipped": content[:40] + bytes(255 - b for b in content[40:]),
+        }[damage]
+    )
+    message = error(cfg, name, record)
+    assert str(path) in message and "cannot be read as an image" in message
+
+
+def test_partly_downloaded_jpeg(cfg, record, tmp_path):
+    path = tmp_path / "image.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:-500])
+    assert str(path) in error(cfg, "mask_former_semantic", {**record, "file_name": str(path)})
+
+
+@pytest.mark.parametrize("name, key", FILES)
+def test_missing_file(cfg, record, name, key):
+    Path(record[key]).unlink()
+    message = error(cfg, name, record, FileNotFoundError)
+    assert record[key] in message and "DETECTRON2_DATASETS" in message
+
+
+@pytest.mark.parametrize("name, key", FILES[1:])
+def test_annotation_of_another_size(cfg, record, name, key):
+    with Image.open(record[key]) as image:
+        cropped = image.crop((0, 0, 30, 20))
+    cropped.save(record[key])
+    message = error(cfg, name, record)
+    assert record[key] in message and record["file_name"] in message
+    assert "30 x 20" in message and f"{WIDTH} x {HEIGHT}" in message
+
+
+def test_record_of_another_size(cfg, record):
+    record["width"] = 35
+    message = error(cfg, "mask_former_semantic", record)
+    assert record["file_name"] in message and "(36, 24)" in message and "(35, 24)" in message
+
+
+def test_labels_out_of_range(cfg, record):
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 3
+    message = error(cfg, "mask_former_semantic", record)
+    assert record["sem_seg_file_name"] in message and "labels 3, 4," in message
+    assert "0..2" in message and "255" in message
+
+
+def test_another_ignore_value(cfg, record):
+    cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = 254
+    assert "labels 255," in error(cfg, "mask_former_semantic", record)
+
+
+def test_colour_image_as_label_map(cfg, record):
+    record["sem_seg_file_name"] = record["pan_seg_file_name"]
+    message = error(cfg, "mask_former_semantic", record)
+    assert record["sem_seg_file_name"] in message and "one channel" in message
+
+
+def test_segment_that_the_record_does_not_know(cfg, record):
+    del record["segments_info"][1]  # id 2000
+    message = error(cfg, "detr_panoptic", record)
+    assert record["pan_seg_file_name"] in message and "ids 2000," in message and "17" in message
+
+
+def test_categories_out_of_range(cfg, record):
+    record["segments_info"][1]["category_id"] = 5
+    message = error(cfg, "mask_former_panoptic", record)
+    assert record["pan_seg_file_name"] in message and "category ids 5," in message
+    record["annotations"][1]["category_id"] = -1
+    message = error(cfg, "mask_former_instance", record)
+    assert record["file_name"] in message and "category ids -1," in message
+
+
+@pytest.mark.parametrize("segmentation", [None, [], [[1, 1, 5, 5]]])
+def test_instance_without_a_mask(cfg, record, segmentation):
+    record["annotations"].append({"id": 99, "category_id": 0, "segmentation": segmentation})
+    message = error(cfg, "mask_former_instance", record)
+    assert record["file_name"] in message and "99 has no mask" in message
+
+
+def test_instance_mask_of_another_size(cfg, record):
+    rle = {"size": [8, 8], "counts": [10, 54]}
+    record["annotations"].append({"category_id": 0, "segmentation": rle})
+    message = error(cfg, "mask_former_instance", record)
+    assert record["file_name"] in message and "8 x 8" in message
+
+
+@pytest.mark.parametrize(
+    "name, key",
+    [
+        ("mask_former_semantic", "sem_seg_file_name"),
+        ("mask_former_panoptic", "pan_seg_file_name"),
+        ("mask_former_panoptic", "segments_info"),
+        ("mask_former_instance", "annotations"),
+    ],
+)
+def test_record_of_another_kind_of_data_set(cfg, record, name, key):
+    del record[key]
+    message = error(cfg, name, record)
+    assert key in message and "INPUT.DATASET_MAPPER_NAME" in message
