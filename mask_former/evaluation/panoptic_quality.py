@@ -1,8 +1,8 @@
 """Panoptic quality (Kirillov et al., "Panoptic Segmentation", CVPR 2019), in memory.
 
 The rules are those of the reference evaluation, including its treatment of void pixels and of
-crowds. An image costs one table lookup per pixel and one `bincount`; all rules are then applied
-to the small table of overlaps.
+crowds. The pixels of an image are only compared with their neighbours; everything else works on
+runs of equal pixels and on the small table of overlaps.
 """
 
 from collections.abc import Hashable, Sequence
@@ -13,9 +13,6 @@ import numpy as np
 
 VOID = 0
 """The segment id of pixels without annotation, or without prediction."""
-
-ID_LIMIT = 256**3
-"""Segment ids are below this: the three bytes of a pixel in COCO's panoptic PNG."""
 
 Segment = dict[str, Any]
 
@@ -177,51 +174,41 @@ def _overlap(
     gt_segments: Sequence[Segment],
 ) -> np.ndarray:
     """Common pixels of the annotated (rows) and the predicted segments; the first are void."""
-    pred_index = _dense("prediction", pred_map, pred_segments)
-    gt_index = _dense("ground truth", gt_map, gt_segments)
-    shape = len(gt_segments) + 2, len(pred_segments) + 2
-    pairs = gt_index * shape[1] + pred_index
-    overlap = np.bincount(pairs.ravel(), minlength=shape[0] * shape[1]).reshape(shape)
+    pred, gt = pred_map.ravel(), gt_map.ravel()
+    # Neighbours mostly are of the same segments: look at runs of pixels, not at every pixel.
+    changes = np.flatnonzero((pred[1:] != pred[:-1]) | (gt[1:] != gt[:-1])) + 1
+    starts = np.concatenate(([0], changes))
+    lengths = np.diff(starts, append=pred.size)
 
-    _check_presence("ground truth", gt_map, gt_segments, overlap.sum(axis=1))
-    _check_presence("prediction", pred_map, pred_segments, overlap.sum(axis=0))
-    return overlap[1:, 1:]
+    pred_index = _index("prediction", pred[starts], pred_segments)
+    gt_index = _index("ground truth", gt[starts], gt_segments)
+    shape = len(gt_segments) + 1, len(pred_segments) + 1
+    cells = gt_index * shape[1] + pred_index
+    overlap = np.bincount(cells, lengths, minlength=shape[0] * shape[1])
+    return overlap.astype(np.int64).reshape(shape)
 
 
-def _dense(what: str, id_map: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:
-    """Replace ids: void by 1, the segments by 2, 3, ... in their order, and unknown ids by 0."""
-    if id_map.dtype.kind not in "iu":
-        raise ValueError(f"the {what} is a map of {id_map.dtype}; segment ids are integers")
+def _index(what: str, ids_in_map: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:
+    """Replace ids: void by 0, the segments by 1, 2, ... in the order of their list."""
+    if ids_in_map.dtype.kind not in "iu":
+        raise ValueError(f"the {what} is a map of {ids_in_map.dtype}; segment ids are integers")
     ids = np.array([VOID] + [segment["id"] for segment in segments], dtype=np.int64)
-    if len(np.unique(ids)) != len(ids):
+    order = np.argsort(ids, kind="stable")
+    ids = ids[order]
+    if (ids[1:] == ids[:-1]).any():
         raise ValueError(
             f"the {what} lists a segment twice, or one with the id {VOID} of unlabelled pixels: "
-            f"{sorted(ids[1:].tolist())}"
+            f"{ids[1:].tolist()}"
         )
-    lowest = min(int(id_map.min(initial=0)), int(ids.min()))
-    highest = max(int(id_map.max(initial=0)), int(ids.max()))
-    if lowest < 0 or highest >= ID_LIMIT:
-        raise ValueError(
-            f"the {what} has segment ids from {lowest} to {highest}; "
-            f"they have to lie in [0, {ID_LIMIT})"
-        )
-    # Only the pages of the table that are looked at take memory.
-    table = np.zeros(highest + 1, dtype=np.intp)
-    table[ids] = np.arange(1, len(ids) + 1)
-    return table[id_map]
-
-
-def _check_presence(
-    what: str, id_map: np.ndarray, segments: Sequence[Segment], area: np.ndarray
-) -> None:
-    """Map and list have to name the same segments; `area` is counted by dense index."""
-    ids = [segment["id"] for segment in segments]
-    if area[0]:
-        unknown = np.setdiff1d(id_map, [VOID, *ids]).tolist()
+    position = np.minimum(np.searchsorted(ids, ids_in_map), len(ids) - 1)
+    known = ids[position] == ids_in_map
+    if not known.all():
+        unknown = np.unique(ids_in_map[~known]).tolist()
         raise ValueError(f"the {what}'s map has segments that its list lacks: {unknown}")
-    missing = [id_ for id_, pixels in zip(ids, area[2:], strict=True) if pixels == 0]
+    missing = ids[(np.bincount(position, minlength=len(ids)) == 0) & (ids != VOID)].tolist()
     if missing:
         raise ValueError(f"the {what}'s list has segments without a pixel in its map: {missing}")
+    return order[position]
 
 
 def _classes(what: str, segments: Sequence[Segment], num_classes: int) -> np.ndarray:
