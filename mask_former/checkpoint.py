@@ -58,8 +58,8 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
         model: the model, or what DistributedDataParallel made of it.
         save_dir: folder of the checkpoints.
         save_to_disk: None: in the main process only.
-        accept_backbone: load files without a head, too, which a training starts from. Without
-            them there is no evaluating a model whose head was never trained.
+        accept_backbone: a file without a head will do, as where a training starts. False where
+            the model is to be used: its head would be random.
         checkpointables: saved and loaded besides the model; have `state_dict` and
             `load_state_dict`.
     """
@@ -117,6 +117,7 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
 
         Raises:
             FileNotFoundError: there is no such file.
+            ConnectionError: the address cannot be downloaded.
             ValueError: the file is broken, wants something run, or is for another model.
         """
         if path:
@@ -128,7 +129,14 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
 
     def _local_file(self, path: str) -> str:
         # Detectron2's "?matching_heuristics=True" says what the content shows here.
-        local = self.path_manager.get_local_path(path.removesuffix("?matching_heuristics=True"))
+        address = path.removesuffix("?matching_heuristics=True")
+        try:
+            local = self.path_manager.get_local_path(address)
+        except OSError as error:
+            raise ConnectionError(
+                f"MODEL.WEIGHTS {address} cannot be downloaded ({error}). Without a network, set "
+                "MODEL.WEIGHTS to a local copy."
+            ) from error
         if not os.path.isfile(local):
             raise FileNotFoundError(
                 f"There is no weights file {path}. It comes from MODEL.WEIGHTS or, when training "
@@ -153,17 +161,11 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
                     f"{file} holds no head ({HEAD}*): it is a backbone to start a training from, "
                     "not a trained model. Set MODEL.WEIGHTS to a trained model."
                 )
-            # Of the backbone alone: a backbone's "norm.weight" is no norm of the head.
-            checkpoint["model"] = align_and_update_state_dicts(
-                {name: tensor for name, tensor in model.items() if name.startswith(BACKBONE)},
-                weights,
-                c2_conversion=checkpoint.get("__author__") == "Caffe2",
-            )
+            is_caffe2 = checkpoint.get("__author__") == "Caffe2"
+            checkpoint["model"] = _backbone_weights(file, weights, model, is_caffe2=is_caffe2)
         incompatible = super()._load_model(checkpoint)
         wrong = _misfits(incompatible)
-        if is_backbone:
-            _check_backbone(file, model, wrong)
-        elif wrong:
+        if wrong and not is_backbone:
             raise ValueError(_mismatch(file, wrong, incompatible.incorrect_shapes))
         return incompatible
 
@@ -172,27 +174,43 @@ def _has(weights: dict[str, Tensor], prefix: str) -> bool:
     return any(name.startswith(prefix) for name in weights)
 
 
-def _misfits(incompatible: Any) -> dict[str, str]:
-    """Names of the weights that do not fit, and what is wrong with each."""
-    wrong = {name: "missing in the file" for name in incompatible.missing_keys}
-    wrong.update((name, "not in the model") for name in incompatible.unexpected_keys)
-    wrong.update(
-        (name, f"{tuple(in_file)} in the file, {tuple(in_model)} in the model")
-        for name, in_file, in_model in incompatible.incorrect_shapes
-    )
-    return wrong
+def _backbone_weights(
+    file: str, weights: dict[str, Tensor], model: dict[str, Tensor], *, is_caffe2: bool
+) -> dict[str, Tensor]:
+    """Name the weights of a backbone as the model does, by Detectron2's matching of suffixes.
 
-
-def _check_backbone(file: str, model: dict[str, Tensor], wrong: dict[str, str]) -> None:
-    backbone = [name for name in model if name.startswith(BACKBONE)]
-    # The file's own names, such as its classifier's, do not count.
-    absent = {name: wrong[name] for name in backbone if name in wrong}
+    Raises:
+        ValueError: fewer than half of the backbone's weights are there.
+    """
+    # The backbone alone: its "norm.weight" is no norm of the head.
+    backbone = {name: tensor for name, tensor in model.items() if name.startswith(BACKBONE)}
+    weights = align_and_update_state_dicts(backbone, weights, c2_conversion=is_caffe2)
+    # Not by what fails to load: a FrozenBatchNorm2d makes up the statistics that are missing.
+    absent = {
+        name: "missing in the file, or of another shape"
+        for name, tensor in backbone.items()
+        if name not in weights or weights[name].shape != tensor.shape
+    }
     if 2 * len(absent) > len(backbone):
         raise ValueError(
             f"{file} does not fit the backbone: of its {len(backbone)} weights "
             f"{len(backbone) - len(absent)} were found.{_listing(absent)}\n"
             "MODEL.WEIGHTS must be of the architecture that MODEL.BACKBONE names."
         )
+    return weights
+
+
+def _misfits(incompatible: Any) -> dict[str, str]:
+    """Names of the weights that do not fit, and what is wrong with each."""
+    wrong = {
+        name: f"{tuple(in_file)} in the file, {tuple(in_model)} in the model"
+        for name, in_file, in_model in incompatible.incorrect_shapes
+    }
+    for name in incompatible.missing_keys:
+        wrong.setdefault(name, "missing in the file")
+    for name in incompatible.unexpected_keys:
+        wrong[name] = "not in the model"
+    return wrong
 
 
 def _mismatch(file: str, wrong: dict[str, str], shapes: list[tuple[str, Any, Any]]) -> str:

@@ -44,7 +44,7 @@ def read_weights_file(path: str) -> dict[str, Any]:
             f"{path} is not loaded: it refers to {error}, and nothing in a weights file is run. "
             "If its source is trusted, save its weights alone, as .pth or .safetensors."
         ) from None
-    except (OSError, ImportError):
+    except (FileNotFoundError, PermissionError, ImportError):
         raise
     except Exception as error:  # A broken pickle or archive fails in any way.
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
