@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
-# Byte code is written when a module is first imported: compiling all of PyTorch's would take longer.
+# Modules are compiled when they are first imported: all of PyTorch's at once would take longer.
+# So Python must be allowed to write byte code, also where the environment says otherwise.
+export PYTHONDONTWRITEBYTECODE :=
 INSTALL := $(PIP) install --no-compile --no-build-isolation --constraint constraints.txt
 
 .DEFAULT_GOAL := help

@@ -61,6 +61,7 @@ setup(
         "onnx": ONNX,
         "dev": [
             *TIMM,
+            "filelock",
             "hotcoco",
             "pre-commit",
             "pytest>=8",

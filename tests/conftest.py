@@ -1,0 +1,27 @@
+"""What all tests share: their place on the machine, and one very small data set."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+# Read when PyTorch is imported. Tests run side by side; more threads would only compete.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Read when mask_former is imported. pytest-xdist's workers inherit the folder of the first process,
+# which removes it when it exits.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _datasets = tempfile.TemporaryDirectory(prefix="mask-former-tests-")
+    os.environ["DETECTRON2_DATASETS"] = _datasets.name
+
+
+@pytest.fixture(scope="session")
+def shapes_root() -> Path:
+    """The root of data sets, where shapes_{train,val}_* have 16 and 8 images."""
+    from mask_former.data.datasets import datasets_root, make_shapes
+
+    root = datasets_root()
+    with FileLock(root / "shapes.lock"):
+        make_shapes(root, num_train=16, num_val=8, workers=1)
+    return root

@@ -1,0 +1,105 @@
+"""`import mask_former` in a fresh interpreter: it registers the components, and nothing else."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Notes every file opened or folder listed and every connection while it imports, and reports.
+# PyTorch comes first: what it opens is not ours, and noting all that it does takes long.
+PROBE = """
+import json, sys
+import torch, torchvision
+
+events = []
+watched = {"open", "os.listdir", "os.scandir", "socket.connect", "socket.getaddrinfo"}
+sys.addaudithook(lambda event, args: event in watched and events.append(f"{event} {args[0]}"))
+import mask_former
+seen = list(events)
+
+from detectron2.data import DatasetCatalog
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
+from mask_former.pixel_decoder import PIXEL_DECODER_REGISTRY
+from mask_former.predictor import PREDICTOR_REGISTRY
+
+registries = {
+    "architecture": META_ARCH_REGISTRY,
+    "backbone": BACKBONE_REGISTRY,
+    "head": SEM_SEG_HEADS_REGISTRY,
+    "pixel decoder": PIXEL_DECODER_REGISTRY,
+    "predictor": PREDICTOR_REGISTRY,
+}
+report = {
+    "events": seen,
+    "registered": {kind: [name for name, _ in registry] for kind, registry in registries.items()},
+    "datasets": DatasetCatalog.list(),
+    "gpu": torch.cuda.is_initialized(),
+}
+with open(sys.argv[1], "w") as file:
+    json.dump(report, file)
+"""
+
+
+def run(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory) -> dict:
+    """What an import did, with the root of data sets at a folder that does not exist."""
+    folder = tmp_path_factory.mktemp("import")
+    root, report = folder / "no-datasets", folder / "report.json"
+    done = run(PROBE, str(report), DETECTRON2_DATASETS=str(root))
+    assert done.returncode == 0, done.stderr
+    return {
+        **json.loads(report.read_text()),
+        "output": done.stdout + done.stderr,
+        "root": root,
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("architecture", "MaskFormer"),
+        ("backbone", "D2SwinTransformer"),
+        ("head", "MaskFormerHead"),
+        ("pixel decoder", "BasePixelDecoder"),
+        ("pixel decoder", "TransformerEncoderPixelDecoder"),
+        ("predictor", "StandardPredictor"),
+    ],
+)
+def test_registers_components(imported, kind, name):
+    assert name in imported["registered"][kind]
+
+
+def test_prints_nothing(imported):
+    assert imported["output"] == ""
+
+
+def test_touches_no_dataset_and_no_network_and_no_gpu(imported):
+    events = imported["events"]
+    # The probe sees what it should: Python opens the package's own files.
+    assert any("mask_former" in event for event in events)
+    assert [event for event in events if event.startswith("socket")] == []
+    assert [event for event in events if str(imported["root"]) in event] == []
+    assert not imported["root"].exists()
+    assert not imported["gpu"]
+
+
+def test_without_detectron2_one_sentence_names_the_command():
+    # None in sys.modules makes Python treat a module as not installed.
+    done = run("import sys; sys.modules['detectron2'] = None; import mask_former")
+    assert done.returncode == 1
+    message = done.stderr.strip().splitlines()[-1]
+    assert message.startswith("ModuleNotFoundError: MaskFormer needs Detectron2")
+    assert "`python tools/install_detectron2.py`" in message
