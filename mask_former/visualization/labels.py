@@ -26,7 +26,8 @@ def write_labels(
 ) -> None:
     """Write every segment's text where the segment is thickest, the largest segments first.
 
-    A text that would cover another, even a line above or below, is left out.
+    A text that is larger than the picture, or would cover another, even a line above or below, is
+    left out.
 
     Args:
         picture: uint8 (H, W, 3), BGR; written into.
@@ -41,33 +42,39 @@ def write_labels(
     for number in np.argsort(-np.bincount(small.ravel(), minlength=len(texts) + 1)).tolist():
         if number == 0 or not texts[number - 1]:
             continue
-        mask = (small == number).view(np.uint8)
+        mask = small == number
         if not mask.any():
             continue
-        # The border counts as outside, so that labels stay away from the picture's edge.
-        distance = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
-        y, x = np.unravel_index(distance.argmax(), distance.shape)
+        x, y = _thickest_point(mask)
         text = text_mask(texts[number - 1], size)
-        box = _free_box(int(x) * step, int(y) * step, text.shape, picture.shape, taken)
+        box = _free_box(x * step + step // 2, y * step + step // 2, text, picture, taken)
         if box is not None:
             taken.append(box)
             _write_label(picture, text, box, colors[number - 1])
 
 
+def _thickest_point(mask: np.ndarray) -> tuple[int, int]:
+    """(x, y) of the pixel farthest from the border of the mask, and of the picture."""
+    distance = cv2.distanceTransform(np.pad(mask.view(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    # A band is equally thick along its whole length; its middle is the best of those places.
+    y, x = np.nonzero(distance > 0.9 * distance.max())
+    best = ((y - y.mean()) ** 2 + (x - x.mean()) ** 2).argmin()
+    return int(x[best]), int(y[best])
+
+
 def _free_box(
-    x: int,
-    y: int,
-    text_shape: tuple[int, int],
-    picture_shape: tuple[int, ...],
-    taken: Sequence[_Box],
+    x: int, y: int, text: np.ndarray, picture: np.ndarray, taken: Sequence[_Box]
 ) -> _Box | None:
-    """Left, top, right, bottom of a label centred at (x, y) or a line off it; None: no room."""
-    height, width = text_shape[0] + 2, text_shape[1] + text_shape[0] // 2
-    left = min(max(x - width // 2, 0), max(picture_shape[1] - width, 0))
+    """The box of a label that is centred at (x, y), or a line off it; None: there is no room."""
+    height, width = text.shape[0] + 2, text.shape[1] + text.shape[0] // 2
+    if height > picture.shape[0] or width > picture.shape[1]:
+        return None
+    left = min(max(x - width // 2, 0), picture.shape[1] - width)
     for shift in (0, 1, -1):
-        top = min(max(y - height // 2 + shift * (height + 1), 0), picture_shape[0] - height)
+        top = y - height // 2 + shift * (height + 1)
+        top = min(max(top, 0), picture.shape[0] - height)
         box = (left, top, left + width, top + height)
-        if top >= 0 and not any(_overlap(box, other) for other in taken):
+        if not any(_overlap(box, other) for other in taken):
             return box
     return None
 
