@@ -26,7 +26,7 @@ def segmentation(mask: np.ndarray, iscrowd: bool) -> dict[str, Any] | list[list[
     Either decodes to exactly `mask` with pycocotools: the polygons run along the edges of the
     pixels, not through their centers.
     """
-    # Doubled, every pixel has four boundary points, one per corner, and none is shared.
+    # Doubled, every pixel has a point of its own at each corner, to be moved onto that corner.
     doubled = np.repeat(np.repeat(mask.astype(np.uint8), 2, axis=0), 2, axis=1)
     contours, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     has_holes = (hierarchy[0, :, 3] >= 0).any()
@@ -39,13 +39,6 @@ def segmentation(mask: np.ndarray, iscrowd: bool) -> dict[str, Any] | list[list[
 def _along_pixel_edges(contour: np.ndarray) -> np.ndarray:
     """Corner points (n, 2) of the outline of the pixels that a doubled contour runs around."""
     points = (contour + 1) // 2
-    following = np.roll(points, -1, axis=0)
-    # A diagonal step cuts the corner of a concave vertex: put that vertex back.
-    concave = np.stack([points[:, 0], following[:, 1]], axis=1)
-    step = following - points
-    horizontal_first = step[:, 0] * step[:, 1] > 0
-    concave[horizontal_first] = np.stack([following[:, 0], points[:, 1]], axis=1)[horizontal_first]
-    points = np.stack([points, concave], axis=1).reshape(-1, 2)
     points = points[(points != np.roll(points, 1, axis=0)).any(axis=1)]
     before = points - np.roll(points, 1, axis=0)
     after = np.roll(points, -1, axis=0) - points
