@@ -105,7 +105,9 @@ class SetCriterion(nn.Module):
         )
         masks = torch.cat([target.masks for target in targets])
         losses = matched_mask_losses(matched.float(), masks, matching.segment)
-        focal, dice = (x.view(len(predictions), -1).sum(1) / self.num_masks(targets) for x in losses)
+        focal, dice = (
+            x.view(len(predictions), -1).sum(1) / self.num_masks(targets) for x in losses
+        )
         return {"loss_mask": focal, "loss_dice": dice}
 
     def num_masks(self, targets: Sequence[Target]) -> Tensor:

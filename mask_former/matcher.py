@@ -60,9 +60,7 @@ class HungarianMatcher:
         self.dice_weight = dice_weight
 
     @torch.no_grad()
-    def __call__(
-        self, predictions: Sequence[Prediction], targets: Sequence[Target]
-    ) -> Matching:
+    def __call__(self, predictions: Sequence[Prediction], targets: Sequence[Target]) -> Matching:
         """Match every layer of every image, with one transfer to the host for all of them.
 
         Args:

@@ -23,9 +23,7 @@ class MaskFormerHead(nn.Module):
     """
 
     @configurable
-    def __init__(
-        self, *, pixel_decoder: nn.Module, predictor: nn.Module, num_classes: int
-    ) -> None:
+    def __init__(self, *, pixel_decoder: nn.Module, predictor: nn.Module, num_classes: int) -> None:
         super().__init__()
         self.pixel_decoder = pixel_decoder
         self.predictor = predictor

@@ -65,12 +65,8 @@ class TransformerDecoderLayer(_Layer):
 
     def forward(self, x: Tensor, query_pos: Tensor, memory: Tensor, keys: Tensor) -> Tensor:
         """`x` (B, Q, C), `memory` and `keys` (memory with positions) (B, S, C) -> (B, Q, C)."""
-        x = self.residual(
-            x, self.norm1, lambda y: self.self_attn(y + query_pos, y + query_pos, y)
-        )
-        x = self.residual(
-            x, self.norm2, lambda y: self.multihead_attn(y + query_pos, keys, memory)
-        )
+        x = self.residual(x, self.norm1, lambda y: self.self_attn(y + query_pos, y + query_pos, y))
+        x = self.residual(x, self.norm2, lambda y: self.multihead_attn(y + query_pos, keys, memory))
         return self.residual(x, self.norm3, self.feedforward)
 
 

@@ -103,9 +103,7 @@ class StandardPredictor(nn.Module):
     def forward(self, pixels: PixelFeatures) -> list[Prediction]:
         """Return the predictions of every supervised layer, the final one last."""
         feature = self.input_proj(pixels.maps[self.in_feature])
-        layers = self.transformer(
-            feature, self.query_embed.weight, sine_position_encoding(feature)
-        )
+        layers = self.transformer(feature, self.query_embed.weight, sine_position_encoding(feature))
         # In inference the earlier layers' masks would be computed only to be thrown away.
         if not (self.training and self.deep_supervision):
             layers = layers[-1:]

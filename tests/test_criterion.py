@@ -1,0 +1,117 @@
+"""The training loss against a plain transcription of the paper's formulas."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mask_former.criterion import SetCriterion
+from mask_former.losses import dice_loss, sigmoid_focal_loss
+from mask_former.matcher import HungarianMatcher
+from mask_former.structures import Prediction, Target
+
+K, Q = 4, 6
+
+
+def make_batch(segments=(3, 0, 2), layers=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    images = len(segments)
+    predictions = [
+        Prediction(
+            torch.randn(images, Q, K + 1, generator=generator).requires_grad_(),
+            torch.randn(images, Q, 8, 10, generator=generator).requires_grad_(),
+        )
+        for _ in range(layers)
+    ]
+    targets = [
+        Target(
+            torch.randint(K, (n,), generator=generator),
+            torch.rand(n, 32, 40, generator=generator) < 0.4,
+        )
+        for n in segments
+    ]
+    return predictions, targets
+
+
+@pytest.fixture
+def criterion():
+    matcher = HungarianMatcher(mask_weight=5.0, dice_weight=2.0)
+    return SetCriterion(
+        num_classes=K, matcher=matcher, mask_weight=5.0, dice_weight=2.0, no_object_weight=0.2
+    )
+
+
+def transcription(prediction, targets, matcher):
+    """One layer, image by image and mask by mask."""
+    matching = matcher([prediction], targets)
+    labels = torch.full((len(targets), Q), K)
+    masks, all_labels = (
+        torch.cat([getattr(t, name) for t in targets]) for name in ("masks", "labels")
+    )
+    focal, dice = [], []
+    for _, image, query, segment in zip(
+        *(x.tolist() for x in vars(matching).values()), strict=True
+    ):
+        labels[image, query] = all_labels[segment]
+        logits = F.interpolate(
+            prediction.mask_logits[image, query][None, None], size=(32, 40), mode="bilinear"
+        ).flatten(1)
+        focal.append(sigmoid_focal_loss(logits, masks[segment].flatten()[None]).sum())
+        dice.append(dice_loss(logits, masks[segment].flatten()[None]).sum())
+    weight = torch.tensor([1.0] * K + [0.2])
+    ce = F.cross_entropy(prediction.class_logits.transpose(1, 2), labels, weight)
+    n = max(len(all_labels), 1)
+    return {"loss_ce": ce, "loss_mask": 5 * sum(focal) / n, "loss_dice": 2 * sum(dice) / n}
+
+
+def test_every_layer_equals_the_transcription(criterion):
+    predictions, targets = make_batch()
+    losses = criterion(predictions, targets)
+    for i, suffix in enumerate(["_0", "_1", ""]):
+        expected = transcription(predictions[i], targets, criterion.matcher)
+        for name, value in expected.items():
+            torch.testing.assert_close(losses.pop(name + suffix), value)
+    assert not losses
+
+
+def test_gradients_equal_those_of_the_transcription(criterion):
+    predictions, targets = make_batch()
+    leaves = [t for p in predictions for t in (p.class_logits, p.mask_logits)]
+    actual = torch.autograd.grad(sum(criterion(predictions, targets).values()), leaves)
+    plain = [sum(transcription(p, targets, criterion.matcher).values()) for p in predictions]
+    for a, e in zip(actual, torch.autograd.grad(sum(plain), leaves), strict=True):
+        torch.testing.assert_close(a, e)
+
+
+def test_a_batch_without_segments_still_teaches_no_object(criterion):
+    predictions, targets = make_batch(segments=(0, 0), layers=1)
+    losses = criterion(predictions, targets)
+    expected = F.cross_entropy(predictions[0].class_logits.flatten(0, 1), torch.full((2 * Q,), K))
+    torch.testing.assert_close(losses["loss_ce"], expected)
+    assert losses["loss_mask"].item() == losses["loss_dice"].item() == 0
+    sum(losses.values()).backward()
+    # A gradient of zeros, not none: distributed training waits for every parameter's.
+    assert predictions[0].mask_logits.grad.abs().max() == 0
+
+
+def test_losses_are_float32_under_mixed_precision(criterion):
+    predictions, targets = make_batch()
+    half = [Prediction(p.class_logits.bfloat16(), p.mask_logits.bfloat16()) for p in predictions]
+    rounded = [Prediction(p.class_logits.float(), p.mask_logits.float()) for p in half]
+    expected = criterion(rounded, targets)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = criterion(half, targets)
+    for name, value in losses.items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, expected[name])
+
+
+def test_the_number_of_masks_is_averaged_over_processes(criterion, monkeypatch):
+    _, targets = make_batch()  # 5 segments here; the other process has 2
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda count: count.add_(2))
+    assert criterion.num_masks(targets).item() == 3.5
+
+
+def test_has_no_state_of_its_own(criterion):
+    assert not criterion.state_dict()

@@ -1,0 +1,110 @@
+"""The bipartite matching: optimal, batched equals single, empty images, broken predictions."""
+
+import itertools
+
+import pytest
+import torch
+
+from mask_former.losses import dice_loss, sigmoid_focal_loss
+from mask_former.matcher import HungarianMatcher, NonFiniteError
+from mask_former.structures import Prediction, Target
+
+K, Q, SIZE = 4, 5, (8, 12)
+
+
+def make_target(labels, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    masks = torch.rand(len(labels), 4 * SIZE[0], 4 * SIZE[1], generator=generator) < 0.3
+    return Target(torch.tensor(labels, dtype=torch.int64), masks)
+
+
+def make_predictions(layers=2, images=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        Prediction(
+            torch.randn(images, Q, K + 1, generator=generator),
+            torch.randn(images, Q, *SIZE, generator=generator),
+        )
+        for _ in range(layers)
+    ]
+
+
+TARGETS = [make_target([1, 0, 3], 1), make_target([]), make_target([2, 2], 2)]
+
+
+def pairs(matching, layer, image, offset=0):
+    rows = (matching.layer == layer) & (matching.image == image)
+    segments = (matching.segment[rows] - offset).tolist()
+    return list(zip(matching.query[rows].tolist(), segments, strict=True))
+
+
+def test_finds_the_least_total_cost_of_all_assignments():
+    predictions, target = make_predictions(1, 1), TARGETS[0]
+    matching = HungarianMatcher()(predictions, [target])
+    logits, masks = predictions[0].class_logits[0], predictions[0].mask_logits[0].flatten(1)
+    segments = target.masks[:, ::4, ::4].flatten(1)  # nearest neighbour at a quarter of the size
+
+    def cost(queries):
+        masks_of = masks[list(queries)]
+        probability = logits.softmax(-1)[list(queries), target.labels]
+        mask_cost = 20 * sigmoid_focal_loss(masks_of, segments) + dice_loss(masks_of, segments)
+        return (mask_cost - probability).sum().item()
+
+    best = min(itertools.permutations(range(Q), 3), key=cost)
+    assert pairs(matching, 0, 0) == sorted((query, i) for i, query in enumerate(best))
+
+
+def test_a_batch_of_layers_and_images_is_matched_as_each_alone():
+    predictions = make_predictions()
+    matcher = HungarianMatcher()
+    together = matcher(predictions, TARGETS)
+    for layer, image in itertools.product(range(2), range(3)):
+        p = predictions[layer]
+        alone = Prediction(p.class_logits[image : image + 1], p.mask_logits[image : image + 1])
+        offset = sum(len(t.labels) for t in TARGETS[:image])
+        expected = pairs(matcher([alone], [TARGETS[image]]), 0, 0)
+        assert pairs(together, layer, image, offset) == expected
+        assert len(expected) == len(TARGETS[image].labels)
+    order = list(zip(*(x.tolist() for x in vars(together).values()), strict=True))
+    assert order == sorted(order)
+
+
+def test_a_perfect_prediction_is_found():
+    target = make_target([0, 1, 2, 3])
+    order = torch.tensor([2, 0, 3, 1])
+    masks = torch.where(target.masks[order, ::4, ::4], 9.0, -9.0)
+    classes = 9 * torch.nn.functional.one_hot(target.labels[order], K + 1).float()
+    matching = HungarianMatcher()([Prediction(classes[None], masks[None])], [target])
+    assert pairs(matching, 0, 0) == list(enumerate(order.tolist()))
+
+
+def test_no_segment_in_the_whole_batch():
+    matching = HungarianMatcher()(make_predictions(), [make_target([])] * 3)
+    assert [len(x) for x in vars(matching).values()] == [0] * 4
+    assert matching.segment.dtype == torch.int64
+
+
+def test_more_segments_than_queries():
+    matching = HungarianMatcher()(make_predictions(1, 1), [make_target([0] * (Q + 3))])
+    assert matching.query.tolist() == list(range(Q))
+    assert len(set(matching.segment.tolist())) == Q
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("part", ["class_logits", "mask_logits"])
+def test_the_images_of_a_broken_prediction_are_named(part, value):
+    predictions = make_predictions()
+    # Image 1 has no segment, hence no cost that would show it.
+    getattr(predictions[0], part)[1].view(-1)[3] = value
+    with pytest.raises(NonFiniteError) as error:
+        HungarianMatcher()(predictions, TARGETS)
+    assert error.value.images == [1]
+
+
+def test_costs_are_float32_for_half_precision_predictions():
+    predictions = [
+        Prediction(p.class_logits.half(), p.mask_logits.half() * 1000) for p in make_predictions()
+    ]
+    cost = HungarianMatcher().cost(predictions, 0, TARGETS[0])
+    assert cost.dtype == torch.float32
+    assert cost.isfinite().all()
