@@ -180,18 +180,15 @@ def _read_json(path: str | Path) -> dict[str, Any]:
 
 def _category_metadata(name: str, categories: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Class names, colours and the mappings from dataset ids to contiguous ids."""
-    missing = [
-        (key, category)
-        for category in categories
-        for key in ("id", "name", "isthing")
-        if key not in category
-    ]
-    ids = [category.get("id") for category in categories]
-    if not categories or missing or len(set(ids)) < len(ids):
-        raise ValueError(
-            f"data set {name!r} needs categories with an id of its own, a name and isthing each, "
-            f"got {categories}"
-        )
+    for category in categories:
+        if lacking := {"id", "name", "isthing"} - category.keys():
+            raise ValueError(
+                f"data set {name!r}: category {category} lacks {sorted(lacking)}; what is meant is "
+                "the categories of a panoptic annotation"
+            )
+    ids = [category["id"] for category in categories]
+    if not ids or len(set(ids)) < len(ids):
+        raise ValueError(f"data set {name!r} needs categories of distinct ids, got the ids {ids}")
     is_thing = [bool(category["isthing"]) for category in categories]
     things_first = sorted(is_thing, reverse=True) == is_thing
     classes = [category["name"] for category in categories]

@@ -18,14 +18,13 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from .catalog import datasets_root
+from .catalog import IGNORE_LABEL, datasets_root
 from .coco_format import encode_ids, segmentation, shape_info
 from .shapes_scene import Sample, make_sample, make_video
 
 # Raise this when the same seed would give other files.
 VERSION = 1
 SPLITS = ("train", "val")
-IGNORE_LABEL = 255
 JPEG_QUALITY = 95
 VIDEO_FRAMES = 72
 VIDEO_FPS = 24

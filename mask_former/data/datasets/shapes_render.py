@@ -130,6 +130,8 @@ def paint(canvas: np.ndarray, item: Item, light: Light) -> None:
     left, top = (max(int(v - 1.2 * item.size - 8), 0) for v in item.center)
     right, bottom = (max(int(v + 1.2 * item.size + 8), 0) for v in item.center)
     canvas = canvas[top:bottom, left:right]
+    if not canvas.size:
+        return  # all of it is outside of the image
     item = replace(item, center=item.center - np.array([left, top]))
     shape = canvas.shape[:2]
     alpha = item.coverage(shape).astype(np.float32) / 255

@@ -24,6 +24,7 @@ TWIN_PROBABILITY = 0.22  # a thing is followed by one of its class that touches 
 CROWD_PROBABILITY = 0.08
 CROWD_COUNT = (10, 20)
 CROWD_ITEM_SIZE = (8, 11)
+CROWD_SPACING = 6.0
 VOID_PROBABILITY = 0.2
 VOID_SIZE = (20, 42)
 COLOR_CANDIDATES = 5  # the one that differs most from what is around wins
@@ -154,7 +155,7 @@ class _Composer:
         count = self.rng.integers(*CROWD_COUNT, endpoint=True)
         for step in range(count):
             # A sunflower's spiral: even spacing without any search.
-            radius, angle = 6.0 * np.sqrt(step + 0.5), 2.4 * step
+            radius, angle = CROWD_SPACING * np.sqrt(step + 0.5), 2.4 * step
             offset = radius * np.array([np.cos(angle), 0.8 * np.sin(angle)])
             jitter = self.rng.normal(0, 0.8, 2)
             size = self.rng.uniform(*CROWD_ITEM_SIZE)

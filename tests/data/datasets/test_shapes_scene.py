@@ -1,6 +1,7 @@
 """What occurs in the images of the shapes data set, and that the labels fit the pixels."""
 
 from collections import Counter
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -113,6 +114,10 @@ def test_item_is_painted_where_it_is_labelled():
     y, x = np.nonzero((coverage == 0) & (canvas[..., 0] < 0.4))
     center = np.array([x.mean(), y.mean()]) - item.center
     assert center @ light.direction < 0
+
+    outside = canvas.copy()
+    shapes_render.paint(outside, replace(item, center=np.array([-200.0, 20.0])), light)
+    np.testing.assert_array_equal(outside, canvas)
 
 
 @pytest.mark.parametrize("name", STUFF)
