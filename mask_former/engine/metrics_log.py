@@ -14,11 +14,12 @@ def forget_metrics_from(iteration: int, folder: str) -> None:
     path = os.path.join(folder, "metrics.json")
     if not os.path.isfile(path):
         return
-    with open(path) as file:
+    # In place, since the writer of this run has opened the file.
+    with open(path, "r+") as file:
         kept = [line for line in file if _is_before(line, iteration)]
-    with open(f"{path}.tmp", "w") as file:
+        file.seek(0)
         file.writelines(kept)
-    os.replace(f"{path}.tmp", path)
+        file.truncate()
 
 
 def _is_before(line: str, iteration: int) -> bool:

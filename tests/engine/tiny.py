@@ -1,26 +1,36 @@
-"""train_net.py with a very small backbone and an observer, for tests that need real processes.
+"""train_net.py with a very small backbone and an observer, in this process or in others.
 
-    python -m tests.engine.tiny --losses FILE [--kill-after N] <flags of train_net.py>
+    python -m tests.engine.tiny --record FILE [--kill-after N] <flags of train_net.py>
 
-Trains a real MaskFormer, with dropout, on the CPU. Writes the loss of every iteration to FILE;
-with --kill-after N it kills itself, as `kill -9` does, after iteration N.
+Trains a real MaskFormer, with dropout, on the CPU. Writes the loss of every iteration and the
+figures of the last evaluation to FILE; with --kill-after N it kills itself, as `kill -9` does,
+after iteration N.
 """
 
 import argparse
 import json
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
+import numpy as np
+import torch
 from detectron2.engine import HookBase
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, Backbone
+from detectron2.structures import BitMasks, Instances
 from detectron2.utils import comm
+from PIL import Image
 from torch import nn
 
 import mask_former  # noqa: F401
 from mask_former import engine
 from mask_former.engine.config import get_cfg
 
+# Of the shapes data set; things come first.
+NUM_THINGS, NUM_CLASSES = 6, 10
 CHANNELS = {"res2": 8, "res3": 16, "res4": 16, "res5": 32}
 
 
@@ -49,6 +59,38 @@ class TinyBackbone(Backbone):
         }
 
 
+@META_ARCH_REGISTRY.register()
+class ShiftedTruth(nn.Module):
+    """Predicts the ground truth, moved by some pixels: figures between bad and perfect."""
+
+    def __init__(self, cfg):
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(()))
+
+    def forward(self, batch):
+        return [self.predict(record["sem_seg_file_name"]) for record in batch]
+
+    def predict(self, label_file):
+        labels = torch.from_numpy(np.array(Image.open(label_file))).int()
+        labels = labels.roll((int(self.shift), 0), (0, 1))
+        classes = [int(c) for c in labels.unique() if c < NUM_CLASSES]
+        masks = torch.stack([labels == c for c in classes])
+        return {
+            "sem_seg": torch.stack([(labels == c).float() for c in range(NUM_CLASSES)]),
+            "panoptic_seg": (
+                torch.where(labels < NUM_CLASSES, labels + 1, 0),
+                [{"id": c + 1, "category_id": c, "isthing": c < NUM_THINGS} for c in classes],
+            ),
+            "instances": Instances(
+                labels.shape,
+                pred_masks=masks,
+                pred_boxes=BitMasks(masks).get_bounding_boxes(),
+                pred_classes=torch.tensor(classes),
+                scores=masks.float().mean((1, 2)),
+            )[torch.tensor(classes) < NUM_THINGS],
+        }
+
+
 def tiny_cfg(output_dir, **opts):
     """A config that trains in a second on the shapes data set; `opts` with __ for the dots."""
     cfg = get_cfg()
@@ -67,7 +109,7 @@ def tiny_cfg(output_dir, **opts):
         "MODEL.BACKBONE.NAME": "TinyBackbone",
         "MODEL.SEM_SEG_HEAD.NAME": "MaskFormerHead",
         "MODEL.SEM_SEG_HEAD.IN_FEATURES": list(CHANNELS),
-        "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 10,
+        "MODEL.SEM_SEG_HEAD.NUM_CLASSES": NUM_CLASSES,
         "MODEL.SEM_SEG_HEAD.CONVS_DIM": 32,
         "MODEL.SEM_SEG_HEAD.MASK_DIM": 32,
         "MODEL.SEM_SEG_HEAD.NORM": "GN",
@@ -95,46 +137,69 @@ def tiny_cfg(output_dir, **opts):
 
 
 class Observer(HookBase):
-    """Writes the losses of all iterations so far; kills the process after one of them."""
+    """Keeps the losses of all iterations; kills the process after one of them."""
 
-    def __init__(self, path, kill_after):
-        self._path = path
+    def __init__(self, kill_after):
+        self.losses = {}
         self._kill_after = kill_after
-        self._losses = {}
 
     def after_step(self):
         if comm.is_main_process():
-            latest = self.trainer.storage.latest()
-            self._losses[self.trainer.iter] = latest["total_loss"][0]
-            with open(self._path, "w") as file:
-                json.dump(self._losses, file)
+            self.losses[self.trainer.iter] = self.trainer.storage.latest()["total_loss"][0]
         if self.trainer.iter == self._kill_after:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main(cfg, args):
-    engine.setup(cfg, args)
-    if args.eval_only:
-        results = engine.Trainer.evaluate(cfg, resume=args.resume)
-        if comm.is_main_process():
-            with open(args.losses, "w") as file:
-                json.dump(results, file)
-        return
-    trainer = engine.Trainer(cfg)
-    trainer.register_hooks([Observer(args.losses, args.kill_after)])
-    trainer.resume_or_load(resume=args.resume)
-    trainer.train()
-
-
-if __name__ == "__main__":
+def argument_parser():
     parser = argparse.ArgumentParser(
         parents=[engine.argument_parser()], add_help=False, conflict_handler="resolve"
     )
-    parser.add_argument("--losses", required=True)
+    parser.add_argument("--record", required=True)
     parser.add_argument("--kill-after", type=int, default=-1)
-    arguments = parser.parse_args()
+    return parser
+
+
+def main(cfg, args):
+    engine.setup(cfg, args)
+    observer = Observer(args.kill_after)
+    if args.eval_only:
+        figures = engine.Trainer.evaluate(cfg, resume=args.resume)
+    else:
+        trainer = engine.Trainer(cfg)
+        trainer.register_hooks([observer])
+        trainer.resume_or_load(resume=args.resume)
+        figures = trainer.train()
+    if comm.is_main_process():
+        with open(args.record, "w") as file:
+            json.dump({"losses": observer.losses, "figures": figures}, file)
+
+
+def run_here(cfg, *flags):
+    """Run in this process; returns what was recorded."""
+    record = f"{cfg.OUTPUT_DIR}.json"
+    main(cfg, argument_parser().parse_args(["--record", record, *flags]))
+    return read_record(cfg)
+
+
+def start(cfg, *flags, torchrun=()):
+    """Start other processes with flags of train_net.py, under torchrun if it is given flags."""
+    config = f"{cfg.OUTPUT_DIR}.yaml"
+    with open(config, "w") as file:
+        file.write(cfg.dump())
+    launcher = ["-m", "torch.distributed.run", *torchrun] if torchrun else []
+    command = [sys.executable, *launcher, "-m", "tests.engine.tiny"]
+    command += ["--record", f"{cfg.OUTPUT_DIR}.json", "--config-file", config, *flags]
+    return subprocess.Popen(
+        command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def read_record(cfg):
+    with open(f"{cfg.OUTPUT_DIR}.json") as file:
+        return json.load(file)
+
+
+if __name__ == "__main__":
     with engine.reported_errors():
-        config = engine.load_config(arguments.config_file, arguments.opts)
-        if engine.is_first_process(arguments):
-            engine.check_run(config, arguments)
-        engine.launch(main, config, arguments)
+        arguments = argument_parser().parse_args()
+        engine.launch(main, engine.load_config(arguments.config_file, arguments.opts), arguments)

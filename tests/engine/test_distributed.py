@@ -1,0 +1,65 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.engine import tiny
+
+
+def test_two_processes_train_like_one(shapes_root, tmp_path):
+    """The same global batch, on one and on two processes: the same losses and weights.
+
+    SGD, because Adam makes steps of full length of the rounding errors of a zero gradient. One
+    image size, because a batch is padded to its largest image, and each process has its own batch.
+    """
+    options = {
+        "DATASETS__TEST": (),
+        "INPUT__MIN_SIZE_TRAIN": (64,),
+        "INPUT__SIZE_DIVISIBILITY": 96,
+        "MODEL__MASK_FORMER__DROPOUT": 0.0,
+        "SOLVER__OPTIMIZER": "SGD",
+        "SOLVER__BASE_LR": 0.05,
+        "SOLVER__BACKBONE_MULTIPLIER": 1.0,
+        "SOLVER__MAX_ITER": 10,
+    }
+    one = tiny.tiny_cfg(tmp_path / "one", **options)
+    two = tiny.tiny_cfg(tmp_path / "two", **options)
+    process = tiny.start(two, "--num-gpus", "2")
+    expected = tiny.run_here(one)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output.decode()
+
+    losses = tiny.read_record(two)["losses"]
+    assert losses.keys() == expected["losses"].keys()
+    for iteration, loss in expected["losses"].items():
+        assert losses[iteration] == pytest.approx(loss, rel=1e-5), iteration
+    ours, theirs = (
+        torch.load(Path(cfg.OUTPUT_DIR) / "model_final.pth", weights_only=True)["model"]
+        for cfg in (two, one)
+    )
+    for name, weight in theirs.items():
+        torch.testing.assert_close(ours[name], weight, rtol=1e-4, atol=1e-5)
+
+
+def test_two_processes_evaluate_like_one(shapes_root, tmp_path):
+    """Exactly the same figures, here with processes that torchrun started."""
+    weights = tmp_path / "weights.pth"
+    torch.save({"model": {"shift": torch.tensor(6.0)}}, weights)
+    one, two = (
+        tiny.tiny_cfg(
+            tmp_path / name,
+            MODEL__META_ARCHITECTURE="ShiftedTruth",
+            MODEL__MASK_FORMER__TEST__INSTANCE_ON=True,
+            MODEL__WEIGHTS=str(weights),
+        )
+        for name in ("one", "two")
+    )
+    process = tiny.start(two, "--eval-only", torchrun=["--nproc_per_node", "2"])
+    expected = tiny.run_here(one, "--eval-only")["figures"]
+    output, _ = process.communicate()
+    assert process.returncode == 0, output.decode()
+    for task, figure in (("panoptic_seg", "PQ"), ("sem_seg", "mIoU"), ("segm", "AP")):
+        assert 0 < expected[task][figure] < 100
+    # As text, since a class without ground truth is nan, which equals nothing.
+    assert json.dumps(tiny.read_record(two)["figures"]) == json.dumps(expected)

@@ -1,0 +1,71 @@
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.engine import tiny
+
+
+def load(path):
+    return torch.load(path, weights_only=True)
+
+
+def iterations_of(metrics_json):
+    return [json.loads(line)["iteration"] for line in metrics_json.read_text().splitlines()]
+
+
+def test_a_killed_run_continues_as_if_nothing_had_happened(shapes_root, tmp_path):
+    # Checkpoints and evaluations after iterations 2 and 5; killed after iteration 4.
+    straight = tiny.tiny_cfg(tmp_path / "straight", TEST__EVAL_PERIOD=3)
+    killed = tiny.tiny_cfg(tmp_path / "killed", TEST__EVAL_PERIOD=3)
+    assert killed.MODEL.MASK_FORMER.DROPOUT > 0
+    process = tiny.start(killed, "--kill-after", "4")
+    expected = tiny.run_here(straight)
+    output, _ = process.communicate()
+    assert process.returncode == -signal.SIGKILL, output.decode()
+
+    folder = Path(killed.OUTPUT_DIR)
+    assert (folder / "last_checkpoint").read_text() == "model_0000002.pth"
+    # Pretend that the evaluation before the kill was better than what comes.
+    best = load(folder / "model_best.pth")
+    torch.save(best | {"value": 99.0}, folder / "model_best.pth")
+    record = tiny.run_here(killed, "--resume")
+
+    assert record["losses"] == {k: v for k, v in expected["losses"].items() if int(k) >= 3}
+    ours, theirs = (load(Path(cfg.OUTPUT_DIR) / "model_final.pth") for cfg in (killed, straight))
+    for name, weight in theirs["model"].items():
+        assert torch.equal(weight, ours["model"][name]), name
+    for part in ("optimizer", "step", "iteration"):
+        torch.testing.assert_close(ours["trainer"][part], theirs["trainer"][part], rtol=0, atol=0)
+    assert ours["trainer"]["hooks"]["LRScheduler"] == theirs["trainer"]["hooks"]["LRScheduler"]
+    assert record["figures"] == expected["figures"]
+    assert load(folder / "model_best.pth")["value"] == 99.0
+    iterations = iterations_of(folder / "metrics.json")
+    assert iterations == sorted(set(iterations)) and iterations[-2:] == [5, 6]
+
+
+def test_a_resumed_run_may_be_longer(shapes_root, tmp_path):
+    short = tiny.tiny_cfg(tmp_path / "run", SOLVER__MAX_ITER=2, DATASETS__TEST=())
+    tiny.run_here(short)
+    longer = tiny.tiny_cfg(tmp_path / "run", SOLVER__MAX_ITER=4, DATASETS__TEST=())
+    record = tiny.run_here(longer, "--resume")
+    assert list(record["losses"]) == ["2", "3"]
+    # Poly schedule, power 0.9, of 4 iterations: what iteration 3 was trained with.
+    lines = (tmp_path / "run" / "metrics.json").read_text().splitlines()
+    assert json.loads(lines[-1])["lr"] == pytest.approx(1e-3 * (1 - 3 / 4) ** 0.9)
+    assert (tmp_path / "run" / "last_checkpoint").read_text() == "model_final.pth"
+
+
+def test_resuming_a_finished_run_only_evaluates(shapes_root, tmp_path):
+    cfg = tiny.tiny_cfg(tmp_path / "run", SOLVER__MAX_ITER=1)
+    expected = tiny.run_here(cfg)
+    record = tiny.run_here(cfg, "--resume")
+    assert record["losses"] == {}
+    assert record["figures"] == expected["figures"]
+
+
+def test_resume_without_a_checkpoint_starts_anew(shapes_root, tmp_path):
+    cfg = tiny.tiny_cfg(tmp_path / "run", SOLVER__MAX_ITER=1, DATASETS__TEST=())
+    assert list(tiny.run_here(cfg, "--resume")["losses"]) == ["0"]
