@@ -82,7 +82,7 @@ def download(folder: Path) -> Path:
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{SOURCE} --hash=sha256:{SHA256}\n", encoding="utf-8")
     # The wheel is tagged for Python 3.10; unpacking it needs no such interpreter.
-    options = "--require-hashes --no-deps --only-binary=:all: --python-version=3.10".split()
+    options = ["--require-hashes", "--no-deps", "--only-binary=:all:", "--python-version=3.10"]
     done = _pip("download", *options, f"--dest={folder}", f"--requirement={requirements}")
     if done.returncode:
         raise InstallError(
