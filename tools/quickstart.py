@@ -1,0 +1,146 @@
+"""From nothing to metrics and pictures on a CPU: `make quickstart`.
+
+Makes the data set "shapes", trains a small MaskFormer on it from scratch, evaluates it, and draws
+what it predicts. Every step is one that a real project takes with its own data.
+"""
+
+import argparse
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.logger import setup_logger
+from tabulate import tabulate
+from tqdm import tqdm
+
+import mask_former  # noqa: F401  (registers the components)
+from mask_former.data.datasets import make_shapes
+from mask_former.engine import ProgressBar, Trainer, load_config, reported_errors
+from mask_former.engine.predict import Predictor
+from mask_former.visualization import (
+    ShadeTracker,
+    VideoReader,
+    VideoWriter,
+    draw_ground_truth,
+    draw_panoptic,
+    make_sheet,
+    plot_curves,
+)
+
+CONFIG = Path(__file__).parents[1] / "configs/shapes/maskformer_panoptic_quickstart.yaml"
+# The table's columns: what it says, and where the evaluation says it.
+FIGURES = {
+    "PQ": ("panoptic_seg", "PQ"),
+    "SQ": ("panoptic_seg", "SQ"),
+    "RQ": ("panoptic_seg", "RQ"),
+    "PQ things": ("panoptic_seg", "PQ_th"),
+    "PQ stuff": ("panoptic_seg", "PQ_st"),
+    "mIoU": ("sem_seg", "mIoU"),
+    "AP": ("segm", "AP"),
+}
+SHEET_IMAGES = 12
+SCALE = 2  # of the pictures, relative to the small images
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, help="folder; default: output/quickstart, numbered")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config options")
+    args = parser.parse_args()
+    started = time.perf_counter()
+    output = args.output or free_folder(Path("output/quickstart"))
+    cfg = load_config(str(CONFIG), [*args.opts, "OUTPUT_DIR", str(output)])
+    print("1/3  data")
+    make_shapes()
+    print(f"2/3  training and evaluation: {cfg.SOLVER.MAX_ITER} iterations")
+    figures, minutes = train(cfg)
+    print("3/3  pictures")
+    cfg.MODEL.WEIGHTS = str(output / "model_final.pth")
+    paths = draw_pictures(cfg, Predictor(cfg), figures)
+    print(f"\n{tabulate([figures], headers='keys', floatfmt='.1f', tablefmt='simple_outline')}")
+    total = (time.perf_counter() - started) / 60
+    print(f"Training took {minutes:.1f} minutes, everything {total:.1f}. Have a look at")
+    for name, path in {"weights": cfg.MODEL.WEIGHTS, **paths}.items():
+        print(f"  {name:<8} {path}")
+
+
+def free_folder(folder: Path) -> Path:
+    """`folder`, or with a number appended if it exists: no earlier run is overwritten."""
+    number, free = 1, folder
+    while free.exists():
+        number += 1
+        free = folder.with_name(f"{folder.name}-{number}")
+    return free
+
+
+def train(cfg: CfgNode) -> tuple[dict[str, float], float]:
+    """Train from scratch; return the table's figures and the minutes it took.
+
+    The log goes to a file, so that the progress bar has the terminal for itself.
+    """
+    for name in ("detectron2", "fvcore", "mask_former"):
+        setup_logger(cfg.OUTPUT_DIR, name=name, configure_stdout=False)
+    seed_all_rng(cfg.SEED)
+    trainer = Trainer(cfg)
+    trainer.register_hooks([ProgressBar(show=True)])
+    trainer.resume_or_load(resume=False)
+    started = time.perf_counter()
+    results = trainer.train()
+    minutes = (time.perf_counter() - started) / 60
+    return {name: results[task][figure] for name, (task, figure) in FIGURES.items()}, minutes
+
+
+def draw_pictures(
+    cfg: CfgNode, predictor: Predictor, figures: Mapping[str, float]
+) -> dict[str, Path]:
+    """Draw the sheet, the curves and the video; return where they are."""
+    output = Path(cfg.OUTPUT_DIR)
+    paths = {
+        "sheet": output / "predictions.png",
+        "curves": output / "curves.png",
+        "video": output / "video.mp4",
+        "log": output / "log.txt",
+    }
+    caption = "   ".join(f"{name} {value:.1f}" for name, value in figures.items())
+    cv2.imwrite(str(paths["sheet"]), draw_sheet(cfg.DATASETS.TEST[0], predictor, caption))
+    plot_curves(output / "metrics.json", paths["curves"], title="MaskFormer on shapes")
+    draw_video(make_shapes() / "video.mp4", paths["video"], predictor)
+    return paths
+
+
+def draw_sheet(dataset: str, predictor: Predictor, caption: str) -> np.ndarray:
+    """Validation images, evenly spaced: input, ground truth, prediction."""
+    records = DatasetCatalog.get(dataset)
+    rows = []
+    for record in tqdm(records[:: max(1, len(records) // SHEET_IMAGES)][:SHEET_IMAGES], "Sheet"):
+        image = cv2.imread(record["file_name"])
+        enlarged = cv2.resize(image, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_CUBIC)
+        truth = draw_ground_truth(image, record, predictor.metadata, scale=SCALE)
+        rows.append([enlarged, truth, draw_prediction(image, predictor)])
+    return make_sheet(rows, ["input", "ground truth", "prediction"], caption=caption, across=3)
+
+
+def draw_prediction(
+    image: np.ndarray, predictor: Predictor, tracker: ShadeTracker | None = None
+) -> np.ndarray:
+    found = predictor(image)["panoptic_seg"]
+    shades = tracker.update(*found) if tracker else None
+    return draw_panoptic(image, *found, predictor.metadata, shades=shades, scale=SCALE)
+
+
+def draw_video(source: Path, target: Path, predictor: Predictor) -> None:
+    # Colours follow the instances from frame to frame.
+    tracker = ShadeTracker()
+    with VideoReader(source) as reader, VideoWriter(target, reader.fps) as writer:
+        for frame in tqdm(reader, "Video", total=reader.num_frames):
+            writer.write(draw_prediction(frame, predictor, tracker))
+
+
+if __name__ == "__main__":
+    with reported_errors():
+        main()
