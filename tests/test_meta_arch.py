@@ -1,0 +1,173 @@
+"""The meta-architecture as its users see it: any inputs, any outputs, any combination."""
+
+import pytest
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import build_model
+from detectron2.structures import BitMasks, Instances
+
+from mask_former.engine import get_cfg
+
+K, THINGS = 5, 3
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    name = "meta_arch_test"
+    DatasetCatalog.register(name, list)
+    MetadataCatalog.get(name).set(
+        thing_dataset_id_to_contiguous_id={10 + i: i for i in range(THINGS)},
+        stuff_classes=[f"class {i}" for i in range(K)],
+    )
+    yield name
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
+@pytest.fixture
+def cfg(dataset) -> CfgNode:
+    cfg = get_cfg()
+    cfg.MODEL.META_ARCHITECTURE = "MaskFormer"
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = [120.0] * 3, [60.0] * 3
+    cfg.MODEL.BACKBONE.NAME = "build_resnet_backbone"
+    cfg.MODEL.RESNETS.DEPTH = 18
+    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
+    cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    cfg.MODEL.SEM_SEG_HEAD.NAME = "MaskFormerHead"
+    cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = K
+    cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM = cfg.MODEL.SEM_SEG_HEAD.MASK_DIM = 32
+    cfg.MODEL.MASK_FORMER.HIDDEN_DIM = 32
+    cfg.MODEL.MASK_FORMER.DIM_FEEDFORWARD = 32
+    cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES = 7
+    cfg.MODEL.MASK_FORMER.DEC_LAYERS = 2
+    cfg.MODEL.MASK_FORMER.DROPOUT = 0.0
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = [dataset]
+    return cfg
+
+
+def make_model(cfg, seed=0):
+    torch.manual_seed(seed)
+    return build_model(cfg)
+
+
+def make_inputs(sizes=((64, 96), (48, 40)), segments=(2, 0), seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    inputs = []
+    for i, ((h, w), n) in enumerate(zip(sizes, segments, strict=True)):
+        instances = Instances(
+            (h, w),
+            gt_classes=torch.randint(K, (n,), generator=generator),
+            gt_masks=BitMasks(torch.rand(n, h, w, generator=generator) < 0.5),
+        )
+        image = torch.randint(256, (3, h, w), generator=generator, dtype=torch.uint8)
+        inputs.append({"image": image, "instances": instances, "file_name": f"{i}.jpg"})
+    return inputs
+
+
+@pytest.mark.parametrize("segments", [(2, 0), (0, 0), (9, 1)], ids=str)
+def test_trains_on_any_number_of_segments(cfg, segments):
+    model = make_model(cfg)
+    losses = model(make_inputs(segments=segments))
+    assert losses.keys() == {
+        f"loss_{kind}{layer}" for kind in ("ce", "mask", "dice") for layer in ("", "_0")
+    }
+    sum(losses.values()).backward()
+    unused = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert not unused  # distributed training waits for the gradient of every parameter
+
+
+def test_masks_may_be_plain_tensors(cfg):
+    model, inputs = make_model(cfg), make_inputs()
+    expected = model(inputs)
+    for x in inputs:
+        masks = x["instances"].gt_masks.tensor
+        x["instances"].remove("gt_masks")
+        x["instances"].gt_masks = masks
+    torch.testing.assert_close(model(inputs), expected)
+
+
+def test_a_broken_prediction_names_the_file(cfg):
+    model, inputs = make_model(cfg), make_inputs()
+    inputs[1]["image"] = torch.full((3, 48, 40), float("nan"))
+    with pytest.raises(FloatingPointError, match=r"\['1.jpg'\]"):
+        model(inputs)
+
+
+@pytest.mark.parametrize(
+    "on",
+    [("SEMANTIC_ON",), ("PANOPTIC_ON",), ("INSTANCE_ON",),
+     ("SEMANTIC_ON", "INSTANCE_ON", "PANOPTIC_ON")],
+    ids="+".join,
+)  # fmt: skip
+def test_outputs_are_those_switched_on_at_the_requested_size(cfg, on):
+    for key in ("SEMANTIC_ON", "INSTANCE_ON", "PANOPTIC_ON"):
+        cfg.MODEL.MASK_FORMER.TEST[key] = key in on
+    cfg.TEST.DETECTIONS_PER_IMAGE = 4
+    inputs = make_inputs()
+    inputs[0] |= {"height": 100, "width": 151}
+    with torch.no_grad():
+        results = make_model(cfg).eval()(inputs)
+    names = {"SEMANTIC_ON": "sem_seg", "INSTANCE_ON": "instances", "PANOPTIC_ON": "panoptic_seg"}
+    for result, size in zip(results, [(100, 151), (48, 40)], strict=True):
+        assert result.keys() == {names[key] for key in on}
+        if "sem_seg" in result:
+            assert result["sem_seg"].shape == (K, *size)
+        if "panoptic_seg" in result:
+            panoptic, segments = result["panoptic_seg"]
+            assert panoptic.shape == size and panoptic.dtype == torch.int32
+            ids = {s["id"] for s in segments}
+            assert set(panoptic.unique().tolist()) <= ids | {0}
+            assert all(s["isthing"] == (s["category_id"] < THINGS) for s in segments)
+        if "instances" in result:
+            instances = result["instances"]
+            assert instances.image_size == size
+            assert instances.pred_masks.shape == (len(instances), *size)
+            assert len(instances) <= 4
+            assert instances.pred_classes.max() < THINGS
+
+
+def test_an_image_alone_and_in_a_batch_of_its_size_gives_the_same(cfg):
+    model = make_model(cfg).eval()
+    inputs = make_inputs(sizes=((64, 64), (64, 64)))
+    with torch.no_grad():
+        together, alone = model(inputs), model(inputs[1:])
+    torch.testing.assert_close(together[1]["sem_seg"], alone[0]["sem_seg"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("divisibility", "size"), [(32, (64, 96)), (0, (50, 70)), (-1, (64, 96))])
+def test_padding(cfg, divisibility, size):
+    cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY = divisibility
+    model = make_model(cfg)
+    if divisibility < 0:
+        # ResNets ask for no divisibility of their own.
+        assert model.size_divisibility == model.backbone.size_divisibility
+        return
+    images = model.preprocess(make_inputs(sizes=((50, 33), (17, 70))))
+    assert images.tensor.shape[-2:] == size
+    assert images.tensor[0, :, 50:].abs().sum() == images.tensor[0, :, :, 33:].abs().sum() == 0
+
+
+def test_nothing_switched_on(cfg):
+    cfg.MODEL.MASK_FORMER.TEST.SEMANTIC_ON = False
+    with pytest.raises(ValueError, match="SEMANTIC_ON, INSTANCE_ON, PANOPTIC_ON"):
+        make_model(cfg)
+
+
+def test_panoptic_inference_needs_to_know_the_things(cfg):
+    cfg.DATASETS.TEST = ["a_set_without_metadata"]
+    make_model(cfg)  # semantic inference does not
+    cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON = True
+    with pytest.raises(ValueError, match="a_set_without_metadata.*thing_dataset_id"):
+        make_model(cfg)
+
+
+def test_runs_under_bfloat16(cfg):
+    model, inputs = make_model(cfg), make_inputs()
+    expected = sum(model(inputs).values())
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = model(inputs)
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}
+    assert sum(losses.values()).item() == pytest.approx(expected.item(), rel=0.05)
