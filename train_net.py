@@ -10,23 +10,18 @@ Examples::
 import argparse
 
 from detectron2.config import CfgNode
-from detectron2.evaluation import verify_results
-from detectron2.utils import comm
 
-import mask_former  # noqa: F401  (registers the components)
 from mask_former import engine
 
 
 def main(cfg: CfgNode, args: argparse.Namespace) -> None:
     engine.setup(cfg, args)
     if args.eval_only:
-        results = engine.Trainer.evaluate(cfg, resume=args.resume)
+        engine.Trainer.evaluate(cfg, resume=args.resume)
     else:
         trainer = engine.Trainer(cfg)
         trainer.resume_or_load(resume=args.resume)
-        results = trainer.train()
-    if comm.is_main_process():
-        verify_results(cfg, results)
+        trainer.train()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.utils import comm
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -29,6 +31,18 @@ def get_amp_dtype(cfg: CfgNode) -> torch.dtype | None:
             f"MODEL.DEVICE {cfg.MODEL.DEVICE} use SOLVER.AMP.DTYPE bfloat16."
         )
     return _DTYPES[name]
+
+
+def distribute(model: nn.Module) -> nn.Module:
+    """`model`, made to average its gradients over the processes if there are several."""
+    if comm.get_world_size() == 1:
+        return model
+    device = next(model.parameters()).device
+    return DistributedDataParallel(
+        model,
+        device_ids=[device.index] if device.type == "cuda" else None,
+        broadcast_buffers=False,
+    )
 
 
 class TrainStep:

@@ -17,12 +17,16 @@ from detectron2.engine import (
     default_writers,
     hooks,
 )
-from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
+from detectron2.evaluation import (
+    DatasetEvaluator,
+    inference_on_dataset,
+    print_csv_format,
+    verify_results,
+)
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
@@ -35,7 +39,7 @@ from .hooks import BestCheckpoint
 from .metrics_log import forget_metrics_from
 from .optimizer import build_lr_scheduler, build_optimizer
 from .random_state import RandomState, preserved_random_state
-from .step import TrainStep, get_amp_dtype
+from .step import TrainStep, distribute, get_amp_dtype
 from .summary import summarize
 
 logger = logging.getLogger(__name__)
@@ -66,7 +70,7 @@ class Trainer(TrainerBase):
         model = self.build_model(cfg)
         self.optimizer = self.build_optimizer(cfg, model)
         self.scheduler = self.build_lr_scheduler(cfg, self.optimizer)
-        self.model = _distribute(model)
+        self.model = distribute(model)
         self.step = TrainStep(
             self.model,
             self.optimizer,
@@ -109,6 +113,8 @@ class Trainer(TrainerBase):
         self._batches = iter(loader)
         self.model.train()
         super().train(self.start_iter, self.max_iter)
+        if comm.is_main_process():
+            verify_results(self.cfg, self.last_results)
         return self.last_results
 
     def run_step(self) -> None:
@@ -204,7 +210,9 @@ class Trainer(TrainerBase):
                 logger.info(f"Evaluation of {name}:")
                 print_csv_format(figures)
                 results[name] = figures
-        return next(iter(results.values())) if len(results) == 1 else results
+        if len(results) == 1:
+            results = next(iter(results.values()))
+        return results
 
     @classmethod
     def evaluate(cls, cfg: CfgNode, *, resume: bool = False) -> Results:
@@ -221,7 +229,10 @@ class Trainer(TrainerBase):
                 "checkpoint of an OUTPUT_DIR that has one."
             )
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
-        return cls.test(cfg, model)
+        results = cls.test(cfg, model)
+        if comm.is_main_process():
+            verify_results(cfg, results)
+        return results
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -239,15 +250,3 @@ class Trainer(TrainerBase):
         super().load_state_dict(state)
         self.optimizer.load_state_dict(state["optimizer"])
         self.step.load_state_dict(state["step"])
-
-
-def _distribute(model: nn.Module) -> nn.Module:
-    """`model`, made to average its gradients over the processes if there are several."""
-    if comm.get_world_size() == 1:
-        return model
-    device = next(model.parameters()).device
-    return DistributedDataParallel(
-        model,
-        device_ids=[device.index] if device.type == "cuda" else None,
-        broadcast_buffers=False,
-    )

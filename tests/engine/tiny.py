@@ -9,10 +9,12 @@ after iteration N.
 
 import argparse
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -177,8 +179,23 @@ def main(cfg, args):
 def run_here(cfg, *flags):
     """Run in this process; returns what was recorded."""
     record = f"{cfg.OUTPUT_DIR}.json"
-    main(cfg, argument_parser().parse_args(["--record", record, *flags]))
+    with restored_loggers():
+        main(cfg, argument_parser().parse_args(["--record", record, *flags]))
     return read_record(cfg)
+
+
+@contextmanager
+def restored_loggers():
+    """Take back what a run does to the loggers: they belong to the process, with all its tests."""
+    loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "mask_former")]
+    before = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
+    try:
+        yield
+    finally:
+        for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
+            for handler in set(logger.handlers) - set(handlers):
+                logger.removeHandler(handler)
+            logger.propagate, logger.level = propagate, level
 
 
 def start(cfg, *flags, torchrun=()):

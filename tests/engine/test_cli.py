@@ -1,0 +1,110 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mask_former.engine import argument_parser, check_run, reported_errors, setup
+from mask_former.engine.setup import check_device, check_output_folder
+from tests.engine.tiny import restored_loggers, tiny_cfg
+
+ROOT = Path(__file__).parents[2]
+
+
+def train_net(*flags):
+    return subprocess.run(
+        [sys.executable, "train_net.py", *flags], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+def test_a_mistake_on_the_command_line_is_one_message(tmp_path):
+    folder = tmp_path / "run"
+    result = train_net("OUTPUT_DIR", str(folder), "SOLVER.BASE_LRR", "0.1")
+    assert result.returncode == 2
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ") and "SOLVER.BASE_LRR" in last and "SOLVER.BASE_LR." in last
+    assert "Traceback" not in result.stderr
+    assert not folder.exists()
+
+
+def test_weights_that_are_missing_are_one_message_also_from_two_processes(shapes_root, tmp_path):
+    cfg = tiny_cfg(
+        tmp_path / "run", MODEL__BACKBONE__NAME="build_resnet_backbone", SOLVER__MAX_ITER=1
+    )
+    cfg.MODEL.RESNETS.DEPTH = 18
+    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
+    cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    cfg.MODEL.WEIGHTS = str(tmp_path / "missing.pth")
+    (tmp_path / "cfg.yaml").write_text(cfg.dump())
+    result = train_net("--config-file", str(tmp_path / "cfg.yaml"), "--num-gpus", "2")
+    assert result.returncode == 2, result.stderr
+    assert "missing.pth" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_error_of_ours_ends_with_a_message(tmp_path, capsys):
+    (tmp_path / "metrics.json").touch()
+    with pytest.raises(SystemExit) as stop, reported_errors():
+        check_output_folder(str(tmp_path))
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: OUTPUT_DIR {tmp_path} holds another run")
+
+
+def test_an_error_of_others_keeps_its_traceback():
+    with pytest.raises(ValueError), reported_errors():
+        torch.utils.data.DataLoader([], batch_size=-1)
+    with pytest.raises(ValueError), reported_errors():
+        int("not ours")
+
+
+def test_other_run_in_the_output_folder(tmp_path):
+    check_output_folder(str(tmp_path / "new"))
+    (tmp_path / "config.yaml").touch()  # of a run that never got anywhere: nothing to lose
+    check_output_folder(str(tmp_path))
+    (tmp_path / "last_checkpoint").touch()
+    with pytest.raises(FileExistsError, match="last_checkpoint.*--resume.*another OUTPUT_DIR"):
+        check_output_folder(str(tmp_path))
+
+
+@pytest.mark.parametrize("flag", ["--resume", "--eval-only"])
+def test_other_run_in_the_output_folder_is_meant(shapes_root, tmp_path, flag):
+    (tmp_path / "last_checkpoint").touch()
+    check_run(tiny_cfg(tmp_path), argument_parser().parse_args([flag]))
+    with pytest.raises(FileExistsError):
+        check_run(tiny_cfg(tmp_path), argument_parser().parse_args([]))
+
+
+def test_training_data_is_checked_for_a_training_only(shapes_root, tmp_path):
+    cfg = tiny_cfg(tmp_path, DATASETS__TRAIN=("ade20k_sem_seg_train",))
+    check_run(cfg, argument_parser().parse_args(["--eval-only"]))
+    with pytest.raises(FileNotFoundError):
+        check_run(cfg, argument_parser().parse_args([]))
+
+
+def test_gpu_that_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    cfg = tiny_cfg(tmp_path)
+    check_device(cfg)
+    cfg.MODEL.DEVICE = "cuda"
+    with pytest.raises(ValueError, match="MODEL.DEVICE cpu"):
+        check_device(cfg)
+
+
+def test_an_evaluation_leaves_the_config_of_the_training(tmp_path):
+    with restored_loggers():
+        setup(tiny_cfg(tmp_path, SEED=1), argument_parser().parse_args([]))
+        setup(tiny_cfg(tmp_path, SEED=2), argument_parser().parse_args(["--eval-only"]))
+    assert "SEED: 1" in (tmp_path / "config.yaml").read_text()
+    assert "Command line" in (tmp_path / "log.txt").read_text()
+
+
+def test_seeds_differ_between_processes_only(tmp_path, monkeypatch):
+    args = argument_parser().parse_args([])
+    drawn = []
+    for rank in (0, 0, 1):
+        monkeypatch.setattr("detectron2.utils.comm.get_rank", lambda rank=rank: rank)
+        with restored_loggers():
+            setup(tiny_cfg(tmp_path, SEED=5), args)
+        drawn.append(torch.rand(()).item())
+    assert drawn[0] == drawn[1] != drawn[2]

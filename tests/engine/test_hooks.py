@@ -1,0 +1,192 @@
+import logging
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from detectron2.utils.events import EventStorage
+from torch import nn
+
+from mask_former.engine.hooks import BestCheckpoint, ProgressBar
+from mask_former.engine.random_state import (
+    RandomState,
+    get_random_state,
+    preserved_random_state,
+    set_random_state,
+)
+
+
+def draw():
+    return torch.rand(2).tolist() + np.random.rand(2).tolist()
+
+
+class Run:
+    """As much of a trainer as the hooks see; evaluations are given."""
+
+    def __init__(self, *hooks, start_iter=0, max_iter=100):
+        self.hooks = hooks
+        self.start_iter, self.iter, self.max_iter = start_iter, start_iter, max_iter
+        self.storage = EventStorage(start_iter)
+        for hook in hooks:
+            hook.trainer = self
+            hook.before_train()
+
+    def step(self, **figures):
+        self.storage.iter = self.iter
+        self.storage.put_scalar("total_loss", 2.0)
+        self.storage.put_scalars(**figures, smoothing_hint=False)
+        for hook in self.hooks:
+            hook.after_step()
+        self.iter += 1
+
+    def finish(self, **figures):
+        self.storage.iter = self.iter
+        self.storage.put_scalars(**figures, smoothing_hint=False)
+        for hook in self.hooks:
+            hook.after_train()
+
+
+def read(folder):
+    best = torch.load(folder / "model_best.pth", weights_only=True)
+    return best["metric"], best["value"], best["model"]["bias"].item()
+
+
+@pytest.fixture
+def model():
+    model = nn.Linear(1, 1)
+    nn.init.constant_(model.bias, 0.0)
+    return model
+
+
+def evaluate(run, model, value, **figures):
+    """An iteration that changes the weights, with an evaluation after it."""
+    nn.init.constant_(model.bias, value)
+    run.step(**figures)
+
+
+def test_best_weights_are_kept(model, tmp_path):
+    run = Run(BestCheckpoint(model, str(tmp_path), "segm/AP"))
+    run.step()
+    assert not (tmp_path / "model_best.pth").exists()
+    evaluate(run, model, 1.0, **{"segm/AP": 30.0, "panoptic_seg/PQ": 5.0})
+    evaluate(run, model, 2.0, **{"segm/AP": float("nan"), "panoptic_seg/PQ": 9.0})
+    evaluate(run, model, 3.0, **{"segm/AP": 29.0, "panoptic_seg/PQ": 9.0})
+    run.step()  # no evaluation: the storage still has the figures of the last one
+    assert read(tmp_path) == ("segm/AP", 30.0, 1.0)
+    nn.init.constant_(model.bias, 4.0)
+    run.finish(**{"segm/AP": 31.0, "panoptic_seg/PQ": 5.0})
+    assert read(tmp_path) == ("segm/AP", 31.0, 4.0)
+    assert not (tmp_path / "last_checkpoint").exists()
+
+
+@pytest.mark.parametrize(
+    ("figures", "expected"),
+    [
+        ({"segm/AP": 1.0, "sem_seg/mIoU": 2.0, "panoptic_seg/PQ": 3.0}, "panoptic_seg/PQ"),
+        ({"bbox/AP": 1.0, "segm/AP": 1.0}, "segm/AP"),
+        ({"a/sem_seg/mIoU": 1.0, "b/sem_seg/mIoU": 2.0}, "a/sem_seg/mIoU"),
+    ],
+)
+def test_figure_that_decides(model, tmp_path, figures, expected):
+    run = Run(BestCheckpoint(model, str(tmp_path)))
+    run.step(**figures)
+    assert read(tmp_path)[:2] == (expected, figures[expected])
+
+
+def test_figure_that_is_not_reported(model, tmp_path, caplog):
+    run = Run(BestCheckpoint(model, str(tmp_path), "segm/AB"))
+    with caplog.at_level(logging.WARNING):
+        run.step()
+        assert not caplog.messages
+        run.step(**{"segm/AP": 1.0})
+    assert "'segm/AB'" in caplog.text and "segm/AP" in caplog.text
+    assert not (tmp_path / "model_best.pth").exists()
+
+
+def test_best_figure_survives_an_interruption(model, tmp_path):
+    evaluate(Run(BestCheckpoint(model, str(tmp_path))), model, 1.0, **{"sem_seg/mIoU": 30.0})
+    resumed = Run(BestCheckpoint(model, str(tmp_path)), start_iter=5)
+    evaluate(resumed, model, 2.0, **{"sem_seg/mIoU": 20.0})
+    assert read(tmp_path) == ("sem_seg/mIoU", 30.0, 1.0)
+    evaluate(resumed, model, 3.0, **{"sem_seg/mIoU": 40.0})
+    assert read(tmp_path) == ("sem_seg/mIoU", 40.0, 3.0)
+
+
+def test_best_file_of_another_figure_or_run_does_not_count(model, tmp_path):
+    evaluate(Run(BestCheckpoint(model, str(tmp_path))), model, 1.0, **{"sem_seg/mIoU": 30.0})
+    other_figure = Run(BestCheckpoint(model, str(tmp_path), "segm/AP"), start_iter=5)
+    evaluate(other_figure, model, 2.0, **{"segm/AP": 10.0})
+    assert read(tmp_path) == ("segm/AP", 10.0, 2.0)
+    from_the_start = Run(BestCheckpoint(model, str(tmp_path), "segm/AP"))
+    evaluate(from_the_start, model, 3.0, **{"segm/AP": 5.0})
+    assert read(tmp_path) == ("segm/AP", 5.0, 3.0)
+
+
+def test_progress_bar(model, capsys):
+    run = Run(ProgressBar(show=True), start_iter=2, max_iter=4)
+    run.step()
+    run.step()
+    run.finish()
+    shown = capsys.readouterr().err.split("\r")[-1]
+    assert "4/4" in shown and "loss=2.000" in shown
+
+
+def test_progress_bar_keeps_quiet_where_nobody_looks(capsys):
+    run = Run(ProgressBar(), max_iter=1)
+    run.step()
+    run.finish()
+    assert capsys.readouterr().err == ""
+
+
+def test_random_state_is_restored():
+    state = get_random_state()
+    first = draw()
+    assert draw() != first
+    set_random_state(state)
+    assert draw() == first
+
+
+def test_random_state_can_be_read_without_unpickling_objects(tmp_path):
+    state = get_random_state()
+    first = draw()
+    torch.save(state, tmp_path / "state.pth")
+    set_random_state(torch.load(tmp_path / "state.pth", weights_only=True))
+    assert draw() == first
+
+
+def test_random_state_is_preserved_even_by_a_failure():
+    state = get_random_state()
+    first = draw()
+    set_random_state(state)
+    with pytest.raises(KeyError), preserved_random_state():
+        draw()
+        raise KeyError
+    assert draw() == first
+
+
+def test_random_state_of_a_checkpoint():
+    hook = RandomState(period=2)
+    run = Run(hook, max_iter=3)
+    run.step()
+    assert hook.state_dict() == {"states": []}
+    run.step()
+    saved = hook.state_dict()
+    first = draw()
+    resumed = RandomState(period=2)
+    resumed.load_state_dict(saved)
+    Run(resumed, start_iter=2)
+    assert draw() == first
+    run.step()  # the last iteration
+    assert hook.state_dict() is not saved and len(hook.state_dict()["states"]) == 1
+
+
+def test_random_state_of_other_processes_is_not_used(caplog):
+    state = get_random_state()
+    expected = draw()
+    hook = RandomState(period=2)
+    hook.load_state_dict({"states": [state, state]})
+    set_random_state(state)
+    hook.trainer = SimpleNamespace()
+    hook.before_train()
+    assert "2 processes" in caplog.text
+    assert draw() == expected

@@ -1,0 +1,203 @@
+from dataclasses import dataclass
+
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import HookBase
+from detectron2.evaluation import DatasetEvaluator
+from torch import nn
+
+from mask_former.engine.config import get_cfg
+from mask_former.engine.summary import summarize
+from mask_former.engine.trainer import Trainer
+
+NUM_IMAGES = 5
+
+
+class ToyModel(nn.Module):
+    """Learns w = 1 through dropout; evaluated it gives w."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(8))
+
+    def forward(self, batch):
+        if not self.training:
+            torch.rand(3)  # an evaluation that uses random numbers
+            return [{"w": self.w.mean().item()} for _ in batch]
+        scale = sum(record["scale"] for record in batch)
+        w = nn.functional.dropout(self.w, 0.5)
+        return {"loss_a": scale * ((w - 1) ** 2).mean(), "loss_b": 0 * w.sum()}
+
+
+class ToyEvaluator(DatasetEvaluator):
+    def reset(self):
+        self.values = []
+
+    def process(self, inputs, outputs):
+        self.values += [output["w"] for output in outputs]
+
+    def evaluate(self):
+        return {"sem_seg": {"mIoU": sum(self.values) / len(self.values)}}
+
+
+@dataclass
+class ToyLoader:
+    """Endless, with scale 1, but for one iteration."""
+
+    start_iter: int
+    bad_iter: int = -1
+    dataset = range(NUM_IMAGES)
+
+    def __iter__(self):
+        iteration = self.start_iter
+        while True:
+            scale = float("nan") if iteration == self.bad_iter else 1.0
+            yield [{"scale": scale, "file_name": f"{iteration}.jpg"}]
+            iteration += 1
+
+
+class ToyTrainer(Trainer):
+    bad_iter = -1
+
+    @classmethod
+    def build_model(cls, cfg):
+        torch.manual_seed(1)
+        return ToyModel()
+
+    @classmethod
+    def build_train_loader(cls, cfg, *, start_iter=0):
+        return ToyLoader(start_iter, cls.bad_iter)
+
+    @classmethod
+    def build_test_loader(cls, cfg, dataset_name):
+        return [[{}], [{}]]
+
+    @classmethod
+    def build_evaluator(cls, cfg, dataset_name):
+        return ToyEvaluator()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def dataset():
+    DatasetCatalog.register("toy", list)
+    MetadataCatalog.get("toy").thing_dataset_id_to_contiguous_id = {1: 0, 2: 1}
+    yield
+    DatasetCatalog.remove("toy")
+    MetadataCatalog.remove("toy")
+
+
+def toy_cfg(folder, **solver):
+    cfg = get_cfg()
+    cfg.OUTPUT_DIR = str(folder)
+    cfg.DATASETS.TRAIN = ("toy",)
+    cfg.DATASETS.TEST = ("toy",)
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 5
+    cfg.SOLVER.IMS_PER_BATCH = 1
+    cfg.SOLVER.BASE_LR = 0.1
+    cfg.SOLVER.MAX_ITER = 4
+    for key, value in solver.items():
+        cfg.SOLVER[key] = value
+    return cfg
+
+
+def train(cfg, trainer_class=ToyTrainer, resume=False):
+    folder = cfg.OUTPUT_DIR
+    trainer = trainer_class(cfg)
+    trainer.resume_or_load(resume=resume)
+    results = trainer.train()
+    return trainer, results, folder
+
+
+def test_training_ends_with_an_evaluation_of_its_last_weights(tmp_path):
+    trainer, results, _ = train(toy_cfg(tmp_path / "run"))
+    weight = trainer.model.w.mean().item()
+    assert results == {"sem_seg": {"mIoU": pytest.approx(weight)}}
+    assert weight > 0
+    assert (tmp_path / "run" / "model_final.pth").exists()
+    assert any(path.name.startswith("events.") for path in (tmp_path / "run").iterdir())
+
+
+def test_evaluating_more_often_does_not_change_the_training(tmp_path):
+    weights = []
+    for period in (0, 1):
+        cfg = toy_cfg(tmp_path / str(period))
+        cfg.TEST.EVAL_PERIOD = period
+        weights.append(train(cfg)[0].model.w.detach())
+    assert torch.equal(*weights)
+
+
+def test_several_test_sets_are_told_apart(tmp_path):
+    cfg = toy_cfg(tmp_path / "run")
+    cfg.DATASETS.TEST = ("toy", "toy_2")
+    results = train(cfg)[1]
+    assert list(results) == ["toy", "toy_2"]
+    best = torch.load(tmp_path / "run" / "model_best.pth", weights_only=True)
+    assert best["metric"] == "toy/sem_seg/mIoU"
+
+
+def test_without_test_set(tmp_path):
+    cfg = toy_cfg(tmp_path / "run")
+    cfg.DATASETS.TEST = ()
+    assert train(cfg)[1] == {}
+
+
+@pytest.mark.parametrize("bad_iter", [2, 3])
+def test_a_loss_that_is_not_finite_stops_with_iteration_and_image(tmp_path, bad_iter):
+    """Also in the last iteration, after which a training is evaluated, unless it failed."""
+    bad = type("BadTrainer", (ToyTrainer,), {"bad_iter": bad_iter})
+    trainer = bad(toy_cfg(tmp_path / "run", CHECKPOINT_PERIOD=1))
+    message = rf"Iteration {bad_iter}: .*loss_a = nan.*{bad_iter}\.jpg"
+    with pytest.raises(FloatingPointError, match=message):
+        trainer.train()
+    assert trainer.last_results == {}
+    assert trainer.model.w.isfinite().all()
+    last = tmp_path / "run" / "last_checkpoint"
+    assert last.read_text() == f"model_000000{bad_iter - 1}.pth"
+    # What was learned until then is on record.
+    assert f'"iteration": {bad_iter - 1}' in (tmp_path / "run" / "metrics.json").read_text()
+
+
+def test_evaluate_needs_weights(tmp_path):
+    with pytest.raises(ValueError, match="MODEL.WEIGHTS.*--resume"):
+        ToyTrainer.evaluate(toy_cfg(tmp_path / "run"), resume=True)
+
+
+def test_evaluate_loads_weights(tmp_path):
+    cfg = toy_cfg(tmp_path / "run")
+    expected = train(cfg)[1]
+    assert ToyTrainer.evaluate(cfg, resume=True) == expected
+    cfg.MODEL.WEIGHTS = str(tmp_path / "run" / "model_final.pth")
+    assert ToyTrainer.evaluate(cfg) == expected
+
+
+def test_hooks_can_be_added(tmp_path):
+    class Counter(HookBase):
+        backwards = 0
+
+        def after_backward(self):
+            self.backwards += 1
+
+    counter = Counter()
+    trainer = ToyTrainer(toy_cfg(tmp_path / "run"))
+    trainer.register_hooks([counter])
+    trainer.train()
+    assert counter.backwards == 4
+
+
+def test_summary_says_what_will_happen(tmp_path):
+    cfg = toy_cfg(tmp_path / "run", IMS_PER_BATCH=2, LR_SCHEDULER_NAME="WarmupPolyLR")
+    cfg.SOLVER.AMP.ENABLED = True
+    model = ToyModel()
+    text = summarize(cfg, model, ToyLoader(0), start_iter=1)
+    rows = dict(line.strip().split("  ", 1) for line in text.splitlines()[1:])
+    rows = {label: value.strip() for label, value in rows.items()}
+    assert rows["training data"] == "toy: 5 images"
+    assert rows["test data"] == "toy"
+    assert rows["classes"] == "5 (2 things, 3 stuff)"
+    assert rows["batch"] == "2 images (2 x 1 process)"
+    assert rows["iterations"] == "4 (1.6 epochs), continuing at 1"
+    assert rows["learning rate"].startswith("0.1 (backbone x 0.1), ADAMW, WarmupPolyLR")
+    assert rows["precision"] == "mixed, bfloat16"
+    assert rows["output"] == str(tmp_path / "run")
