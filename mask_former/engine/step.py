@@ -38,11 +38,13 @@ def distribute(model: nn.Module) -> nn.Module:
     if comm.get_world_size() == 1:
         return model
     device = next(model.parameters()).device
-    return DistributedDataParallel(
-        model,
-        device_ids=[device.index] if device.type == "cuda" else None,
-        broadcast_buffers=False,
+    model = DistributedDataParallel(
+        model, device_ids=[device.index] if device.type == "cuda" else None
     )
+    # Buffers are equal at the start, and a broadcast in every forward pass would let an evaluation
+    # hang whose shares are not equal. (As an argument this has another name in newer PyTorch.)
+    model.broadcast_buffers = False
+    return model
 
 
 class TrainStep:
