@@ -39,6 +39,7 @@ setup(
         "opencv-python>=4.6",
         "pillow>=9.4",
         "pycocotools>=2.0.6",
+        "safetensors>=0.4",
         "scipy>=1.9",
         "tensorboard>=2.10",
         "torch>=2.4",

@@ -25,7 +25,8 @@ class SetCriterion(nn.Module):
 
     Every layer has its own matching. A query without a segment learns the class "no object"; its
     mask has no loss. Mask losses are summed and divided by the number of segments of the batch,
-    averaged over the processes, at least 1.
+    at least 1, and the cross entropy by the sum of its weights. Both divisors are averages over
+    the processes, so that any number of processes trains like one.
 
     Args:
         num_classes: K, without "no object".
@@ -93,7 +94,7 @@ class SetCriterion(nn.Module):
         labels[matching.layer, matching.image, matching.query] = segment_labels[matching.segment]
         log_p = logits.log_softmax(-1).gather(-1, labels[..., None])[..., 0]
         weight = self.empty_weight[labels]
-        return -(weight * log_p).sum((1, 2)) / weight.sum((1, 2))
+        return -(weight * log_p).sum((1, 2)) / average_over_processes(weight.sum((1, 2)))
 
     def mask_losses(
         self, predictions: Sequence[Prediction], targets: Sequence[Target], matching: Matching
@@ -114,7 +115,12 @@ class SetCriterion(nn.Module):
         """Number of segments of this process's batch, averaged over the processes, at least 1."""
         count = sum(len(target.labels) for target in targets)
         count = torch.tensor(float(count), device=self.empty_weight.device)
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(count)
-            count /= dist.get_world_size()
-        return count.clamp(min=1)
+        return average_over_processes(count).clamp(min=1)
+
+
+def average_over_processes(value: Tensor) -> Tensor:
+    """Mean of `value` over the processes of a distributed training; changes it in place."""
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(value)
+        value /= dist.get_world_size()
+    return value

@@ -95,7 +95,7 @@ class Predictor:
             raise ValueError("MODEL.WEIGHTS is empty: name the file with the trained weights")
         check_device(cfg)
         model = build_model(cfg)
-        MaskFormerCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+        MaskFormerCheckpointer(model, accept_backbone=False).load(cfg.MODEL.WEIGHTS)
         return {
             "model": model,
             "min_size": cfg.INPUT.MIN_SIZE_TEST,

@@ -222,7 +222,7 @@ class Trainer(TrainerBase):
             ValueError: there are no weights to evaluate.
         """
         model = cls.build_model(cfg)
-        checkpointer = MaskFormerCheckpointer(model, cfg.OUTPUT_DIR)
+        checkpointer = MaskFormerCheckpointer(model, cfg.OUTPUT_DIR, accept_backbone=False)
         if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
             raise ValueError(
                 "There are no weights to evaluate: set MODEL.WEIGHTS, or add --resume for the last "
