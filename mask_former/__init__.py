@@ -3,15 +3,15 @@
 Importing this package registers its components with Detectron2, and does nothing else.
 """
 
-from .compat import require_detectron2
+from mask_former.compat import require_detectron2
 
 require_detectron2()
 
 __version__ = "0.1.0"
 
-from . import backbone, head, meta_arch, pixel_decoder, predictor  # noqa: E402
-from .config import add_mask_former_config  # noqa: E402
-from .meta_arch import MaskFormer  # noqa: E402
+from mask_former import backbone, head, meta_arch, pixel_decoder, predictor  # noqa: E402
+from mask_former.config import add_mask_former_config  # noqa: E402
+from mask_former.meta_arch import MaskFormer  # noqa: E402
 
 __all__ = [
     "MaskFormer",

@@ -1,10 +1,10 @@
 """Data sets, and the way from their records to the model's input."""
 
-from . import datasets
-from .augmentation import build_augmentation
-from .checks import check_classes, check_data
-from .loader import build_test_loader, build_train_loader
-from .mapper import MaskFormerDatasetMapper
+from mask_former.data import datasets
+from mask_former.data.augmentation import build_augmentation
+from mask_former.data.checks import check_classes, check_data
+from mask_former.data.loader import build_test_loader, build_train_loader
+from mask_former.data.mapper import MaskFormerDatasetMapper
 
 __all__ = [
     "MaskFormerDatasetMapper",

@@ -7,9 +7,9 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from . import datasets
-from .mapper import InstanceAnnotation, annotation_type
-from .reading import Record, check_categories
+from mask_former.data import datasets
+from mask_former.data.mapper import InstanceAnnotation, annotation_type
+from mask_former.data.reading import Record, check_categories
 
 # So many samples of each training set are mapped before training.
 _NUM_SAMPLES = 8

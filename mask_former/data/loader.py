@@ -27,9 +27,9 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .checks import check_records
-from .mapper import MaskFormerDatasetMapper
-from .reading import Record, read_image_size
+from mask_former.data.checks import check_records
+from mask_former.data.mapper import MaskFormerDatasetMapper
+from mask_former.data.reading import Record, read_image_size
 
 # Position of a sample in the stream, index of its record.
 Key = tuple[int, int]

@@ -11,10 +11,16 @@ from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Instances
 
-from ..structures import Target
-from .augmentation import LabelledImage, build_augmentation, pad_to_multiple
-from .reading import Record, read_annotations, read_id_map, read_image, read_label_map
-from .targets import instance_target, panoptic_target, semantic_target
+from mask_former.data.augmentation import LabelledImage, build_augmentation, pad_to_multiple
+from mask_former.data.reading import (
+    Record,
+    read_annotations,
+    read_id_map,
+    read_image,
+    read_label_map,
+)
+from mask_former.data.targets import instance_target, panoptic_target, semantic_target
+from mask_former.structures import Target
 
 # What a training sample keeps of its record; all else would only be sent between processes.
 _KEPT = ("file_name", "image_id", "height", "width")

@@ -14,7 +14,7 @@ from detectron2.data.transforms import Transform
 from detectron2.structures import polygons_to_bitmask
 from torch import Tensor
 
-from ..structures import Target
+from mask_former.structures import Target
 
 
 def semantic_target(label_map: Tensor, ignore_value: int) -> Target:

@@ -1,11 +1,11 @@
 """Training and evaluation of a config, on one or several processes."""
 
-from .config import get_cfg, load_config
-from .errors import reported_errors
-from .hooks import BestCheckpoint, ProgressBar
-from .launch import is_first_process, launch
-from .setup import argument_parser, check_run, setup
-from .trainer import Trainer
+from mask_former.engine.config import get_cfg, load_config
+from mask_former.engine.errors import reported_errors
+from mask_former.engine.hooks import BestCheckpoint, ProgressBar
+from mask_former.engine.launch import is_first_process, launch
+from mask_former.engine.setup import argument_parser, check_run, setup
+from mask_former.engine.trainer import Trainer
 
 __all__ = [
     "BestCheckpoint",

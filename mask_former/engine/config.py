@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.config import get_cfg as get_detectron2_cfg
 from detectron2.utils.file_io import PathManager
 
-from ..config import add_mask_former_config
+from mask_former.config import add_mask_former_config
 
 BASE_KEY = "_BASE_"
 

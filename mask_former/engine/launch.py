@@ -18,7 +18,7 @@ import torch.multiprocessing as mp
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from .errors import EXIT_CODE, reported_errors
+from mask_former.engine.errors import EXIT_CODE, reported_errors
 
 # A process waits this long for the others, for example while the main one evaluates.
 TIMEOUT = timedelta(minutes=30)

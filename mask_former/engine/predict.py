@@ -11,8 +11,8 @@ from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 from torch import nn
 
-from ..checkpoint import MaskFormerCheckpointer
-from .setup import check_device
+from mask_former.checkpoint import MaskFormerCheckpointer
+from mask_former.engine.setup import check_device
 
 # The tasks in the order in which they are chosen when a config switches on several.
 TASKS = {"panoptic": "PANOPTIC_ON", "semantic": "SEMANTIC_ON", "instance": "INSTANCE_ON"}

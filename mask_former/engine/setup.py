@@ -13,8 +13,7 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
 from mask_former.data.checks import check_data
-
-from .step import get_amp_dtype
+from mask_former.engine.step import get_amp_dtype
 
 # Signs of a run: the first appears with its first checkpoint, the second with its first figures.
 _RUN_FILES = ("last_checkpoint", "metrics.json")

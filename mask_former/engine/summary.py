@@ -7,7 +7,7 @@ from detectron2.utils import comm
 from torch import nn
 from torch.utils.data import DataLoader
 
-from .step import get_amp_dtype
+from mask_former.engine.step import get_amp_dtype
 
 
 def summarize(

@@ -20,7 +20,7 @@ from detectron2.utils.file_io import PathManager
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from .report import class_table, score_table
+from mask_former.evaluation.report import class_table, score_table
 
 logger = logging.getLogger(__name__)
 

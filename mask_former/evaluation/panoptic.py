@@ -13,10 +13,10 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
-from ..data.reading import read_image
-from ..results import categories, save_panoptic
-from .panoptic_quality import PanopticQuality, Segment
-from .report import class_table, score_table
+from mask_former.data.reading import read_image
+from mask_former.evaluation.panoptic_quality import PanopticQuality, Segment
+from mask_former.evaluation.report import class_table, score_table
+from mask_former.results import categories, save_panoptic
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from ..data.reading import read_image
-from .confusion import ConfusionMatrix
-from .report import class_table, score_table
+from mask_former.data.reading import read_image
+from mask_former.evaluation.confusion import ConfusionMatrix
+from mask_former.evaluation.report import class_table, score_table
 
 logger = logging.getLogger(__name__)
 

@@ -3,13 +3,19 @@
 Images are uint8 (H, W, 3) in OpenCV's order, blue first.
 """
 
-from .curves import plot_curves, read_metrics
-from .draw import Segment, draw_instances, draw_panoptic, draw_semantic, paint
-from .ground_truth import draw_ground_truth
-from .palette import Palette
-from .sheet import make_sheet
-from .track import ShadeTracker
-from .video import VideoReader, VideoWriter
+from mask_former.visualization.curves import plot_curves, read_metrics
+from mask_former.visualization.draw import (
+    Segment,
+    draw_instances,
+    draw_panoptic,
+    draw_semantic,
+    paint,
+)
+from mask_former.visualization.ground_truth import draw_ground_truth
+from mask_former.visualization.palette import Palette
+from mask_former.visualization.sheet import make_sheet
+from mask_former.visualization.track import ShadeTracker
+from mask_former.visualization.video import VideoReader, VideoWriter
 
 __all__ = [
     "Palette",

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from torch import Tensor
 
-from .labels import write_labels
-from .palette import Color, Palette
+from mask_former.visualization.labels import write_labels
+from mask_former.visualization.palette import Color, Palette
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import numpy as np
 from detectron2.data.transforms import NoOpTransform
 from detectron2.structures import Instances
 
-from ..data.reading import read_annotations, read_id_map, read_label_map
-from ..data.targets import instance_target
-from .draw import draw_instances, draw_panoptic, draw_semantic
+from mask_former.data.reading import read_annotations, read_id_map, read_label_map
+from mask_former.data.targets import instance_target
+from mask_former.visualization.draw import draw_instances, draw_panoptic, draw_semantic
 
 
 def draw_ground_truth(

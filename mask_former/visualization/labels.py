@@ -6,8 +6,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from .palette import Color
-from .text import blend, draw_text, text_mask
+from mask_former.visualization.palette import Color
+from mask_former.visualization.text import blend, draw_text, text_mask
 
 _WHITE = (255, 255, 255)
 # The thickest place is looked for on a reduced map: it needs no pixel's precision.

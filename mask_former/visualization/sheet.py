@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from .text import draw_text, text_mask
+from mask_former.visualization.text import draw_text, text_mask
 
 _INK = (45, 38, 32)
 _PAPER = (255, 255, 255)

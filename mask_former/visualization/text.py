@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .palette import Color
+from mask_former.visualization.palette import Color
 
 
 @lru_cache(maxsize=64)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from .draw import index_map, to_numpy
+from mask_former.visualization.draw import index_map, to_numpy
 
 # Overlaps are compared on every fourth pixel of every fourth row.
 _STEP = 4
