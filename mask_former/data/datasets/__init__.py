@@ -1,7 +1,8 @@
 """Data sets. Importing this registers those that come with MaskFormer, and reads none of them."""
 
 from . import builtin  # noqa: F401  registers
-from .catalog import check_dataset, datasets_root, load_panoptic, register_panoptic
+from .catalog import check_dataset, datasets_root, register_lazily
+from .panoptic import load_panoptic, register_panoptic
 from .shapes import make_shapes
 
 __all__ = [
@@ -9,5 +10,6 @@ __all__ = [
     "datasets_root",
     "load_panoptic",
     "make_shapes",
+    "register_lazily",
     "register_panoptic",
 ]

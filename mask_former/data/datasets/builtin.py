@@ -6,7 +6,8 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json, load_sem_seg
 
-from .catalog import IGNORE_LABEL, check_dataset, datasets_root, register_panoptic
+from .catalog import IGNORE_LABEL, check_dataset, datasets_root
+from .panoptic import register_panoptic
 from .shapes import CATEGORIES, SPLITS, split_paths
 
 _MADE_BY = "python -m tools.prepare_datasets shapes"

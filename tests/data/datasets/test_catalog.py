@@ -110,17 +110,18 @@ def test_bad_categories(name, paths, categories):
     assert name not in DatasetCatalog
 
 
-def test_missing_index_at_registration(name, tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere.json"):
-        register_panoptic(
-            name, image_root="", panoptic_root="", panoptic_json=tmp_path / "nowhere.json"
-        )
+def test_missing_index_is_told_when_the_classes_are_asked_for(name, tmp_path):
+    index = tmp_path / "nowhere.json"
+    register_panoptic(name, image_root="", panoptic_root="", panoptic_json=index, made_by="a spell")
+    with pytest.raises(FileNotFoundError, match="nowhere.json, which does not exist.*`a spell`"):
+        _ = MetadataCatalog.get(name).stuff_classes
 
 
 def test_index_that_is_no_json(name, paths):
     paths["panoptic_json"].write_text("{")
+    register_panoptic(name, **paths)
     with pytest.raises(ValueError, match="index.json is not valid JSON"):
-        register_panoptic(name, **paths)
+        DatasetCatalog.get(name)
 
 
 def change(content: dict, what: str) -> None:

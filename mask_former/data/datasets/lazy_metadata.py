@@ -1,0 +1,52 @@
+"""Metadata that are read from a data set's own files, when somebody asks for them."""
+
+from collections.abc import Callable
+from typing import Any
+
+from detectron2.data import Metadata
+
+
+class LazyMetadata(Metadata):
+    """Detectron2's `Metadata`, completed on the first access to what has not been set.
+
+    Registration must not touch the disk: of the many data sets registered, most programs use one.
+    But class names are asked for long before records are, when a model is built or a picture
+    drawn. So whoever asks `MetadataCatalog.get(name)` for them makes them be read, once.
+
+    What has been set by hand is never overwritten: a model can be used without its data set by
+    setting the metadata that it needs.
+
+    Args:
+        name: of the data set.
+        read: returns the missing attributes, from small files of the data set.
+        known: attributes that need no file.
+    """
+
+    def __init__(self, name: str, read: Callable[[], dict[str, Any]], **known: Any) -> None:
+        self.__dict__.update(known, name=name, _read=read)
+
+    def __getattr__(self, key: str) -> Any:
+        # Python's own protocols (copy, pickle) ask for private names, and must not read files.
+        if not key.startswith("_") and self._complete() and key in self.__dict__:
+            return self.__dict__[key]
+        return super().__getattr__(key)
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        if key in self.__dict__:
+            super().__setattr__(key, value)  # refuses another value
+        else:
+            self.__dict__[key] = value  # Detectron2 would ask for the old one, and so read files
+
+    def as_dict(self) -> dict[str, Any]:
+        self._complete()
+        return super().as_dict()
+
+    def _complete(self) -> bool:
+        """Read the files, unless that has been done; True if it was done now."""
+        if "_read" not in self.__dict__:
+            return False
+        found = self._read()
+        del self.__dict__["_read"]
+        for key, value in found.items():
+            self.__dict__.setdefault(key, value)
+        return True

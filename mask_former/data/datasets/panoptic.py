@@ -1,0 +1,154 @@
+"""Data sets in COCO's panoptic format, registered in a few lines."""
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import MetadataCatalog
+
+from .catalog import IGNORE_LABEL, Records, check_dataset, read_json, register_lazily
+
+
+def register_panoptic(
+    name: str,
+    *,
+    image_root: str | Path,
+    panoptic_root: str | Path,
+    panoptic_json: str | Path,
+    json_file: str | Path | None = None,
+    sem_seg_root: str | Path | None = None,
+    categories: Sequence[dict[str, Any]] | None = None,
+    made_by: str | None = None,
+) -> None:
+    """Register a data set in COCO's panoptic format with Detectron2.
+
+    The contiguous id of a class is its position in the categories. Where all things come before
+    all stuff, `thing_classes` of the metadata are the things; else they are all classes, like
+    `stuff_classes`, so that a contiguous id is an index into either.
+
+    Args:
+        name: under which it can be named in `DATASETS.TRAIN` and `DATASETS.TEST`.
+        image_root: folder of the images.
+        panoptic_root: folder of the panoptic PNG images.
+        panoptic_json: the panoptic annotation.
+        json_file: the instance annotation of the same images; needed to evaluate instances only.
+        sem_seg_root: folder of semantic PNG images of contiguous ids and 255 for void, named as
+            the panoptic ones; without it, semantic ground truth comes from the panoptic one.
+        categories: in COCO's form, {"id", "name", "isthing"} and maybe "color". None: read from
+            the panoptic annotation, when the metadata are first asked for them; that is when a
+            missing file (FileNotFoundError) or bad categories (ValueError) are told.
+        made_by: the command that makes the files, to be told to whoever lacks them.
+
+    Raises:
+        ValueError: a given category lacks a key, or two of them have one id.
+    """
+    locations = {
+        "image_root": image_root,
+        "panoptic_root": panoptic_root,
+        "panoptic_json": panoptic_json,
+        "json_file": json_file,
+        "sem_seg_root": sem_seg_root,
+    }
+    known = {key: path for key, path in locations.items() if path is not None}
+    if made_by is not None:
+        known["made_by"] = made_by
+    read_metadata = partial(_read_categories, name, panoptic_json)
+    if categories is not None:
+        known.update(category_metadata(name, categories))
+        read_metadata = dict  # there is nothing more to know
+    register_lazily(
+        name,
+        partial(load_panoptic, name),
+        read_metadata,
+        evaluator_type="coco_panoptic_seg",
+        ignore_label=IGNORE_LABEL,
+        **known,
+    )
+
+
+def _read_categories(name: str, panoptic_json: str | Path) -> dict[str, Any]:
+    return category_metadata(name, read_json(panoptic_json).get("categories", ()))
+
+
+def load_panoptic(name: str) -> Records:
+    """The records of a data set of `register_panoptic`, in Detectron2's format.
+
+    Raises:
+        FileNotFoundError: a file or folder that the metadata name does not exist.
+        ValueError: the annotation is no JSON, or contradicts itself or the metadata.
+    """
+    check_dataset(name)
+    path = MetadataCatalog.get(name).panoptic_json
+    content = read_json(path)
+    try:
+        images = {image["id"]: image for image in content["images"]}
+        records = [_record(name, annotation, images) for annotation in content["annotations"]]
+    except KeyError as error:
+        raise ValueError(
+            f"{path} is not in COCO's panoptic format: something lacks the key {error}"
+        ) from error
+    if not records:
+        raise ValueError(f"{path} holds no annotations")
+    return records
+
+
+def _record(name: str, annotation: dict[str, Any], images: dict[int, dict]) -> dict[str, Any]:
+    metadata = MetadataCatalog.get(name)
+    things = metadata.thing_dataset_id_to_contiguous_id
+    contiguous = {**metadata.stuff_dataset_id_to_contiguous_id, **things}
+    image_id, label_file = annotation["image_id"], annotation["file_name"]
+    segments = annotation["segments_info"]
+    unknown = {segment["category_id"] for segment in segments} - contiguous.keys()
+    if image_id not in images or unknown:
+        what = f"category ids {sorted(unknown)}" if unknown else "image id"
+        raise ValueError(
+            f"{metadata.panoptic_json}, annotation of image {image_id}: unknown {what}"
+        )
+    image = images[image_id]
+    record = {
+        "file_name": os.path.join(metadata.image_root, image["file_name"]),
+        "image_id": image_id,
+        "height": image["height"],
+        "width": image["width"],
+        "pan_seg_file_name": os.path.join(metadata.panoptic_root, label_file),
+        "segments_info": [
+            {
+                **segment,
+                "category_id": contiguous[segment["category_id"]],
+                "isthing": segment["category_id"] in things,
+            }
+            for segment in segments
+        ],
+    }
+    if metadata.get("sem_seg_root") is not None:
+        record["sem_seg_file_name"] = os.path.join(metadata.sem_seg_root, label_file)
+    return record
+
+
+def category_metadata(name: str, categories: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Class names, colours and the mappings from dataset ids to contiguous ids."""
+    for category in categories:
+        if lacking := {"id", "name", "isthing"} - category.keys():
+            raise ValueError(
+                f"data set {name!r}: category {category} lacks {sorted(lacking)}; what is meant is "
+                "the categories of a panoptic annotation"
+            )
+    ids = [category["id"] for category in categories]
+    if not ids or len(set(ids)) < len(ids):
+        raise ValueError(f"data set {name!r} needs categories of distinct ids, got the ids {ids}")
+    is_thing = [bool(category["isthing"]) for category in categories]
+    things_first = sorted(is_thing, reverse=True) == is_thing
+    classes = [category["name"] for category in categories]
+    num_things = sum(is_thing) if things_first else len(classes)
+    metadata = {
+        "thing_classes": classes[:num_things],
+        "stuff_classes": classes,
+        "thing_dataset_id_to_contiguous_id": {k: i for i, k in enumerate(ids) if is_thing[i]},
+        "stuff_dataset_id_to_contiguous_id": {k: i for i, k in enumerate(ids) if not is_thing[i]},
+    }
+    if all("color" in category for category in categories):
+        colors = [list(category["color"]) for category in categories]
+        metadata.update(thing_colors=colors[:num_things], stuff_colors=colors)
+    return metadata
