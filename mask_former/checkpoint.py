@@ -1,7 +1,8 @@
 """Saving and loading: safe on both sides, and strict about what fits.
 
 The weights of a model are named as in the published checkpoints. Whatever is named otherwise goes
-through `NAME_RULES`.
+through `NAME_RULES`, and what other code bases wrote through the tables of
+`mask_former.conversion` before.
 """
 
 import os
@@ -12,10 +13,18 @@ from typing import IO, Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from torch import Tensor, nn
 
-from .weights_file import read_weights_file
+from mask_former.conversion import SOURCES, find_source, to_ours
+from mask_former.weights_file import read_weights_file
+from mask_former.weights_fit import (
+    HEAD,
+    backbone_weights,
+    class_head,
+    describe_misfits,
+    has_head,
+    misfits,
+)
 
 # (pattern, replacement) in the order in which they are applied; None drops the weight.
 NAME_RULES: tuple[tuple[str, str | None], ...] = (
@@ -26,10 +35,6 @@ NAME_RULES: tuple[tuple[str, str | None], ...] = (
     # Before the head held its pixel decoder as a module of its own.
     (r"^sem_seg_head\.(?!pixel_decoder\.|predictor\.)", "sem_seg_head.pixel_decoder."),
 )
-
-BACKBONE = "backbone."
-HEAD = "sem_seg_head."
-SHOWN = 10  # names in an error
 
 
 def rename(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -75,6 +80,7 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
     ) -> None:
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
         self.accept_backbone = accept_backbone
+        self._without_class_head = False
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write `name`.pth into `save_dir`, and point `last_checkpoint` at it.
@@ -95,7 +101,7 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
             return
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info(f"Saving checkpoint to {path}")
-        with _replaced_when_complete(path) as f:
+        with replaced_when_complete(path) as f:
             torch.save({"model": self.model.state_dict(), **kwargs}, f)
 
     def _writes(self) -> bool:
@@ -103,14 +109,22 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Make a file in `save_dir` the one that training resumes from."""
-        with _replaced_when_complete(os.path.join(self.save_dir, "last_checkpoint")) as f:
+        with replaced_when_complete(os.path.join(self.save_dir, "last_checkpoint")) as f:
             f.write(last_filename_basename.encode())
 
-    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+    def load(
+        self,
+        path: str,
+        checkpointables: list[str] | None = None,
+        *,
+        without_class_head: bool = False,
+    ) -> dict[str, Any]:
         """Load the model, and the checkpointables named (None: all that the file holds).
 
         Args:
             path: file, http(s) or detectron2:// address. Empty: nothing is loaded.
+            without_class_head: leave the weights that depend on the classes as they are, see
+                `weights_fit.class_head`; the log names them.
 
         Returns:
             What else the file holds, such as "iteration".
@@ -122,6 +136,7 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
         """
         if path:
             path = self._local_file(path)
+        self._without_class_head = without_class_head
         try:
             return super().load(path, checkpointables)
         finally:
@@ -146,93 +161,61 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         checkpoint = read_weights_file(filename)
-        checkpoint["model"] = rename(checkpoint["model"])
+        checkpoint["model"] = rename(self._converted(filename, checkpoint["model"]))
         checkpoint["file"] = filename
         return checkpoint
+
+    def _converted(self, file: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights under our names, if another code base wrote them."""
+        source = find_source(weights)
+        # A backbone that is the other code base's own takes its weights as they are.
+        if source is None or any(
+            name.endswith(f".{SOURCES[source].sign}") for name in self.model.state_dict()
+        ):
+            return weights
+        try:
+            conversion = to_ours(weights, source)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
+        self.logger.info(
+            f"Weights of '{source}', converted: {len(conversion.weights)}; "
+            f"left out: {conversion.left_out}"
+        )
+        return conversion.weights
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         file, weights = checkpoint.pop("file"), checkpoint["model"]
         checkpoint.pop("matching_heuristics", None)  # decided by content
         model = self.model.state_dict()
-        is_backbone = _has(model, HEAD) and not _has(weights, HEAD)
-        if is_backbone:
-            if not self.accept_backbone:
-                raise ValueError(
-                    f"{file} holds no head ({HEAD}*): it is a backbone to start a training from, "
-                    "not a trained model. Set MODEL.WEIGHTS to a trained model."
-                )
-            is_caffe2 = checkpoint.get("__author__") == "Caffe2"
-            checkpoint["model"] = _backbone_weights(file, weights, model, is_caffe2=is_caffe2)
+        if has_head(model) and not has_head(weights):
+            return self._load_backbone(file, checkpoint)
+        left_out = class_head(model) if self._without_class_head else set()
+        checkpoint["model"] = {k: v for k, v in weights.items() if k not in left_out}
         incompatible = super()._load_model(checkpoint)
-        wrong = _misfits(incompatible)
-        if wrong and not is_backbone:
-            raise ValueError(_mismatch(file, wrong, incompatible.incorrect_shapes))
+        if misfits(incompatible).keys() - left_out:
+            starts = self.accept_backbone and not self._without_class_head
+            raise ValueError(describe_misfits(file, incompatible, model, starts=starts))
+        if left_out:
+            self.logger.info(f"Not loaded, since they depend on the classes: {sorted(left_out)}")
         return incompatible
 
-
-def _has(weights: dict[str, Tensor], prefix: str) -> bool:
-    return any(name.startswith(prefix) for name in weights)
-
-
-def _backbone_weights(
-    file: str, weights: dict[str, Tensor], model: dict[str, Tensor], *, is_caffe2: bool
-) -> dict[str, Tensor]:
-    """Name the weights of a backbone as the model does, by Detectron2's matching of suffixes.
-
-    Raises:
-        ValueError: fewer than half of the backbone's weights are there.
-    """
-    # The backbone alone: its "norm.weight" is no norm of the head.
-    backbone = {name: tensor for name, tensor in model.items() if name.startswith(BACKBONE)}
-    weights = align_and_update_state_dicts(backbone, weights, c2_conversion=is_caffe2)
-    # Not by what fails to load: a FrozenBatchNorm2d makes up the statistics that are missing.
-    absent = {
-        name: "missing in the file, or of another shape"
-        for name, tensor in backbone.items()
-        if name not in weights or weights[name].shape != tensor.shape
-    }
-    if 2 * len(absent) > len(backbone):
-        raise ValueError(
-            f"{file} does not fit the backbone: of its {len(backbone)} weights "
-            f"{len(backbone) - len(absent)} were found.{_listing(absent)}\n"
-            "MODEL.WEIGHTS must be of the architecture that MODEL.BACKBONE names."
+    def _load_backbone(self, file: str, checkpoint: dict[str, Any]) -> Any:
+        if not self.accept_backbone:
+            raise ValueError(
+                f"{file} holds no head ({HEAD}*): it is a backbone to start a training from, "
+                "not a trained model. Set MODEL.WEIGHTS to a trained model."
+            )
+        checkpoint["model"] = backbone_weights(
+            file,
+            checkpoint["model"],
+            self.model.state_dict(),
+            is_caffe2=checkpoint.get("__author__") == "Caffe2",
         )
-    return weights
-
-
-def _misfits(incompatible: Any) -> dict[str, str]:
-    """Names of the weights that do not fit, and what is wrong with each."""
-    wrong = {
-        name: f"{tuple(in_file)} in the file, {tuple(in_model)} in the model"
-        for name, in_file, in_model in incompatible.incorrect_shapes
-    }
-    for name in incompatible.missing_keys:
-        wrong.setdefault(name, "missing in the file")
-    for name in incompatible.unexpected_keys:
-        wrong[name] = "not in the model"
-    return wrong
-
-
-def _mismatch(file: str, wrong: dict[str, str], shapes: list[tuple[str, Any, Any]]) -> str:
-    text = f"{file} holds another model than the configuration describes:{_listing(wrong)}"
-    if all("class_embed." in name for name in wrong):
-        # One class more than NUM_CLASSES: "no object".
-        in_file, in_model = shapes[0][1][0] - 1, shapes[0][2][0] - 1
-        text += (
-            f"\nIt was trained for {in_file} classes; MODEL.SEM_SEG_HEAD.NUM_CLASSES is {in_model}."
-        )
-    return text
-
-
-def _listing(wrong: dict[str, str]) -> str:
-    lines = [f"\n  {name}: {problem}" for name, problem in list(wrong.items())[:SHOWN]]
-    if len(wrong) > SHOWN:
-        lines.append(f"\n  ... and {len(wrong) - SHOWN} more")
-    return "".join(lines)
+        return super()._load_model(checkpoint)
 
 
 @contextmanager
-def _replaced_when_complete(path: str) -> Iterator[IO[bytes]]:
+def replaced_when_complete(path: str) -> Iterator[IO[bytes]]:
     """A file to write, which takes the place of `path` when it is complete and on the disk."""
     part = f"{path}.part"
     try:

@@ -30,6 +30,9 @@ def _add_input(cfg: CN) -> None:
 
 
 def _add_model(cfg: CN) -> None:
+    # Start from all of MODEL.WEIGHTS but what depends on the classes: to fine-tune on other ones.
+    cfg.MODEL.WEIGHTS_WITHOUT_CLASS_HEAD = False
+
     # The pixel decoder, a name of PIXEL_DECODER_REGISTRY, and its transformer encoder's depth.
     cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME = "BasePixelDecoder"
     cfg.MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS = 0

@@ -22,7 +22,7 @@ def read_weights_file(path: str) -> dict[str, Any]:
 
     Args:
         path: a local file. `.pkl`: Detectron2's model zoo ({"model": arrays, "__author__"}), or
-            Caffe2's, from which Detectron2's ImageNet weights come. `.pth`, `.pt`: what
+            Caffe2's, from which Detectron2's ImageNet weights come. `.pth`, `.pt`, `.bin`: what
             `torch.save` wrote, a training checkpoint or bare weights. `.safetensors`.
 
     Returns:
@@ -193,4 +193,5 @@ READERS: dict[str, Callable[[str], Any]] = {
     ".pth": _read_torch,
     ".pt": _read_torch,
     ".safetensors": _read_safetensors,
+    ".bin": _read_torch,  # of `transformers`
 }

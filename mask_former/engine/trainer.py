@@ -33,14 +33,13 @@ from torch.utils.data import DataLoader
 
 from mask_former.checkpoint import MaskFormerCheckpointer
 from mask_former.data.loader import build_test_loader, build_train_loader
+from mask_former.engine.hooks import BestCheckpoint
+from mask_former.engine.metrics_log import forget_metrics_from
+from mask_former.engine.optimizer import build_lr_scheduler, build_optimizer
+from mask_former.engine.random_state import RandomState, preserved_random_state
+from mask_former.engine.step import TrainStep, distribute, get_amp_dtype
+from mask_former.engine.summary import summarize
 from mask_former.evaluation.build import build_evaluator
-
-from .hooks import BestCheckpoint
-from .metrics_log import forget_metrics_from
-from .optimizer import build_lr_scheduler, build_optimizer
-from .random_state import RandomState, preserved_random_state
-from .step import TrainStep, distribute, get_amp_dtype
-from .summary import summarize
 
 logger = logging.getLogger(__name__)
 
@@ -87,10 +86,17 @@ class Trainer(TrainerBase):
         from iteration 0 with MODEL.WEIGHTS."""
         # Where only some processes see the folder, the others must fail rather than start anew.
         resume = resume and any(comm.all_gather(self.checkpointer.has_checkpoint()))
-        self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        weights = self.cfg.MODEL.WEIGHTS
         if resume:
+            self.checkpointer.resume_or_load(weights, resume=True)
             # The checkpoint names the iteration that it was made after.
             self.start_iter = self.iter + 1
+        else:
+            self.checkpointer.load(
+                weights,
+                checkpointables=[],
+                without_class_head=self.cfg.MODEL.WEIGHTS_WITHOUT_CLASS_HEAD,
+            )
 
     def train(self) -> Results:
         """Train up to SOLVER.MAX_ITER.

@@ -1,0 +1,55 @@
+"""Renaming of weights by tables of name pairs, which can be read in both directions.
+
+A row is (their name, our name). `{i}` stands for a number and `*` for one last word, such as
+`weight`; what stands on one side must stand on the other. A row with None is a weight that has no
+counterpart.
+"""
+
+import re
+from collections.abc import Sequence
+
+from torch import Tensor
+
+Weights = dict[str, Tensor]
+Pair = tuple[str | None, str | None]
+
+
+class UnknownNameError(ValueError):
+    """A name that no row of a table matches; the text is the name."""
+
+
+def rename(weights: Weights, pairs: Sequence[Pair]) -> tuple[Weights, list[str]]:
+    """Rename every weight by the first row that matches it.
+
+    Args:
+        pairs: rows of (old name, new name); None instead of a new name leaves the weight out.
+
+    Returns:
+        the renamed weights, in the same order; and the names of those that were left out.
+
+    Raises:
+        UnknownNameError: no row matches a name.
+    """
+    rows = [(_pattern(old), new) for old, new in pairs if old is not None]
+    renamed, left_out = {}, []
+    for name, tensor in weights.items():
+        for pattern, new in rows:
+            if match := pattern.fullmatch(name):
+                break
+        else:
+            raise UnknownNameError(name)
+        if new is None:
+            left_out.append(name)
+        else:
+            renamed[new.replace("*", "{word}").format(**match.groupdict())] = tensor
+    return renamed, left_out
+
+
+def reverse(pairs: Sequence[Pair]) -> list[Pair]:
+    """The table for the way back."""
+    return [(new, old) for old, new in pairs]
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    pattern = re.escape(name).replace(r"\*", r"(?P<word>[^.]+)")
+    return re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\d+)", pattern))

@@ -1,0 +1,107 @@
+"""Do weights fit a model? And if not, where not, in words."""
+
+import re
+from typing import Any
+
+from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
+from torch import Tensor
+
+Weights = dict[str, Tensor]
+
+BACKBONE = "backbone."
+HEAD = "sem_seg_head."
+SHOWN = 10  # names in an error
+
+_PREDICTOR = f"{HEAD}predictor."
+# MaskFormer's classifier, or a convolution that classifies pixels.
+_CLASSIFIER = re.compile(re.escape(_PREDICTOR) + r"(class_embed\.\w+|weight|bias)")
+
+
+def has_head(weights: Weights) -> bool:
+    return any(name.startswith(HEAD) for name in weights)
+
+
+def class_head(model: Weights) -> set[str]:
+    """Names of the weights of a model that depend on which classes it knows.
+
+    Where queries stand for classes, one for each (fixed matching, PerPixelBaseline+), their
+    embeddings are among them.
+    """
+    names = {name for name in model if _CLASSIFIER.fullmatch(name)}
+    queries = model.get(f"{_PREDICTOR}query_embed.weight")
+    classes = model.get(f"{_PREDICTOR}class_embed.bias")
+    if queries is not None and (classes is None or len(queries) == len(classes) - 1):
+        names.add(f"{_PREDICTOR}query_embed.weight")
+    return names
+
+
+def backbone_weights(file: str, weights: Weights, model: Weights, *, is_caffe2: bool) -> Weights:
+    """Name the weights of a backbone as the model does, by Detectron2's matching of suffixes.
+
+    Raises:
+        ValueError: fewer than half of the backbone's weights are there.
+    """
+    # The backbone alone: its "norm.weight" is no norm of the head.
+    backbone = {name: tensor for name, tensor in model.items() if name.startswith(BACKBONE)}
+    weights = align_and_update_state_dicts(backbone, weights, c2_conversion=is_caffe2)
+    # Not by what fails to load: a FrozenBatchNorm2d makes up the statistics that are missing.
+    absent = {
+        name: "missing in the file, or of another shape"
+        for name, tensor in backbone.items()
+        if name not in weights or weights[name].shape != tensor.shape
+    }
+    if 2 * len(absent) > len(backbone):
+        raise ValueError(
+            f"{file} does not fit the backbone: of its {len(backbone)} weights "
+            f"{len(backbone) - len(absent)} were found.{_listing(absent)}\n"
+            "MODEL.WEIGHTS must be of the architecture that MODEL.BACKBONE names."
+        )
+    return weights
+
+
+def misfits(incompatible: Any) -> dict[str, str]:
+    """Names of the weights that do not fit, and what is wrong with each.
+
+    Args:
+        incompatible: what fvcore's checkpointer returns for a model.
+    """
+    wrong = {
+        name: f"{tuple(in_file)} in the file, {tuple(in_model)} in the model"
+        for name, in_file, in_model in incompatible.incorrect_shapes
+    }
+    for name in incompatible.missing_keys:
+        wrong.setdefault(name, "missing in the file")
+    for name in incompatible.unexpected_keys:
+        wrong[name] = "not in the model"
+    return wrong
+
+
+def describe_misfits(file: str, incompatible: Any, model: Weights, *, starts: bool) -> str:
+    """The text of an error.
+
+    Args:
+        model: the model's own weights.
+        starts: a training starts from the file, so that a part of it may do.
+    """
+    wrong = misfits(incompatible)
+    text = f"{file} holds another model than the configuration describes:{_listing(wrong)}"
+    shapes = incompatible.incorrect_shapes
+    if shapes and wrong.keys() <= class_head(model):
+        name, in_file, in_model = shapes[0]
+        no_object = "class_embed" in name
+        text += (
+            f"\nIt was trained for {in_file[0] - no_object} classes; "
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {in_model[0] - no_object}."
+        )
+        if starts:
+            text += (
+                " Set MODEL.WEIGHTS_WITHOUT_CLASS_HEAD to True to start from all the other weights."
+            )
+    return text
+
+
+def _listing(wrong: dict[str, str]) -> str:
+    lines = [f"\n  {name}: {problem}" for name, problem in list(wrong.items())[:SHOWN]]
+    if len(wrong) > SHOWN:
+        lines.append(f"\n  ... and {len(wrong) - SHOWN} more")
+    return "".join(lines)
