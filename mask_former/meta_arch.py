@@ -173,18 +173,12 @@ class MaskFormer(nn.Module):
     ) -> list[dict[str, Any]]:
         """Segment the images one at a time, each at its requested size."""
         results = []
-        for class_logits, mask_logits, image_size, x in zip(
+        for class_logits, mask_logits, sizes in zip(
             prediction.class_logits.float(),
             prediction.mask_logits,
-            images.image_sizes,
-            batched_inputs,
+            result_sizes(images, batched_inputs),
             strict=True,
         ):
-            sizes = {
-                "padded_size": tuple(images.tensor.shape[-2:]),
-                "image_size": image_size,
-                "output_size": (x.get("height", image_size[0]), x.get("width", image_size[1])),
-            }
             result = {}
             if self.semantic_on:
                 result["sem_seg"] = self.semantic(class_logits, mask_logits, sizes)
@@ -224,6 +218,20 @@ class MaskFormer(nn.Module):
         )
         masks = inference.resize_masks(mask_logits[queries], **sizes)
         return inference.instance_inference(scores, labels, masks)
+
+
+def result_sizes(
+    images: ImageList, batched_inputs: list[dict[str, Any]]
+) -> list[dict[str, tuple[int, int]]]:
+    """The sizes between which the masks of each image are scaled; see `inference.resize_masks`."""
+    return [
+        {
+            "padded_size": tuple(images.tensor.shape[-2:]),
+            "image_size": (height, width),
+            "output_size": (x.get("height", height), x.get("width", width)),
+        }
+        for (height, width), x in zip(images.image_sizes, batched_inputs, strict=True)
+    ]
 
 
 def _thing_classes(cfg: CfgNode) -> list[int]:
