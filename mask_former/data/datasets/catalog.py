@@ -10,7 +10,7 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from .lazy_metadata import LazyMetadata
+from mask_former.data.datasets.lazy_metadata import LazyMetadata
 
 ROOT_VARIABLE = "DETECTRON2_DATASETS"
 IGNORE_LABEL = 255

@@ -8,7 +8,13 @@ from typing import Any
 
 from detectron2.data import MetadataCatalog
 
-from .catalog import IGNORE_LABEL, Records, check_dataset, read_json, register_lazily
+from mask_former.data.datasets.catalog import (
+    IGNORE_LABEL,
+    Records,
+    check_dataset,
+    read_json,
+    register_lazily,
+)
 
 
 def register_panoptic(

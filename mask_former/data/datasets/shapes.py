@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from .catalog import IGNORE_LABEL, datasets_root
-from .coco_format import encode_ids, segmentation, shape_info
-from .shapes_scene import Sample, make_sample, make_video
+from mask_former.data.datasets.catalog import IGNORE_LABEL, datasets_root
+from mask_former.data.datasets.coco_format import encode_ids, segmentation, shape_info
+from mask_former.data.datasets.shapes_scene import Sample, make_sample, make_video
 
 # Raise this when the same seed would give other files.
 VERSION = 1

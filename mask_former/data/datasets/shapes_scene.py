@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from . import shapes_render as render
-from .shapes_render import Item, Light, Rng
+from mask_former.data.datasets import shapes_render as render
+from mask_former.data.datasets.shapes_render import Item, Light, Rng
 
 IMAGE_SIDE = (128, 192)
 STUFF_REGIONS = {1: 0.2, 2: 0.45, 3: 0.35}  # number -> probability
