@@ -1,0 +1,269 @@
+"""Test-time augmentation: one result from several scales of an image, each also mirrored.
+
+What is averaged, and why:
+
+* Semantic scores, as in the paper. Every view scores each class at each pixel of the result, so
+  that the scores can be added as they are.
+* For panoptic segmentation and instances the class logits and the mask logits of the queries; they
+  are merged once, at the end. Merged results could not be averaged: a segment of one view has no
+  counterpart in another. A mean of logits is a logit again, so that all thresholds keep their
+  meaning, and one view that is sure does not outvote the others.
+
+A query's index means little in another view: what one query finds at the left of an image, another
+finds in its mirror image. So the queries of every view are assigned, one to one, to those of the
+views before it; see `match_queries`.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.data import transforms as T
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+
+from mask_former import inference
+from mask_former.data.reading import read_image
+from mask_former.meta_arch import MaskFormer, result_sizes
+
+# Masks of different views are compared on a grid of so many cells a side.
+_GRID = 64
+
+
+def with_test_time_augmentation(cfg: CfgNode, model: nn.Module) -> nn.Module:
+    """`model` as one that takes and returns the same, with the augmentation of `cfg.TEST.AUG`."""
+    model = getattr(model, "module", model)  # without DistributedDataParallel
+    wrapper = MaskFormerWithTTA if isinstance(model, MaskFormer) else SemanticSegmentorWithTTA
+    return wrapper(cfg, model)
+
+
+class SemanticSegmentorWithTTA(nn.Module):
+    """Averages the semantic scores of a model, any that returns `sem_seg`, over views of an image.
+
+    Views are made and segmented one by one; there is memory for one of them and for the sum.
+
+    `SemanticSegmentorWithTTA(cfg, model)` reads TEST.AUG.{MIN_SIZES, MAX_SIZE, FLIP} and
+    INPUT.FORMAT.
+
+    Args:
+        model: the model; it is put into eval mode.
+        min_sizes: pixels of the shorter side, one for each scale.
+        max_size: pixels that the longer side may have.
+        flip: mirror the image, too, at every scale.
+        image_format: channel order that the model expects, "RGB" or "BGR".
+
+    Raises:
+        ValueError: there is no scale.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        min_sizes: Sequence[int],
+        max_size: int,
+        flip: bool = True,
+        image_format: str = "RGB",
+    ) -> None:
+        super().__init__()
+        if not min_sizes:
+            raise ValueError("TEST.AUG.MIN_SIZES is empty: name at least one size to test at")
+        self.model = model
+        self.min_sizes = tuple(min_sizes)
+        self.max_size = max_size
+        self.flip = flip
+        self.image_format = image_format
+        self.eval()
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
+        return {
+            "model": model,
+            "min_sizes": cfg.TEST.AUG.MIN_SIZES,
+            "max_size": cfg.TEST.AUG.MAX_SIZE,
+            "flip": cfg.TEST.AUG.FLIP,
+            "image_format": cfg.INPUT.FORMAT,
+        }
+
+    @torch.no_grad()
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Segment images.
+
+        Args:
+            batched_inputs: one dict an image, with
+                * `image`: (3, h, w), 0..255, any dtype; or, without it, `file_name`;
+                * `height`, `width`: size of the result; the image's own by default.
+
+        Returns:
+            what the model returns, as far as it is averaged.
+
+        Raises:
+            FileNotFoundError, ValueError: there is no image, or a broken one; the model returns
+                nothing that is averaged.
+        """
+        results = []
+        for x in batched_inputs:
+            image = self._image(x)
+            size = (x.get("height", image.shape[0]), x.get("width", image.shape[1]))
+            results.append(self.segment(image, size))
+        return results
+
+    def segment(self, image: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
+        """Segment one image, (h, w, 3), at the given size (height, width)."""
+        scores = _Mean()
+        for scale in self.scales(image):
+            for view in scale:
+                scores.add(self._scores(view, size))
+        return {"sem_seg": scores.value}
+
+    def _scores(self, view: "View", size: tuple[int, int]) -> Tensor:
+        result = self.model([view.input(size)])[0]
+        if "sem_seg" not in result:
+            raise ValueError(
+                "test-time augmentation averages 'sem_seg', but this "
+                f"{type(self.model).__name__} returns {sorted(result)}"
+            )
+        return view.restore(result["sem_seg"])
+
+    def scales(self, image: np.ndarray) -> Iterator[list["View"]]:
+        """The views of an image, (h, w, 3), at one scale after the other."""
+        height, width = image.shape[:2]
+        for min_size in self.min_sizes:
+            new_size = T.ResizeShortestEdge.get_output_shape(height, width, min_size, self.max_size)
+            resized = T.ResizeTransform(height, width, *new_size).apply_image(image)
+            resized = torch.from_numpy(resized.transpose(2, 0, 1).copy())
+            yield [View(resized, flipped) for flipped in ((False, True) if self.flip else (False,))]
+
+    def _image(self, x: dict[str, Any]) -> np.ndarray:
+        if "image" in x:
+            image = x["image"] if x["image"].dtype == torch.uint8 else x["image"].float()
+            return image.permute(1, 2, 0).cpu().numpy()
+        if "file_name" in x:
+            return read_image(x["file_name"], self.image_format)
+        raise ValueError(f"an input has to have 'image' or 'file_name', this has {sorted(x)}")
+
+
+class View(NamedTuple):
+    """An image, (3, h, w), at one scale, as it is or mirrored."""
+
+    image: Tensor
+    flipped: bool
+
+    def input(self, size: tuple[int, int]) -> dict[str, Any]:
+        """What a model takes to segment the view at the size (height, width)."""
+        return {"image": self.restore(self.image), "height": size[0], "width": size[1]}
+
+    def restore(self, result: Tensor) -> Tensor:
+        """Mirror (..., H, W) if the view is mirrored."""
+        return result.flip(-1) if self.flipped else result
+
+
+class MaskFormerWithTTA(SemanticSegmentorWithTTA):
+    """Averages what a `MaskFormer` predicts over views of an image, for all outputs it has on.
+
+    The top of this file says what is averaged. Panoptic segmentation and instances take memory for
+    the masks of all queries at the size of the result, those of one view and the sum.
+    """
+
+    def segment(self, image: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
+        scores, queries = _Mean(), _QueryMean()
+        for scale in self.scales(image):
+            for view in scale:
+                self._add(view, size, scores, queries)
+            queries.end_scale()
+        model, result = self.model, {}
+        whole = {"padded_size": size, "image_size": size, "output_size": size}
+        if model.semantic_on:
+            result["sem_seg"] = scores.value
+        if model.panoptic_on:
+            result["panoptic_seg"] = model.panoptic(*queries.value, whole)
+        if model.instance_on:
+            result["instances"] = model.instances(*queries.value, whole)
+        return result
+
+    def _add(
+        self, view: "View", size: tuple[int, int], scores: "_Mean", queries: "_QueryMean"
+    ) -> None:
+        model, inputs = self.model, [view.input(size)]
+        images = model.preprocess(inputs)
+        prediction = model.sem_seg_head(model.backbone(images.tensor))[-1]
+        class_logits, mask_logits = prediction.class_logits[0].float(), prediction.mask_logits[0]
+        sizes = result_sizes(images, inputs)[0]
+        if model.semantic_on:
+            scores.add(view.restore(model.semantic(class_logits, mask_logits, sizes)))
+        if model.panoptic_on or model.instance_on:
+            masks = inference.resize_masks(mask_logits, **sizes)
+            queries.add(class_logits, view.restore(masks))
+
+
+def match_queries(reference: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Tensor:
+    """Assign the queries of two predictions to each other, so that they differ least.
+
+    A query adds the product of its class probabilities and its mask probabilities to the semantic
+    scores. These products are compared: the assignment has the least sum of squared differences,
+    which is the largest sum of inner products. Queries that are "no object" in both add nearly
+    nothing, and may be assigned in any way.
+
+    Args:
+        reference, other: probabilities of the classes without "no object", (Q, K), and of the
+            mask's pixels, (Q, P).
+
+    Returns:
+        for each query of `reference` the index of one of `other`, a permutation, (Q,).
+    """
+    classes, masks = (a @ b.T for a, b in zip(reference, other, strict=True))
+    _, index = linear_sum_assignment((classes * masks).cpu().numpy(), maximize=True)
+    return torch.from_numpy(index).to(classes.device)
+
+
+class _Mean:
+    """The mean of tensors of one shape, given one by one."""
+
+    def __init__(self) -> None:
+        self._sum: Tensor | None = None
+        self._count = 0
+
+    def add(self, value: Tensor) -> None:
+        self._sum = value.clone() if self._sum is None else self._sum.add_(value)
+        self._count += 1
+
+    @property
+    def value(self) -> Tensor:
+        return self._sum / self._count
+
+
+class _QueryMean:
+    """The mean class logits, (Q, K+1), and mask logits, (Q, H, W), of queries in several views."""
+
+    def __init__(self) -> None:
+        self._class_logits, self._mask_logits = _Mean(), _Mean()
+        self._reference: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def value(self) -> tuple[Tensor, Tensor]:
+        return self._class_logits.value, self._mask_logits.value
+
+    def add(self, class_logits: Tensor, mask_logits: Tensor) -> None:
+        described = _describe(class_logits, mask_logits)
+        if self._reference is None:
+            self._reference = described
+        order = match_queries(self._reference, described)
+        self._class_logits.add(class_logits[order])
+        self._mask_logits.add(mask_logits[order])
+
+    def end_scale(self) -> None:
+        # Not after every view: compared with the same queries, a view and its mirror image give a
+        # symmetric mean of a symmetric image.
+        if self._reference is not None:
+            self._reference = _describe(*self.value)
+
+
+def _describe(class_logits: Tensor, mask_logits: Tensor) -> tuple[Tensor, Tensor]:
+    """What `match_queries` compares, with masks on a coarse grid: (Q, K) and (Q, P)."""
+    grid = [min(side, _GRID) for side in mask_logits.shape[-2:]]
+    masks = F.adaptive_avg_pool2d(mask_logits.sigmoid(), grid)
+    return class_logits.softmax(-1)[:, :-1], masks.flatten(1)
