@@ -8,6 +8,8 @@ import numpy as np
 from detectron2.data import detection_utils
 from PIL import Image
 
+from mask_former.data.datasets.coco_format import decode_ids
+
 Record = Mapping[str, Any]
 
 
@@ -83,8 +85,7 @@ def read_id_map(record: Record, size: tuple[int, int], num_classes: int) -> np.n
     file_name = require(record, "pan_seg_file_name")
     segments = require(record, "segments_info")
     check_categories(file_name, (segment["category_id"] for segment in segments), num_classes)
-    rgb = read_image(file_name, "RGB").astype(np.int32)
-    id_map = rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
+    id_map = decode_ids(read_image(file_name, "RGB"))
     _check_size(file_name, id_map.shape, record["file_name"], size)
     known = np.isin(id_map, [0] + [segment["id"] for segment in segments])
     if not known.all():

@@ -1,14 +1,20 @@
 """Figures of merit: panoptic quality, mean IoU and average precision, by data set."""
 
-from .build import EVALUATORS, Task, build_evaluator
-from .confusion import ConfusionMatrix
-from .instance import InstanceEvaluator
-from .panoptic import PanopticEvaluator
-from .panoptic_quality import PanopticQuality, PanopticScores, panoptic_statistics
-from .semantic import SemanticEvaluator
+from mask_former.evaluation.build import EVALUATORS, Task, build_evaluator
+from mask_former.evaluation.cityscapes import CityscapesInstanceEvaluator
+from mask_former.evaluation.confusion import ConfusionMatrix
+from mask_former.evaluation.instance import InstanceEvaluator
+from mask_former.evaluation.panoptic import PanopticEvaluator
+from mask_former.evaluation.panoptic_quality import (
+    PanopticQuality,
+    PanopticScores,
+    panoptic_statistics,
+)
+from mask_former.evaluation.semantic import SemanticEvaluator
 
 __all__ = [
     "EVALUATORS",
+    "CityscapesInstanceEvaluator",
     "ConfusionMatrix",
     "InstanceEvaluator",
     "PanopticEvaluator",

@@ -2,15 +2,16 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 
-from .instance import InstanceEvaluator
-from .panoptic import PanopticEvaluator
-from .semantic import SemanticEvaluator
+from mask_former.evaluation.cityscapes import CityscapesInstanceEvaluator
+from mask_former.evaluation.instance import InstanceEvaluator
+from mask_former.evaluation.panoptic import PanopticEvaluator
+from mask_former.evaluation.semantic import SemanticEvaluator
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +36,20 @@ class Task:
 SEMANTIC = Task("mIoU", "SEMANTIC_ON", "sem_seg_root", lambda name, _: SemanticEvaluator(name))
 PANOPTIC = Task("PQ", "PANOPTIC_ON", "panoptic_json", PanopticEvaluator)
 INSTANCE = Task("AP", "INSTANCE_ON", "json_file", InstanceEvaluator)
+# One folder of Cityscapes has the annotations of all kinds.
+CITYSCAPES_SEMANTIC = replace(SEMANTIC, annotation="gt_dir")
+CITYSCAPES_INSTANCE = Task(
+    "AP", "INSTANCE_ON", "gt_dir", lambda name, _: CityscapesInstanceEvaluator(name)
+)
 
 EVALUATORS: dict[str, tuple[Task, ...]] = {
     "sem_seg": (SEMANTIC,),
     "coco": (INSTANCE,),
     "coco_panoptic_seg": (PANOPTIC, SEMANTIC, INSTANCE),
     "ade20k_panoptic_seg": (PANOPTIC, SEMANTIC, INSTANCE),
+    "cityscapes_sem_seg": (CITYSCAPES_SEMANTIC,),
+    "cityscapes_instance": (CITYSCAPES_INSTANCE,),
+    "cityscapes_panoptic_seg": (PANOPTIC, CITYSCAPES_SEMANTIC, CITYSCAPES_INSTANCE),
 }
 """The tasks of each `evaluator_type`, the main one first. Extend it for types of your own."""
 

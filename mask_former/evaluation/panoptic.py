@@ -13,6 +13,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
+from mask_former.data.datasets.coco_format import decode_ids
 from mask_former.data.reading import read_image
 from mask_former.evaluation.panoptic_quality import PanopticQuality, Segment
 from mask_former.evaluation.report import class_table, score_table
@@ -167,8 +168,7 @@ class PanopticEvaluator(DatasetEvaluator):
 
 def _read_ids(path: str) -> np.ndarray:
     """Segment ids of a panoptic PNG in COCO's format, int32 (H, W)."""
-    red, green, blue = read_image(path, "RGB").astype(np.int32).transpose(2, 0, 1)
-    return red + (green << 8) + (blue << 16)
+    return decode_ids(read_image(path, "RGB"))
 
 
 def _log(figures: dict[str, float], pq_of_class: dict[str, float]) -> None:

@@ -6,9 +6,18 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json, load_sem_seg
 
-from .catalog import IGNORE_LABEL, check_dataset, datasets_root
-from .panoptic import register_panoptic
-from .shapes import CATEGORIES, SPLITS, split_paths
+from mask_former.data.datasets.ade20k import register_ade20k
+from mask_former.data.datasets.ade20k_full import register_ade20k_full
+from mask_former.data.datasets.catalog import IGNORE_LABEL, check_dataset, datasets_root
+from mask_former.data.datasets.cityscapes import (
+    explain_builtin_cityscapes,
+    register_cityscapes,
+)
+from mask_former.data.datasets.coco import register_coco
+from mask_former.data.datasets.coco_stuff_10k import register_coco_stuff_10k
+from mask_former.data.datasets.mapillary_vistas import register_mapillary_vistas
+from mask_former.data.datasets.panoptic import register_panoptic
+from mask_former.data.datasets.shapes import CATEGORIES, SPLITS, split_paths
 
 _MADE_BY = "python -m tools.prepare_datasets shapes"
 
@@ -62,3 +71,10 @@ def _load_instance(name: str) -> list[dict[str, Any]]:
 
 
 register_shapes()
+register_ade20k(datasets_root())
+register_ade20k_full(datasets_root())
+register_coco(datasets_root())
+register_coco_stuff_10k(datasets_root())
+register_cityscapes(datasets_root())
+explain_builtin_cityscapes()
+register_mapillary_vistas(datasets_root())

@@ -12,6 +12,12 @@ def encode_ids(ids: np.ndarray) -> np.ndarray:
     return np.stack([ids % 256, ids // 256 % 256, ids // 256**2], axis=-1).astype(np.uint8)
 
 
+def decode_ids(image: np.ndarray) -> np.ndarray:
+    """The inverse of `encode_ids`: int32 (H, W) of uint8 (H, W, 3)."""
+    red, green, blue = np.moveaxis(image.astype(np.int32), -1, 0)
+    return red + (green << 8) + (blue << 16)
+
+
 def shape_info(mask: np.ndarray) -> dict[str, Any]:
     """Area (pixels) and bounding box (x, y, width, height) of a mask, bool (H, W), not empty."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -31,9 +37,14 @@ def segmentation(mask: np.ndarray, iscrowd: bool) -> dict[str, Any] | list[list[
     contours, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     has_holes = (hierarchy[0, :, 3] >= 0).any()
     if iscrowd or has_holes:
-        rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-        return {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
+        return encode_mask(mask)
     return [_along_pixel_edges(contour[:, 0]).ravel().tolist() for contour in contours]
+
+
+def encode_mask(mask: np.ndarray) -> dict[str, Any]:
+    """A mask, bool (H, W), as compressed RLE that JSON can hold."""
+    rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
 
 
 def _along_pixel_edges(contour: np.ndarray) -> np.ndarray:

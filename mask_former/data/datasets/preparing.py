@@ -175,14 +175,19 @@ def pair_files(
         ((images, image_suffix), *found),
         ((labels, label_suffix), *found[::-1]),
     ):
-        if missing := sorted(other.keys() - here.keys()):
-            raise FileNotFoundError(
-                f"{folder} lacks {len(missing)} files ({listed(missing, suffix)}). "
-                "Download or unpack the data set again; it is incomplete."
-            )
+        require_files(folder, [f"{stem}{suffix}" for stem in sorted(other.keys() - here.keys())])
     if not found[0]:
         raise FileNotFoundError(f"{images} holds no {image_suffix} files; unpack the download.")
     return {stem: (path, found[1][stem]) for stem, path in found[0].items()}
+
+
+def require_files(folder: Path, names: Collection[str]) -> None:
+    """Raise FileNotFoundError unless `folder` has a file of each name."""
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        raise FileNotFoundError(
+            f"{folder} lacks {len(missing)} files ({listed(missing)}). "
+            "Download or unpack the data set again; it is incomplete."
+        )
 
 
 def require(path: Path, source: str = "") -> Path:

@@ -1,0 +1,137 @@
+"""COCO-Stuff-10K: 10 000 images of COCO with 80 things and 91 kinds of stuff, semantic.
+
+Its labels are those of COCO: 1 to 91 for things, of which COCO never annotated eleven, and 92 to
+182 for stuff; 0 is unlabelled. A class id is the rank of its label among those in use.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
+from scipy.io import loadmat
+
+from mask_former.data.datasets.catalog import IGNORE_LABEL, Records, register_lazily
+from mask_former.data.datasets.preparing import build_folder, require, require_files, write_labels
+
+SPLITS = ("train", "test")
+LAST_THING, LAST_STUFF = 91, 182
+_FOLDER = Path("coco") / "coco_stuff_10k"
+
+
+def register_coco_stuff_10k(root: Path) -> None:
+    """Register coco_2017_{train,test}_stuff_10k_sem_seg in `root`, the folder of data sets."""
+    folder = root / _FOLDER
+    for split in SPLITS:
+        register_lazily(
+            f"coco_2017_{split}_stuff_10k_sem_seg",
+            partial(_load, folder, split),
+            partial(_read_metadata, folder),
+            evaluator_type="sem_seg",
+            ignore_label=IGNORE_LABEL,
+            image_root=folder / "images",
+            sem_seg_root=folder / "annotations_detectron2" / split,
+            made_by="python -m tools.prepare_datasets coco_stuff_10k",
+        )
+
+
+def _load(folder: Path, split: str) -> Records:
+    return [
+        {
+            "file_name": str(folder / "images" / f"{stem}.jpg"),
+            "sem_seg_file_name": str(folder / "annotations_detectron2" / split / f"{stem}.png"),
+        }
+        for stem in _read_stems(folder, split)
+    ]
+
+
+def _read_metadata(folder: Path) -> dict[str, Any]:
+    stem = _read_stems(folder, SPLITS[0])[0]
+    return {"stuff_classes": read_classes(folder / "annotations" / f"{stem}.mat")}
+
+
+def read_classes(path: Path) -> list[str]:
+    """The names of the 171 classes, from any of the data set's .mat files.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is broken, or names other labels.
+    """
+    names = [str(name) for name in np.ravel(_read_mat(path, "names"))]
+    if names and names[0] == "unlabeled":
+        del names[0]
+    if len(names) != LAST_STUFF:
+        raise ValueError(f"{path} names {len(names)} labels, COCO-Stuff-10K has {LAST_STUFF}")
+    return [names[label - 1] for label in used_labels()]
+
+
+def used_labels() -> list[int]:
+    """The label of each class, ascending."""
+    things = {category["id"] for category in COCO_CATEGORIES if category["isthing"]}
+    return sorted(things.union(range(LAST_THING + 1, LAST_STUFF + 1)))
+
+
+def prepare_coco_stuff_10k(root: Path) -> Path:
+    """Make annotations_detectron2/{train,test} of the .mat files, PNG of class ids, 255 for none.
+
+    Args:
+        root: the folder of all data sets.
+
+    Returns:
+        `root`/coco/coco_stuff_10k.
+
+    Raises:
+        FileNotFoundError: the download is incomplete.
+        ValueError: a .mat file is broken.
+    """
+    folder = root / _FOLDER
+    for split in SPLITS:
+        require(
+            folder / "imageLists" / f"{split}.txt", f"Unpack cocostuff-10k-v1.1.zip in {folder}."
+        )
+        stems = _read_stems(folder, split)
+        require_files(folder / "images", [f"{stem}.jpg" for stem in stems])
+        require_files(folder / "annotations", [f"{stem}.mat" for stem in stems])
+        build_folder(
+            folder / "annotations_detectron2" / split,
+            {f"{stem}.png": folder / "annotations" / f"{stem}.mat" for stem in stems},
+            _convert,
+            description=f"COCO-Stuff-10K {split}: labels",
+        )
+    read_classes(folder / "annotations" / f"{stems[0]}.mat")
+    return folder
+
+
+def _convert(source: Path, path: Path) -> None:
+    labels = _read_mat(source, "S")
+    if labels.ndim != 2 or labels.max() > LAST_STUFF:
+        raise ValueError(
+            f"{source} holds a label map of shape {labels.shape} with labels up to {labels.max()}; "
+            f"COCO-Stuff-10K has (height, width) and {LAST_STUFF}"
+        )
+    class_of = np.full(LAST_STUFF + 1, IGNORE_LABEL, dtype=np.uint8)
+    used = used_labels()
+    class_of[used] = np.arange(len(used))
+    write_labels(path, class_of[labels])
+
+
+def _read_stems(folder: Path, split: str) -> list[str]:
+    path = folder / "imageLists" / f"{split}.txt"
+    stems = path.read_text(encoding="utf-8").split()
+    if not stems:
+        raise ValueError(f"{path} names no images; unpack the data set again")
+    return stems
+
+
+def _read_mat(path: Path, variable: str) -> np.ndarray:
+    """A variable of a MATLAB file."""
+    try:
+        return loadmat(str(path), variable_names=[variable], squeeze_me=True)[variable]
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # the reader raises anything
+        raise ValueError(
+            f"{path}: the variable {variable} cannot be read ({type(error).__name__}: {error}). "
+            "Unpack the data set again."
+        ) from error

@@ -1,0 +1,139 @@
+"""Mapillary Vistas 1.2: street scenes of 65 classes, semantic and panoptic.
+
+Its label images hold the classes as they are, and 65 for unlabelled. So nothing is converted.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.data.datasets import load_sem_seg
+
+from mask_former.data.datasets.catalog import read_json, register_lazily
+from mask_former.data.datasets.coco_format import decode_ids
+from mask_former.data.datasets.panoptic import category_metadata, load_panoptic
+from mask_former.data.datasets.preparing import pair_files, read_labels, require, require_files
+
+SPLITS = {"train": "training", "val": "validation"}
+_MADE_BY = "python -m tools.prepare_datasets mapillary_vistas"
+
+
+def register_mapillary_vistas(root: Path) -> None:
+    """Register mapillary_vistas_{sem_seg,panoptic}_{train,val} in `root`."""
+    config = root / "mapillary_vistas" / "config.json"
+    for split, paths in split_paths(root).items():
+        images, labels = paths["image_root"], paths["sem_seg_root"]
+        register_lazily(
+            f"mapillary_vistas_sem_seg_{split}",
+            partial(load_sem_seg, str(labels), str(images)),
+            partial(read_classes, config),
+            evaluator_type="sem_seg",
+            image_root=images,
+            sem_seg_root=labels,
+            made_by=_MADE_BY,
+        )
+        name = f"mapillary_vistas_panoptic_{split}"
+        register_lazily(
+            name,
+            partial(load_panoptic, name),
+            partial(_read_panoptic_metadata, name, config, paths["panoptic_json"]),
+            evaluator_type="coco_panoptic_seg",
+            made_by=_MADE_BY,
+            **paths,
+        )
+
+
+def split_paths(root: Path) -> dict[str, dict[str, Path]]:
+    """Where the files of each split are, under Detectron2's names."""
+    folders = {split: root / "mapillary_vistas" / name for split, name in SPLITS.items()}
+    return {
+        split: {
+            "image_root": folder / "images",
+            "sem_seg_root": folder / "labels",
+            "panoptic_root": folder / "panoptic",
+            "panoptic_json": folder / "panoptic" / "panoptic_2018.json",
+        }
+        for split, folder in folders.items()
+    }
+
+
+def read_classes(config: Path) -> dict[str, Any]:
+    """`stuff_classes`, `stuff_colors` and `ignore_label`, from the data set's config.json.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not that of a Vistas whose last label alone is left out of evaluation.
+    """
+    labels = read_json(config).get("labels", [])
+    if not labels or [label["evaluate"] for label in labels] != [True] * (len(labels) - 1) + [
+        False
+    ]:
+        raise ValueError(
+            f"{config} should list labels of which the last one alone is not evaluated, as that "
+            "of Vistas 1.2 does. In the download of 2.0 it is called config_v1.2.json."
+        )
+    return {
+        "stuff_classes": [label["readable"] for label in labels[:-1]],
+        "stuff_colors": [label["color"] for label in labels[:-1]],
+        "ignore_label": len(labels) - 1,
+    }
+
+
+def _read_panoptic_metadata(name: str, config: Path, panoptic_json: Path) -> dict[str, Any]:
+    classes = read_classes(config)
+    categories = sorted(read_json(panoptic_json)["categories"], key=lambda c: c["id"])
+    if len(categories) != len(classes["stuff_classes"]):
+        raise ValueError(
+            f"{panoptic_json} has {len(categories)} categories, {config} "
+            f"{len(classes['stuff_classes'])}; they are not of one version"
+        )
+    return {**category_metadata(name, categories), "ignore_label": classes["ignore_label"]}
+
+
+def prepare_mapillary_vistas(root: Path) -> Path:
+    """Check that the download is complete, and that semantic and panoptic classes agree.
+
+    Args:
+        root: the folder of all data sets.
+
+    Returns:
+        `root`/mapillary_vistas.
+
+    Raises:
+        FileNotFoundError: the download is incomplete.
+        ValueError: its files contradict each other.
+    """
+    folder = root / "mapillary_vistas"
+    config = require(folder / "config.json", f"Unpack mapillary-vistas-dataset 1.2 in {folder}.")
+    for split, paths in split_paths(root).items():
+        pair_files(paths["image_root"], paths["sem_seg_root"])
+        if not paths["panoptic_root"].exists():  # semantic segmentation needs none
+            continue
+        content = read_json(require(paths["panoptic_json"]))
+        require_files(paths["panoptic_root"], [a["file_name"] for a in content["annotations"]])
+        name = f"mapillary_vistas_panoptic_{split}"
+        metadata = _read_panoptic_metadata(name, config, paths["panoptic_json"])
+        _check_classes_agree(content["annotations"][0], paths, metadata)
+    return folder
+
+
+def _check_classes_agree(
+    annotation: dict[str, Any], paths: dict[str, Path], metadata: dict[str, Any]
+) -> None:
+    """Compare the classes of an image's segments with its semantic labels."""
+    contiguous = {
+        **metadata["stuff_dataset_id_to_contiguous_id"],
+        **metadata["thing_dataset_id_to_contiguous_id"],
+    }
+    ids = decode_ids(read_labels(paths["panoptic_root"] / annotation["file_name"]))
+    labels = read_labels(paths["sem_seg_root"] / annotation["file_name"])
+    for segment in annotation["segments_info"]:
+        class_id = contiguous[segment["category_id"]]
+        inside = labels[ids == segment["id"]]
+        if inside.size and np.bincount(inside).argmax() != class_id:
+            raise ValueError(
+                f"{paths['panoptic_json']}: segment {segment['id']} of {annotation['file_name']} "
+                f"has the category {segment['category_id']} (class {class_id}), but the semantic "
+                f"labels say {np.bincount(inside).argmax()}; they are not of one version"
+            )
