@@ -13,6 +13,7 @@ from torch import nn
 
 from mask_former.checkpoint import MaskFormerCheckpointer
 from mask_former.engine.setup import check_device
+from mask_former.engine.test_time_augmentation import with_test_time_augmentation
 
 # The tasks in the order in which they are chosen when a config switches on several.
 TASKS = {"panoptic": "PANOPTIC_ON", "semantic": "SEMANTIC_ON", "instance": "INSTANCE_ON"}
@@ -96,6 +97,8 @@ class Predictor:
         check_device(cfg)
         model = build_model(cfg)
         MaskFormerCheckpointer(model, accept_backbone=False).load(cfg.MODEL.WEIGHTS)
+        if cfg.TEST.AUG.ENABLED:
+            model = with_test_time_augmentation(cfg, model)
         return {
             "model": model,
             "min_size": cfg.INPUT.MIN_SIZE_TEST,

@@ -39,6 +39,7 @@ from mask_former.engine.optimizer import build_lr_scheduler, build_optimizer
 from mask_former.engine.random_state import RandomState, preserved_random_state
 from mask_former.engine.step import TrainStep, distribute, get_amp_dtype
 from mask_former.engine.summary import summarize
+from mask_former.engine.test_time_augmentation import with_test_time_augmentation
 from mask_former.evaluation.build import build_evaluator
 
 logger = logging.getLogger(__name__)
@@ -200,8 +201,11 @@ class Trainer(TrainerBase):
         return build_evaluator(cfg, dataset_name, folder)
 
     @classmethod
-    def test(cls, cfg: CfgNode, model: nn.Module) -> Results:
+    def test(cls, cfg: CfgNode, model: nn.Module, *, suffix: str = "") -> Results:
         """Evaluate `model` on all DATASETS.TEST.
+
+        Args:
+            suffix: is appended to the names of the tasks.
 
         Returns:
             task -> figure -> value; one level deeper, by data set, when there are several data
@@ -213,6 +217,7 @@ class Trainer(TrainerBase):
                 model, cls.build_test_loader(cfg, name), cls.build_evaluator(cfg, name)
             )
             if comm.is_main_process():
+                figures = OrderedDict((task + suffix, figures[task]) for task in figures)
                 logger.info(f"Evaluation of {name}:")
                 print_csv_format(figures)
                 results[name] = figures
@@ -221,8 +226,19 @@ class Trainer(TrainerBase):
         return results
 
     @classmethod
+    def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> Results:
+        """`test` with test-time augmentation: tasks are called `sem_seg_TTA`, ..., and files go
+        into a folder of their own."""
+        logger.info(f"With test-time augmentation: {dict(cfg.TEST.AUG)}")
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "TTA")
+        return cls.test(cfg, with_test_time_augmentation(cfg, model), suffix="_TTA")
+
+    @classmethod
     def evaluate(cls, cfg: CfgNode, *, resume: bool = False) -> Results:
-        """Load MODEL.WEIGHTS, or with `resume` the last checkpoint of OUTPUT_DIR, and `test` it.
+        """Load MODEL.WEIGHTS, or with `resume` the last checkpoint of OUTPUT_DIR, and `test` it;
+        with TEST.AUG.ENABLED `test_with_TTA`, too.
 
         Raises:
             ValueError: there are no weights to evaluate.
@@ -236,6 +252,9 @@ class Trainer(TrainerBase):
             )
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
         results = cls.test(cfg, model)
+        if cfg.TEST.AUG.ENABLED:
+            for name, figures in cls.test_with_TTA(cfg, model).items():
+                results.setdefault(name, {}).update(figures)  # of a task, or of a data set
         if comm.is_main_process():
             verify_results(cfg, results)
         return results

@@ -8,6 +8,7 @@ from torch import nn
 
 from mask_former import MaskFormer
 from mask_former.engine import Trainer
+from mask_former.engine.predict import Predictor
 from mask_former.engine.test_time_augmentation import (
     MaskFormerWithTTA,
     SemanticSegmentorWithTTA,
@@ -267,3 +268,35 @@ def test_what_cannot_be_augmented(tmp_path):
     boxes.forward = lambda inputs: [{"instances": None}]
     with pytest.raises(ValueError, match=r"'sem_seg'.*\['instances'\]"):
         tta(boxes)([{"image": random_image()}])
+
+
+def test_evaluation_reports_both(shapes_root, tmp_path):
+    cfg = tiny_cfg(tmp_path / "run", TEST__AUG__ENABLED=True, TEST__AUG__MIN_SIZES=(32, 64))
+    torch.manual_seed(0)
+    model = Trainer.build_model(cfg)
+    torch.save({"model": model.state_dict()}, tmp_path / "weights.pth")
+    cfg.MODEL.WEIGHTS = str(tmp_path / "weights.pth")
+    results = Trainer.evaluate(cfg)
+    assert results.keys() == {"panoptic_seg", "sem_seg", "panoptic_seg_TTA", "sem_seg_TTA"}
+    miou = {name: figures["mIoU"] for name, figures in results.items() if "mIoU" in figures}
+    assert miou["sem_seg"] == Trainer.test(cfg, model)["sem_seg"]["mIoU"]
+    assert miou["sem_seg_TTA"] == Trainer.test_with_TTA(cfg, model)["sem_seg_TTA"]["mIoU"]
+    assert miou["sem_seg_TTA"] != miou["sem_seg"]
+    # What the first evaluation wrote is still there.
+    assert (tmp_path / "run" / "inference").exists()
+    assert (tmp_path / "run" / "TTA" / "inference").exists()
+
+    cfg.DATASETS.TEST = ("shapes_val_panoptic", "shapes_val_semantic")
+    results = Trainer.evaluate(cfg)
+    assert list(results) == list(cfg.DATASETS.TEST)
+    assert results["shapes_val_semantic"].keys() == {"sem_seg", "sem_seg_TTA"}
+
+
+def test_predictor_augments_where_the_config_says_so(tmp_path):
+    cfg, model = make_model(TEST__AUG__ENABLED=True, TEST__AUG__MIN_SIZES=(32, 64))
+    torch.save({"model": model.state_dict()}, tmp_path / "weights.pth")
+    cfg.MODEL.WEIGHTS = str(tmp_path / "weights.pth")
+    cfg.INPUT.MIN_SIZE_TEST = 0
+    image = random_image()
+    (expected,) = tta(model, (32, 64))([{"image": image}])
+    assert_same(Predictor(cfg)(image.permute(1, 2, 0).flip(-1).numpy()), expected)
