@@ -221,9 +221,14 @@ TEXTURES: dict[str, Callable[[Rng, tuple[int, int]], np.ndarray]] = {
 }
 
 
-def random_color(rng: Rng) -> np.ndarray:
-    """Any colour that is neither nearly black nor grey: RGB in [0, 1], (3,)."""
-    return _hsv(rng, (0, 360), (0.25, 1.0), (0.3, 1.0))
+def random_color(rng: Rng, hue: float | None = None) -> np.ndarray:
+    """A colour that is neither nearly black nor grey: RGB in [0, 1], (3,).
+
+    Args:
+        hue: in degrees, of any turn; None for any.
+    """
+    hues = (0, 360) if hue is None else (hue % 360, hue % 360)
+    return _hsv(rng, hues, (0.4, 1.0), (0.4, 1.0))
 
 
 def _hsv(rng: Rng, hue: tuple, saturation: tuple, value: tuple) -> np.ndarray:

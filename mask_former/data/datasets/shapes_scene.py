@@ -27,6 +27,11 @@ CROWD_ITEM_SIZE = (8, 11)
 CROWD_SPACING = 6.0
 VOID_PROBABILITY = 0.2
 VOID_SIZE = (20, 42)
+# Colour tells most of a thing's class, as in photographs, and its form the rest: a class has a
+# usual hue (in degrees; neighbours overlap), from which some of its objects depart.
+USUAL_HUE = {"disc": 0, "triangle": 50, "star": 285, "cross": 165, "square": 225, "ring": 325}
+HUE_DEVIATION = 14
+UNUSUAL_PROBABILITY = 0.15
 COLOR_CANDIDATES = 5  # the one that differs most from what is around wins
 MIN_IN_FRAME = 0.6  # share of a layer that lies within the image
 MIN_VISIBLE = 0.6  # share of a layer that those in front leave visible
@@ -166,7 +171,8 @@ class _Composer:
         """Add one or two blobs that belong to no class."""
         for _ in range(self.rng.integers(1, 3)):
             place = self.rng.uniform(0.1, 0.9, 2) * self.shape[::-1]
-            item = self._item("disc", self.rng.uniform(*VOID_SIZE), place)
+            name = str(self.rng.choice(list(render.OUTLINES)))  # only for its colour
+            item = self._item(name, self.rng.uniform(*VOID_SIZE), place)
             self._add([replace(item, contours=render.blob(self.rng))], None)
 
     def ground_truth(self) -> tuple[np.ndarray, list[Segment]]:
@@ -209,18 +215,24 @@ class _Composer:
             size=size,
             stretch=rng.uniform(*STRETCH),
             angle=rng.uniform(0, 2 * np.pi),
-            color=self._contrasting_color(center, size),
+            color=self._contrasting_color(name, center, size),
             pattern=str(rng.choice(list(render.PATTERNS))),
             period=rng.uniform(0.16, 0.4) * size + 4,
             contrast=rng.uniform(*render.PATTERN_STRENGTH),
         )
 
-    def _contrasting_color(self, center: Sequence[float], size: float) -> np.ndarray:
+    def _contrasting_color(self, name: str, center: Sequence[float], size: float) -> np.ndarray:
+        unusual = self.rng.random() < UNUSUAL_PROBABILITY
         reach = int(0.7 * size)
         x, y = (int(v) for v in center)
         top, left = max(y - reach, 0), max(x - reach, 0)
         around = self._flat[top : y + reach : 4, left : x + reach : 4].reshape(-1, 3)
-        candidates = [render.random_color(self.rng) for _ in range(COLOR_CANDIDATES)]
+        candidates = [
+            render.random_color(
+                self.rng, None if unusual else self.rng.normal(USUAL_HUE[name], HUE_DEVIATION)
+            )
+            for _ in range(COLOR_CANDIDATES)
+        ]
         if not len(around):
             return candidates[0]
         # The 20th percentile, so that a small neighbour counts and a single pixel does not.
