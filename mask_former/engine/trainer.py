@@ -85,10 +85,8 @@ class Trainer(TrainerBase):
     def resume_or_load(self, resume: bool = True) -> None:
         """Continue from the last checkpoint of OUTPUT_DIR, if `resume` and there is one; else start
         from iteration 0 with MODEL.WEIGHTS."""
-        # Where only some processes see the folder, the others must fail rather than start anew.
-        resume = resume and any(comm.all_gather(self.checkpointer.has_checkpoint()))
         weights = self.cfg.MODEL.WEIGHTS
-        if resume:
+        if resume and _has_checkpoint(self.checkpointer):
             self.checkpointer.resume_or_load(weights, resume=True)
             # The checkpoint names the iteration that it was made after.
             self.start_iter = self.iter + 1
@@ -196,16 +194,21 @@ class Trainer(TrainerBase):
         return build_test_loader(cfg, dataset_name)
 
     @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        folder = os.path.join(cfg.OUTPUT_DIR, "inference")
-        return build_evaluator(cfg, dataset_name, folder)
+    def build_evaluator(
+        cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
+    ) -> DatasetEvaluator:
+        return build_evaluator(cfg, dataset_name, output_folder)
 
     @classmethod
-    def test(cls, cfg: CfgNode, model: nn.Module, *, suffix: str = "") -> Results:
+    def test(
+        cls, cfg: CfgNode, model: nn.Module, *, suffix: str = "", output_folder: str | None = None
+    ) -> Results:
         """Evaluate `model` on all DATASETS.TEST.
 
         Args:
             suffix: is appended to the names of the tasks.
+            output_folder: where predictions are saved, those for each data set in a folder of its
+                name; None: they are not.
 
         Returns:
             task -> figure -> value; one level deeper, by data set, when there are several data
@@ -213,8 +216,9 @@ class Trainer(TrainerBase):
         """
         results: Results = OrderedDict()
         for name in cfg.DATASETS.TEST:
+            folder = output_folder and os.path.join(output_folder, name)
             figures = inference_on_dataset(
-                model, cls.build_test_loader(cfg, name), cls.build_evaluator(cfg, name)
+                model, cls.build_test_loader(cfg, name), cls.build_evaluator(cfg, name, folder)
             )
             if comm.is_main_process():
                 figures = OrderedDict((task + suffix, figures[task]) for task in figures)
@@ -226,34 +230,38 @@ class Trainer(TrainerBase):
         return results
 
     @classmethod
-    def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> Results:
-        """`test` with test-time augmentation: tasks are called `sem_seg_TTA`, ..., and files go
-        into a folder of their own."""
+    def test_with_TTA(
+        cls, cfg: CfgNode, model: nn.Module, *, output_folder: str | None = None
+    ) -> Results:
+        """`test` with test-time augmentation: tasks are called `sem_seg_TTA`, ..."""
         logger.info(f"With test-time augmentation: {dict(cfg.TEST.AUG)}")
-        cfg = cfg.clone()
-        cfg.defrost()
-        cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "TTA")
-        return cls.test(cfg, with_test_time_augmentation(cfg, model), suffix="_TTA")
+        model = with_test_time_augmentation(cfg, model)
+        return cls.test(cfg, model, suffix="_TTA", output_folder=output_folder)
 
     @classmethod
     def evaluate(cls, cfg: CfgNode, *, resume: bool = False) -> Results:
         """Load MODEL.WEIGHTS, or with `resume` the last checkpoint of OUTPUT_DIR, and `test` it;
         with TEST.AUG.ENABLED `test_with_TTA`, too.
 
+        Predictions are saved under OUTPUT_DIR, in `inference` and `inference_TTA`.
+
         Raises:
             ValueError: there are no weights to evaluate.
         """
         model = cls.build_model(cfg)
         checkpointer = MaskFormerCheckpointer(model, cfg.OUTPUT_DIR, accept_backbone=False)
-        if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
+        resume = resume and _has_checkpoint(checkpointer)
+        if not (cfg.MODEL.WEIGHTS or resume):
             raise ValueError(
                 "There are no weights to evaluate: set MODEL.WEIGHTS, or add --resume for the last "
                 "checkpoint of an OUTPUT_DIR that has one."
             )
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
-        results = cls.test(cfg, model)
+        folder = os.path.join(cfg.OUTPUT_DIR, "inference")
+        results = cls.test(cfg, model, output_folder=folder)
         if cfg.TEST.AUG.ENABLED:
-            for name, figures in cls.test_with_TTA(cfg, model).items():
+            with_tta = cls.test_with_TTA(cfg, model, output_folder=f"{folder}_TTA")
+            for name, figures in with_tta.items():
                 results.setdefault(name, {}).update(figures)  # of a task, or of a data set
         if comm.is_main_process():
             verify_results(cfg, results)
@@ -275,3 +283,15 @@ class Trainer(TrainerBase):
         super().load_state_dict(state)
         self.optimizer.load_state_dict(state["optimizer"])
         self.step.load_state_dict(state["step"])
+
+
+def _has_checkpoint(checkpointer: MaskFormerCheckpointer) -> bool:
+    """Whether there is a checkpoint to resume from, which all processes have to agree on."""
+    seen = comm.all_gather(checkpointer.has_checkpoint())
+    if any(seen) and not all(seen):
+        raise FileNotFoundError(
+            f"The file last_checkpoint of OUTPUT_DIR {checkpointer.save_dir} is there for some "
+            "processes and not for others. To resume on several machines, let OUTPUT_DIR be a "
+            "folder that all of them share, or copy the checkpoint to each."
+        )
+    return all(seen)

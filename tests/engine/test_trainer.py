@@ -59,6 +59,7 @@ class ToyLoader:
 
 class ToyTrainer(Trainer):
     bad_iter = -1
+    output_folders: list[str | None] = []
 
     @classmethod
     def build_model(cls, cfg):
@@ -74,7 +75,8 @@ class ToyTrainer(Trainer):
         return [[{}], [{}]]
 
     @classmethod
-    def build_evaluator(cls, cfg, dataset_name):
+    def build_evaluator(cls, cfg, dataset_name, output_folder=None):
+        cls.output_folders.append(output_folder)
         return ToyEvaluator()
 
 
@@ -157,6 +159,30 @@ def test_a_loss_that_is_not_finite_stops_with_iteration_and_image(tmp_path, bad_
     assert last.read_text() == f"model_000000{bad_iter - 1}.pth"
     # What was learned until then is on record.
     assert f'"iteration": {bad_iter - 1}' in (tmp_path / "run" / "metrics.json").read_text()
+
+
+def test_predictions_are_saved_by_an_evaluation_and_not_during_a_training(tmp_path, monkeypatch):
+    """In a folder for each data set, lest the second overwrites what is saved for the first."""
+    monkeypatch.setattr(ToyTrainer, "output_folders", [])
+    cfg = toy_cfg(tmp_path / "run")
+    cfg.DATASETS.TEST = ("toy", "toy_2")
+    train(cfg)
+    assert ToyTrainer.output_folders == [None, None]
+    ToyTrainer.evaluate(cfg, resume=True)
+    folders = [str(tmp_path / "run" / "inference" / name) for name in cfg.DATASETS.TEST]
+    assert ToyTrainer.output_folders[2:] == folders
+
+
+@pytest.mark.parametrize("seen", [[True, False], [False, True]])
+def test_a_checkpoint_that_only_some_processes_see_is_an_error(tmp_path, monkeypatch, seen):
+    """Else those who don't would start anew, beside the others."""
+    cfg = toy_cfg(tmp_path / "run")
+    cfg.MODEL.WEIGHTS = train(cfg)[2] + "/model_final.pth"
+    monkeypatch.setattr("detectron2.utils.comm.all_gather", lambda _: seen)
+    with pytest.raises(FileNotFoundError, match="OUTPUT_DIR .* share"):
+        ToyTrainer(cfg).resume_or_load(resume=True)
+    with pytest.raises(FileNotFoundError, match="OUTPUT_DIR .* share"):
+        ToyTrainer.evaluate(cfg, resume=True)
 
 
 def test_evaluate_needs_weights(tmp_path):
