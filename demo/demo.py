@@ -9,6 +9,7 @@ Exit codes: 0, all done; 1, some input could not be read, the rest is done; 2, n
 """
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -69,10 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         cfg = load_config(args.config_file, args.opts)
         task = select_task(cfg, args.task, args.confidence_threshold)
         run = run_images if args.input else run_video
-        failures = run(cfg, task, args)
-    if failures:
-        print("error: could not be read:", *failures, sep="\n  ", file=sys.stderr)
-    return 1 if failures else 0
+        done, failures = run(cfg, task, args)
+    if not failures:
+        return 0
+    print("error: could not be read:", *failures, sep="\n  ", file=sys.stderr)
+    return 1 if done else 2
 
 
 def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -83,22 +85,23 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
         parser.error("--save-results needs --output: results are saved beside the pictures")
     if args.confidence_threshold is not None and not 0 <= args.confidence_threshold <= 1:
         parser.error(f"--confidence-threshold {args.confidence_threshold} is not in 0..1")
-    if args.scale <= 0:
-        parser.error(f"--scale {args.scale} is not above 0")
+    if not 0 < args.scale < math.inf:
+        parser.error(f"--scale {args.scale} is no size: 1 is that of the input, 2 twice that")
     # Without a display the window library ends the whole process, so it must not be tried.
     display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if args.show and sys.platform.startswith("linux") and not display:
         parser.error("--show needs a display and there is none: give --output instead")
 
 
-def run_images(cfg: CfgNode, task: str, args: argparse.Namespace) -> list[str]:
-    """Segment images. Those that cannot be read are skipped and returned, with the reason."""
+def run_images(cfg: CfgNode, task: str, args: argparse.Namespace) -> tuple[int, list[str]]:
+    """Segment images. Returns how many, and of those that could not be read the reasons."""
     images, failures = files.find_images(args.input)
     if not images:
         print("error: nothing to segment:", *failures, sep="\n  ", file=sys.stderr)
         sys.exit(2)
     pictures = files.plan_pictures(images, args.output) if args.output else [None] * len(images)
     demo = Demo(cfg, task, args)
+    done = 0
     with demo.open_results() as results:
         for path, target in zip(tqdm(images, unit="image", disable=None), pictures, strict=True):
             try:
@@ -111,13 +114,15 @@ def run_images(cfg: CfgNode, task: str, args: argparse.Namespace) -> list[str]:
                 files.write_picture(target, picture)
             if results:
                 results.add(target.stem, str(path), image.shape[:2], prediction)
+            done += 1
             if not demo.show(picture, milliseconds=0):
                 break
-    return failures
+    return done, failures
 
 
-def run_video(cfg: CfgNode, task: str, args: argparse.Namespace) -> list[str]:
-    """Segment a video, or what a camera sees until Ctrl-C. Returns why a video ended early."""
+def run_video(cfg: CfgNode, task: str, args: argparse.Namespace) -> tuple[int, list[str]]:
+    """Segment a video, or what a camera sees until Ctrl-C. Returns the number of frames, and why a
+    video ended early."""
     is_camera = args.webcam is not None
     name = Path(f"camera_{args.webcam}" if is_camera else args.video_input)
     target = files.plan_video(name, args.output) if args.output else None
@@ -137,11 +142,11 @@ def run_video(cfg: CfgNode, task: str, args: argparse.Namespace) -> list[str]:
             if results:
                 results.add(f"{number:06d}", f"{name}#{number}", frame.shape[:2], prediction)
             if not demo.show(picture, milliseconds=1):
-                return []
+                return number, []
     # Formats that store no number of frames give an estimate of it, hence the one to spare.
     if reader.num_frames and number < reader.num_frames - 1:
-        return [f"{name} breaks off after {number} of {reader.num_frames} frames"]
-    return []
+        return number, [f"{name} breaks off after {number} of {reader.num_frames} frames"]
+    return number, []
 
 
 class Demo:

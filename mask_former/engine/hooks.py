@@ -34,7 +34,7 @@ class BestCheckpoint(HookBase):
     NAME = "model_best"
 
     def __init__(self, model: nn.Module, folder: str, metric: str = "") -> None:
-        self._checkpointer = _UntaggedCheckpointer(model, folder)
+        self._checkpointer = MaskFormerCheckpointer(model, folder)
         self._path = os.path.join(folder, f"{self.NAME}.pth")
         self._metric = metric
         self._best = -math.inf
@@ -75,15 +75,10 @@ class BestCheckpoint(HookBase):
 
     def _save(self, name: str, value: float) -> None:
         self._metric, self._best = name, value
-        self._checkpointer.save(self.NAME, metric=name, value=value, iteration=self.trainer.iter)
+        self._checkpointer.save_weights(
+            self.NAME, metric=name, value=value, iteration=self.trainer.iter
+        )
         logger.info(f"Best so far: {name} {value:.4f} ({self._path})")
-
-
-class _UntaggedCheckpointer(MaskFormerCheckpointer):
-    """Writes files that are not the run's last checkpoint."""
-
-    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        pass
 
 
 def _default_metric(figures: dict[str, float]) -> str:
@@ -122,4 +117,5 @@ class ProgressBar(HookBase):
         self._bar.update()
 
     def after_train(self) -> None:
-        self._bar.close()
+        if self._bar is not None:  # None: a hook failed before the first iteration
+            self._bar.close()

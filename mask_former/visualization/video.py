@@ -79,7 +79,7 @@ class VideoWriter:
 
     Raises:
         ValueError: the suffix is unknown, or a frame has another size than the first.
-        RuntimeError: none of the codecs opens, or the file holds fewer frames than were written.
+        OSError: none of the codecs opens, or the file holds fewer frames than were written.
     """
 
     def __init__(self, path: str | Path, fps: float) -> None:
@@ -112,7 +112,7 @@ class VideoWriter:
             if writer.isOpened():
                 return writer
             writer.release()
-        raise RuntimeError(
+        raise OSError(
             f"{self.path}: this OpenCV opens none of the codecs {', '.join(codecs)} for a video of "
             f"{size[0]}x{size[1]} pixels; try another suffix: {', '.join(CODECS)}"
         )
@@ -138,7 +138,7 @@ class VideoWriter:
         capture.release()
         # Formats that store no number of frames give an estimate of it.
         if found < self.num_frames - 1:
-            raise RuntimeError(
+            raise OSError(
                 f"{self.path} holds {found} of {self.num_frames} frames; is the disk full?"
             )
 

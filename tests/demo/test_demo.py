@@ -10,7 +10,7 @@ from detectron2.modeling import build_model
 
 import mask_former  # noqa: F401
 from demo import demo
-from mask_former.visualization import VideoReader, VideoWriter
+from mask_former.visualization import VideoReader, VideoWriter, video
 from tests.engine.tiny import tiny_cfg
 
 
@@ -82,6 +82,13 @@ def test_unreadable_input_is_reported_and_the_rest_is_done(model, photos, tmp_pa
     assert "broken.jpg" in message and "gone.png" in message and "2.jpg cannot" not in message
     assert sorted(p.name for p in out.iterdir()) == ["1.png", "2.jpg", "results"]
     assert len(load(out / "results/panoptic.json")["annotations"]) == 2
+
+
+def test_nothing_that_can_be_read(model, photos, tmp_path, capsys):
+    (photos / "a/1.png").write_bytes(b"no image")
+    assert run(*model, "--input", photos / "a/1.png", "--output", tmp_path / "out") == 2
+    assert "1.png cannot be read" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_one_image_into_one_file_enlarged(model, photos, tmp_path):
@@ -164,6 +171,12 @@ def test_a_video_that_is_none(model, clip, tmp_path, capsys):
     assert not (tmp_path / "out.mp4").exists()
 
 
+def test_a_video_that_cannot_be_written(model, clip, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(video.CODECS, ".mp4", ("QQQQ",))
+    message = stop(capsys, *model, "--video-input", clip, "--output", tmp_path / "out.mp4")
+    assert "error: " in message and "none of the codecs QQQQ" in message
+
+
 def test_a_camera_runs_until_it_is_interrupted(model, clip, tmp_path, monkeypatch):
     class Camera(VideoReader):
         def __init__(self, source):
@@ -207,6 +220,7 @@ def test_no_window_without_a_display(model, photos, monkeypatch, capsys):
         (["--input", "{photos}/a", "--output", "{out}.png"], "one file for 2 images"),
         (["--input", "{photos}/a", "--output", "{photos}/a"], "overwrite the input"),
         (["--input", "{photos}/a", "--output", "{out}", "--scale", "0"], "--scale"),
+        (["--input", "{photos}/a", "--output", "{out}", "--scale", "nan"], "--scale"),
         (["--input", "{photos}/a", "--output", "{out}", "--confidence-threshold", "2"], "0..1"),
         (["--input", "{photos}/a", "--output", "{out}", "--opts", "MODEL.WIGHTS", "x"], "WEIGHTS"),
         (["--video-input", "{photos}/no.mp4", "--output", "{out}"], "no.mp4"),

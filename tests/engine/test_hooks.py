@@ -138,6 +138,10 @@ def test_progress_bar_keeps_quiet_where_nobody_looks(capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_progress_bar_of_a_training_that_never_began():
+    ProgressBar(show=True).after_train()  # as after another hook's error in before_train
+
+
 def test_random_state_is_restored():
     state = get_random_state()
     first = draw()
