@@ -284,7 +284,7 @@ def test_evaluation_reports_both(shapes_root, tmp_path):
     assert miou["sem_seg_TTA"] != miou["sem_seg"]
     # What the first evaluation wrote is still there.
     assert (tmp_path / "run" / "inference").exists()
-    assert (tmp_path / "run" / "TTA" / "inference").exists()
+    assert (tmp_path / "run" / "inference_TTA").exists()
 
     cfg.DATASETS.TEST = ("shapes_val_panoptic", "shapes_val_semantic")
     results = Trainer.evaluate(cfg)
