@@ -28,6 +28,8 @@ from detectron2.structures import Instances
 from PIL import Image
 from torch import Tensor
 
+from mask_former.data.datasets.coco_format import encode_ids, shape_info
+
 Json = dict[str, Any]
 
 
@@ -117,22 +119,18 @@ def save_panoptic(
         (left, top, width, height) and iscrowd. Segments without a pixel are left out.
     """
     ids = np.asarray(panoptic_map.cpu() if isinstance(panoptic_map, Tensor) else panoptic_map)
-    rgb = np.stack([ids % 256, ids // 256 % 256, ids // 65536], -1)
-    _save_png(path, rgb.astype(np.uint8))
+    _save_png(path, encode_ids(ids))
     dataset_ids = dataset_category_ids(metadata)
     segments = []
     for info in segments_info:
-        rows, columns = np.nonzero(ids == info["id"])
-        if len(rows) == 0:
+        mask = ids == info["id"]
+        if not mask.any():
             continue
-        left, top = int(columns.min()), int(rows.min())
-        width, height = int(columns.max()) - left + 1, int(rows.max()) - top + 1
         segments.append(
             {
                 "id": int(info["id"]),
                 "category_id": dataset_ids.get(info["category_id"], info["category_id"]),
-                "area": len(rows),
-                "bbox": [left, top, width, height],
+                **shape_info(mask),
                 "iscrowd": 0,
             }
         )
