@@ -33,10 +33,9 @@ def rename(weights: Weights, pairs: Sequence[Pair]) -> tuple[Weights, list[str]]
     rows = [(_pattern(old), new) for old, new in pairs if old is not None]
     renamed, left_out = {}, []
     for name, tensor in weights.items():
-        for pattern, new in rows:
-            if match := pattern.fullmatch(name):
-                break
-        else:
+        matches = ((pattern.fullmatch(name), new) for pattern, new in rows)
+        match, new = next((found for found in matches if found[0]), (None, None))
+        if match is None:
             raise UnknownNameError(name)
         if new is None:
             left_out.append(name)
