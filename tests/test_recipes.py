@@ -1,12 +1,18 @@
 """The 30 published recipes: every key, the weights of the models, and that they run."""
 
 import json
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+import torch
 from detectron2.config import get_cfg
+from detectron2.modeling import build_model
 from detectron2.projects.deeplab import add_deeplab_config
+from torch import nn
 
+from mask_former import model_zoo
 from mask_former.config import add_mask_former_config
 
 ROOT = Path(__file__).parents[1]
@@ -57,3 +63,56 @@ def test_every_key(name):
     cfg.merge_from_file(FILES[name])
     expected = ours | published_defaults() | RECIPES[name]
     assert flat(cfg) == expected
+
+
+def recipe_of(file):
+    return file.stem.replace("__", "/")
+
+
+def build(name):
+    """The model of a recipe, without memory for its weights."""
+    cfg = model_zoo.get_config(name)
+    cfg.MODEL.DEVICE = "meta"
+    # Swin's constructor reads its drop path rates out of a tensor.
+    linspace = partial(torch.linspace, device="cpu")
+    with torch.device("meta"), patch.object(torch, "linspace", linspace):
+        return build_model(cfg)
+
+
+@pytest.mark.parametrize("file", sorted((REFERENCE / "state_dict").glob("*.json")), ids=recipe_of)
+def test_weight_names_and_shapes(file):
+    state = build(recipe_of(file)).state_dict()
+    assert {name: list(w.shape) for name, w in state.items()} == json.loads(file.read_text())
+
+
+@torch.no_grad()
+def fill(model):
+    """Give a model of the meta device memory on the CPU, and weights that keep numbers finite."""
+    torch.manual_seed(0)
+    model.to_empty(device="cpu")
+    for name, weight in model.named_parameters():
+        if weight.dim() > 1:
+            nn.init.kaiming_uniform_(weight, a=1)
+        else:
+            weight.fill_(0 if name.endswith("bias") else 1)
+    for buffer in model.buffers():
+        buffer.fill_(1 if buffer.is_floating_point() else 0)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_forward(name):
+    model = build(name).eval()
+    fill(model)
+    image = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)
+    with torch.no_grad():
+        (result,) = model([{"image": image, "height": 50, "width": 70}])
+    scores = result["sem_seg"]
+    assert scores.shape == (RECIPES[name]["MODEL.SEM_SEG_HEAD.NUM_CLASSES"], 50, 70)
+    assert scores.isfinite().all()
+    # Something is seen of the image: the scores are not those of a constant.
+    assert scores.std(dim=(1, 2)).max() > 0
+    is_panoptic = RECIPES[name].get("MODEL.MASK_FORMER.TEST.PANOPTIC_ON", False)
+    assert ("panoptic_seg" in result) == is_panoptic
+    if is_panoptic:
+        segmentation, _ = result["panoptic_seg"]
+        assert segmentation.shape == (50, 70)

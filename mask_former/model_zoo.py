@@ -1,0 +1,121 @@
+"""The published models by name: their configurations and weights, after Detectron2's model zoo.
+
+A name is that of a recipe, its path in configs/: "ade20k-150/maskformer_R50_bs16_160k", with or
+without ".yaml". What is known of each is in model_zoo.json; docs/MODEL_ZOO.md is made of it.
+"""
+
+import difflib
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import nn
+
+import mask_former.data.datasets  # noqa: F401  (registers which classes are things)
+from mask_former.checkpoint import MaskFormerCheckpointer
+from mask_former.engine.config import load_config
+
+PACKAGE = Path(__file__).parent
+
+
+@cache
+def table() -> dict[str, Any]:
+    """What is known of the published models.
+
+    Returns:
+        * `license`: of the weights;
+        * `data_sets`: folder of configs/ -> `title`, `task`, and the number of `machines`, of 8
+          GPUs each, that its recipes were trained on;
+        * `initial_weights`: file that recipes start from -> `of` what it is made, and `url`;
+        * `recipes`: name -> `model`, `backbone`, `weights` (an address), and two dictionaries of
+          figures, `published` and, by us, `measured`: mIoU and PQ in percent, `params_million`,
+          `gflops_macs_at_crop_size`, `train_memory_mb_v100`.
+    """
+    return json.loads((PACKAGE / "model_zoo.json").read_text(encoding="utf-8"))
+
+
+def config_folder() -> Path:
+    """The folder of the recipes: in the package once installed, beside it in a checkout."""
+    installed = PACKAGE / "configs"
+    return installed if installed.is_dir() else PACKAGE.parent / "configs"
+
+
+def names() -> list[str]:
+    """All recipes, those without published weights too."""
+    folder = config_folder()
+    files = [file for file in folder.rglob("*.yaml") if not file.name.startswith("Base")]
+    return sorted(file.relative_to(folder).with_suffix("").as_posix() for file in files)
+
+
+def get_config_file(name: str) -> str:
+    """Path of a recipe.
+
+    Raises:
+        ValueError: there is no such recipe; the message names the nearest.
+    """
+    recipe = name.removesuffix(".yaml")
+    known = names()
+    if recipe not in known:
+        nearest = difflib.get_close_matches(recipe, known, n=1, cutoff=0.0)
+        raise ValueError(
+            f"there is no recipe {name!r} in {config_folder()}; the nearest is {nearest}, and "
+            "mask_former.model_zoo.names() lists all"
+        )
+    return str(config_folder() / f"{recipe}.yaml")
+
+
+def get_checkpoint_url(name: str) -> str:
+    """Address of the published weights of a recipe; they are CC BY-NC 4.0.
+
+    Raises:
+        ValueError: there is no such recipe, or there are no published weights for it.
+    """
+    get_config_file(name)
+    entry = table()["recipes"].get(name.removesuffix(".yaml"))
+    if entry is None:
+        raise ValueError(f"there are no published weights for {name!r}: train it, see its header")
+    return entry["weights"]
+
+
+def get_config(name: str, trained: bool = False) -> CfgNode:
+    """The configuration of a recipe, not frozen.
+
+    Args:
+        trained: `MODEL.WEIGHTS` is the address of the published weights, instead of what a
+            training starts from.
+
+    Raises:
+        ValueError: there is no such recipe, or there are no published weights for it.
+    """
+    cfg = load_config(get_config_file(name))
+    if trained:
+        cfg.MODEL.WEIGHTS = get_checkpoint_url(name)
+    return cfg
+
+
+def get(name: str, trained: bool = False, device: str | None = None) -> nn.Module:
+    """The model of a recipe with its weights, in training mode.
+
+    Args:
+        trained: with the published weights, which are downloaded once and are CC BY-NC 4.0.
+            Otherwise with what `MODEL.WEIGHTS` of the recipe names: a backbone to train from.
+        device: of the model; by default the recipe's, or the CPU where there is no GPU.
+
+    Raises:
+        ValueError: there is no such recipe, no published weights, or the file does not fit.
+        FileNotFoundError: the recipe starts from a file that must be converted first; see
+            docs/MODEL_ZOO.md.
+        ConnectionError: the weights cannot be downloaded.
+    """
+    cfg = get_config(name, trained)
+    if device is None and not torch.cuda.is_available():
+        device = "cpu"
+    if device is not None:
+        cfg.MODEL.DEVICE = device
+    model = build_model(cfg)
+    MaskFormerCheckpointer(model, accept_backbone=not trained).load(cfg.MODEL.WEIGHTS)
+    return model

@@ -1,0 +1,193 @@
+"""Write docs/MODEL_ZOO.md and the headers of the recipes from mask_former/model_zoo.json.
+
+python -m tools.make_model_zoo_doc
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mask_former import model_zoo
+
+ROOT = Path(__file__).parents[1]
+DOC = ROOT / "docs" / "MODEL_ZOO.md"
+NOTHING = "–"
+
+# Figures of the table -> heading and form.
+METRICS = {
+    "mIoU": ("mIoU", "{:.1f}"),
+    "mIoU_multi_scale_flip": ("mIoU, multi-scale and flip", "{:.1f}"),
+    "PQ": ("PQ", "{:.1f}"),
+}
+COSTS = {
+    "params_million": ("parameters (M)", "{:.0f}"),
+    "gflops_macs_at_crop_size": ("multiply-adds (G)", "{:.0f}"),
+    "train_memory_mb_v100": ("training memory (MB)", "{:.0f}"),
+}
+
+INTRO = """\
+# Model zoo
+
+<!-- Made by `python -m tools.make_model_zoo_doc` from mask_former/model_zoo.json: edit that. -->
+
+The models of the paper ([Cheng, Schwing and Kirillov, NeurIPS 2021](https://arxiv.org/abs/2107.06278)),
+with the weights that its authors published.
+
+**Licence.** Those weights are {license}: for non-commercial use. They are not part of this
+repository; they are downloaded from their authors when you ask for them. The code and the recipes
+here are Apache-2.0.
+
+**Figures.** The figures under "published" are the paper's authors': of their code, with these
+weights, on the validation images (test images for COCO-Stuff-10K), mIoU and PQ in percent, training
+memory per GPU on V100, multiply-adds at the size of the training crops. The figures under
+"measured" are ours, of this repository's code with the same weights. {measured}
+
+```python
+from mask_former import model_zoo
+
+cfg = model_zoo.get_config("ade20k-150/maskformer_R50_bs16_160k")
+model = model_zoo.get("ade20k-150/maskformer_R50_bs16_160k", trained=True).eval()
+```
+
+On the command line:
+
+```sh
+python train_net.py --eval-only \\
+    --config-file configs/ade20k-150/maskformer_R50_bs16_160k.yaml \\
+    MODEL.WEIGHTS {example}
+```
+
+Every recipe's header states the command that trains it. The batch size of all is the number after
+`bs`, over 8 GPUs; the recipes of COCO take 8 machines of 8.
+"""
+
+INITIAL = """\
+## What the trainings start from
+
+Backbones trained on ImageNet. ResNet-50 and ResNet-101c are downloaded by themselves; the other
+files are expected in the folder where a training starts, made of what others publish:
+
+| file | made of |
+| --- | --- |
+{rows}
+
+```sh
+{commands}
+```
+
+Without converting, `MODEL.WEIGHTS` on the command line takes the file in the right column itself,
+or its address.
+"""
+
+
+def document(zoo: dict[str, Any]) -> str:
+    """The text of docs/MODEL_ZOO.md."""
+    entries = zoo["recipes"].values()
+    measured = sum(bool(entry["measured"]) for entry in entries)
+    example = zoo["recipes"]["ade20k-150/maskformer_R50_bs16_160k"]["weights"]
+    intro = INTRO.format(
+        license=zoo["license"],
+        measured=f"{measured} of {len(entries)} models are." if measured else "There are none yet.",
+        example=example,
+    )
+    tables = ["\n".join(_table(zoo, data_set)) + "\n" for data_set in zoo["data_sets"]]
+    return "\n".join([intro, *tables, _initial(zoo["initial_weights"])])
+
+
+def _initial(weights: dict[str, dict[str, str]]) -> str:
+    rows = [_row([f"`{file}`", f"[{made['of']}]({made['url']})"]) for file, made in weights.items()]
+    commands = [
+        f"python -m tools.convert_weights {made['url'].split('/')[-1]} {file}"
+        for file, made in weights.items()
+    ]
+    return INITIAL.format(rows="\n".join(rows), commands="\n".join(commands))
+
+
+def _table(zoo: dict[str, Any], data_set: str) -> Iterator[str]:
+    facts = zoo["data_sets"][data_set]
+    entries = {
+        name: entry for name, entry in zoo["recipes"].items() if name.split("/")[0] == data_set
+    }
+    metrics = _present(METRICS, entries)
+    costs = _present(COSTS, entries)
+    yield f"## {facts['title']}, {facts['task']} segmentation"
+    yield ""
+    headings = [f"{METRICS[key][0]}: {of}" for key in metrics for of in ("published", "measured")]
+    headings += [f"{COSTS[key][0]}: published" for key in costs]
+    yield _row(["recipe", "model", "backbone", *headings, "weights"])
+    yield _row(["---"] * 3 + ["---:"] * len(headings) + ["---"])
+    for name, entry in entries.items():
+        cells = [
+            _format(METRICS, key, entry[of]) for key in metrics for of in ("published", "measured")
+        ]
+        cells += [_format(COSTS, key, entry["published"]) for key in costs]
+        recipe = f"[{name.split('/')[-1]}](../configs/{name}.yaml)"
+        weights = f"[download]({entry['weights']})"
+        yield _row([recipe, entry["model"], entry["backbone"], *cells, weights])
+
+
+def _present(columns: dict[str, Any], entries: dict[str, Any]) -> list[str]:
+    """Those of the columns that have a figure at all."""
+    return [key for key in columns if any(key in e["published"] for e in entries.values())]
+
+
+def _format(columns: dict[str, tuple[str, str]], key: str, figures: dict[str, float]) -> str:
+    return columns[key][1].format(figures[key]) if key in figures else NOTHING
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def header(zoo: dict[str, Any], name: str) -> str:
+    """The comment on top of a recipe: the command, the published figures, the weights."""
+    entry, facts = zoo["recipes"][name], zoo["data_sets"][name.split("/")[0]]
+    config = f"--config-file configs/{name}.yaml"
+    if facts["machines"] > 1:
+        command = (
+            f"torchrun --nnodes {facts['machines']} --nproc-per-node 8 --rdzv-backend c10d "
+            f"--rdzv-endpoint HOST:29500 \\\n#     train_net.py {config}"
+        )
+    else:
+        command = f"python train_net.py --num-gpus 8 \\\n#     {config}"
+    lines = [
+        f"{entry['model']}, {entry['backbone']}: {facts['task']} segmentation of {facts['title']}.",
+        f"  {command}",
+        f"Published: {_figures(entry['published'])}. Published weights ({zoo['license']}):",
+        f"  {entry['weights']}",
+    ]
+    initial = model_zoo.get_config(name).MODEL.WEIGHTS
+    if "://" not in initial:
+        lines.append(f"Starts from {initial}: docs/MODEL_ZOO.md says how to make it.")
+    return "".join(f"# {line}\n" for line in lines)
+
+
+def _figures(published: dict[str, float]) -> str:
+    if "PQ" in published:
+        return f"{published['PQ']} PQ"
+    text = f"{published['mIoU']} mIoU"
+    if "mIoU_multi_scale_flip" in published:
+        text += f", {published['mIoU_multi_scale_flip']} with multi-scale and flip testing"
+    return text
+
+
+def with_header(text: str, header: str) -> str:
+    """The text of a recipe with its leading comments replaced."""
+    lines = text.splitlines(keepends=True)
+    while lines and lines[0].startswith("#"):
+        del lines[0]
+    return header + "".join(lines)
+
+
+def main() -> None:
+    zoo = model_zoo.table()
+    DOC.parent.mkdir(exist_ok=True)
+    DOC.write_text(document(zoo), encoding="utf-8")
+    for name in zoo["recipes"]:
+        path = Path(model_zoo.get_config_file(name))
+        text = path.read_text(encoding="utf-8")
+        path.write_text(with_header(text, header(zoo, name)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
