@@ -1,11 +1,9 @@
 """Reading a file of weights without running anything that it holds.
 
-A pickle is a little program, and `pickle.load` runs it. Here a `.pkl` may build numeric arrays,
-strings, numbers and plain containers, and nothing else; a `.pth` goes through PyTorch's
-`weights_only` loader; `.safetensors` is data by design.
+A `.pkl` goes through `safe_pickle`, a `.pth` through PyTorch's `weights_only` loader;
+`.safetensors` is data by design.
 """
 
-import collections
 import pickle
 import re
 from collections.abc import Callable
@@ -15,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from mask_former.safe_pickle import RefusedError, read_pickle
 
 
 def read_weights_file(path: str) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def read_weights_file(path: str) -> dict[str, Any]:
         raise ValueError(f"{path}: weights are read from files named {', '.join(READERS)}.")
     try:
         content = reader(path)
-    except _RefusedError as error:
+    except RefusedError as error:
         # Not chained: PyTorch's own text advises to load the file unsafely.
         raise ValueError(
             f"{path} is not loaded: it refers to {error}, and nothing in a weights file is run. "
@@ -79,10 +79,6 @@ def _to_tensor(path: str, name: Any, value: Any) -> Tensor:
     raise ValueError(f"{path}: '{name}' is a {type(value).__name__}, not a tensor or an array.")
 
 
-class _RefusedError(pickle.UnpicklingError):
-    """A file refers to something outside the lists below; the text is its name."""
-
-
 def _read_safetensors(path: str) -> Any:
     try:
         from safetensors.torch import load_file
@@ -98,98 +94,11 @@ def _read_torch(path: str) -> Any:
         refused = re.search(r"GLOBAL (\S+)", str(error))
         if refused is None:
             raise
-        raise _RefusedError(refused[1]) from error
-
-
-def _read_pickle(path: str) -> Any:
-    with open(path, "rb") as f:
-        # latin1: byte strings of Python 2, which older weights were written with.
-        return _ArrayUnpickler(f, encoding="latin1").load()
-
-
-# NumPy's own constructors trust what a pickle tells them: an array of objects may be made of raw
-# addresses. So the names that a pickle uses stand for the few lines below, which build arrays of
-# numbers from checked parts.
-
-
-class _DType:
-    """What a pickle says of a dtype: kind and size, then the byte order."""
-
-    __slots__ = ("code", "order")
-
-    def __init__(self, code: Any) -> None:
-        if not (isinstance(code, str) and re.fullmatch(r"[?biufc]\d*", code)):
-            raise _RefusedError(f"numpy.dtype({code!r})")
-        self.code, self.order = code, "="
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.order = state[1] if state[1] in ("<", ">") else "="
-
-    def numpy(self) -> np.dtype:
-        return np.dtype(self.code).newbyteorder(self.order)
-
-
-class _Array(np.ndarray):
-    """An array that a pickle is about to fill."""
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        version, shape, dtype, is_fortran, data = state
-        super().__setstate__((version, shape, _numpy_dtype(dtype), is_fortran, data))
-
-
-def _numpy_dtype(dtype: Any) -> np.dtype:
-    if not isinstance(dtype, _DType):
-        raise _RefusedError(f"an array of {dtype!r}")
-    return dtype.numpy()
-
-
-def _make_array(*_: Any) -> _Array:
-    return _Array(0, dtype=np.uint8)
-
-
-def _make_dtype(code: Any, *_: Any) -> _DType:
-    return _DType(code)
-
-
-def _make_scalar(dtype: Any, data: bytes | str) -> np.generic:
-    return np.frombuffer(_latin1(data), _numpy_dtype(dtype))[0]
-
-
-def _array_of_buffer(data: bytes, dtype: Any, shape: tuple[int, ...], order: str) -> np.ndarray:
-    return np.frombuffer(data, _numpy_dtype(dtype)).reshape(shape, order=order)
-
-
-def _latin1(text: bytes | str, *_: Any) -> bytes:
-    return text.encode("latin1") if isinstance(text, str) else text
-
-
-ADMITTED: dict[str, Any] = {
-    "collections.OrderedDict": collections.OrderedDict,
-    "_codecs.encode": _latin1,  # how Python 3 writes bytes for Python 2
-    "numpy.ndarray": None,  # an argument of _reconstruct, never called
-    "numpy.dtype": _make_dtype,
-}
-for _module in ("numpy.core", "numpy._core"):  # NumPy 1 and NumPy 2
-    ADMITTED[f"{_module}.multiarray._reconstruct"] = _make_array
-    ADMITTED[f"{_module}.multiarray.scalar"] = _make_scalar
-    ADMITTED[f"{_module}.numeric._frombuffer"] = _array_of_buffer
-for _module in ("builtins", "__builtin__"):  # Python 3 and Python 2
-    ADMITTED[f"{_module}.set"] = set
-    ADMITTED[f"{_module}.frozenset"] = frozenset
-    ADMITTED[f"{_module}.bytes"] = bytes
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Knows the names in `ADMITTED`, and no other."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if f"{module}.{name}" not in ADMITTED:
-            raise _RefusedError(f"{module}.{name}")
-        return ADMITTED[f"{module}.{name}"]
+        raise RefusedError(refused[1]) from error
 
 
 READERS: dict[str, Callable[[str], Any]] = {
-    ".pkl": _read_pickle,
+    ".pkl": read_pickle,
     ".pth": _read_torch,
     ".pt": _read_torch,
     ".safetensors": _read_safetensors,

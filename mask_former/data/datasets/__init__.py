@@ -1,9 +1,9 @@
 """Data sets. Importing this registers those that come with MaskFormer, and reads none of them."""
 
-from . import builtin  # noqa: F401  registers
-from .catalog import check_dataset, datasets_root, register_lazily
-from .panoptic import load_panoptic, register_panoptic
-from .shapes import make_shapes
+from mask_former.data.datasets import builtin  # noqa: F401  registers
+from mask_former.data.datasets.catalog import check_dataset, datasets_root, register_lazily
+from mask_former.data.datasets.panoptic import load_panoptic, register_panoptic
+from mask_former.data.datasets.shapes import make_shapes
 
 __all__ = [
     "check_dataset",

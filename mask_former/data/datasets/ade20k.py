@@ -116,13 +116,13 @@ def read_classes(folder: Path) -> list[str]:
     path = require(folder / CLASSES_FILE)
     # Index, share of pixels, images in training and validation, whether stuff; then the name.
     rows = [row.split(maxsplit=5) for row in _rows(path)]
-    names = [row[-1].strip() for row in rows if len(row) == 6]
-    if [row[0] for row in rows] != [str(i) for i in range(1, len(names) + 1)]:
+    in_order = [row[0] for row in rows] == [str(i) for i in range(1, len(rows) + 1)]
+    if not rows or not in_order or any(len(row) < 6 for row in rows):
         raise ValueError(
             f"{path}: expected a head line, then lines of `Idx Ratio Train Val Stuff Name` that "
             "count from 1. Download the data set again."
         )
-    return names
+    return [row[-1].strip() for row in rows]
 
 
 def read_things(folder: Path) -> dict[int, int]:
@@ -228,13 +228,13 @@ def _write_annotations(
         size = {key: result[key] for key in ("height", "width")}
         image_name = Path(file_name).with_suffix(".jpg").name
         images.append({"id": image_id, "file_name": image_name, **size})
-        segments = []
         for segment in result["segments"]:
-            segmentation = segment.pop("segmentation", None)
-            segments.append(segment)
-            if segmentation:
-                instance = {"image_id": image_id, "segmentation": segmentation, **segment}
-                instances.append({**instance, "id": len(instances) + 1})
+            if "segmentation" in segment:
+                instances.append({**segment, "id": len(instances) + 1, "image_id": image_id})
+        segments = [
+            {key: value for key, value in segment.items() if key != "segmentation"}
+            for segment in result["segments"]
+        ]
         panoptic.append({"image_id": image_id, "file_name": file_name, "segments_info": segments})
     content = {"images": images, "annotations": panoptic, "categories": categories}
     write_json(paths["panoptic_json"], content)

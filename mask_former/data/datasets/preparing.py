@@ -21,6 +21,8 @@ from tqdm import tqdm
 Job = TypeVar("Job")
 JOURNAL = "journal.jsonl"
 _LISTED = 5
+# Jobs that a process takes at a time. Fewer are not worth starting a process for.
+_CHUNK = 4
 
 
 def build_folder(
@@ -144,14 +146,17 @@ def _parse(line: str) -> Any:
 
 
 def _run(work: Callable[[Job], Any], jobs: Collection[Job], workers: int | None) -> Iterator[Any]:
-    workers = min(workers or os.cpu_count() or 1, len(jobs))
+    workers = min(workers or os.cpu_count() or 1, len(jobs) // _CHUNK)
     if workers <= 1:
         yield from map(work, jobs)
         return
     # OpenCV's own threads would compete with the processes.
     executor = ProcessPoolExecutor(workers, initializer=cv2.setNumThreads, initargs=(1,))
     try:
-        yield from executor.map(work, jobs, chunksize=4)
+        yield from executor.map(work, jobs, chunksize=_CHUNK)
+    except (ValueError, OSError) as error:
+        # As if raised here: what the message explains needs no traceback of another process.
+        raise error.with_traceback(None) from None
     finally:
         executor.shutdown(cancel_futures=True)  # after an error, the rest is of no use
 
