@@ -1,0 +1,166 @@
+"""The per-pixel classification baselines that the paper compares with (section 4, table 1).
+
+Both are heads of Detectron2's `SemanticSegmentor`: they predict a distribution over the classes
+for every pixel, independently, and learn from the label map by cross entropy.
+"""
+
+from typing import Any
+
+import fvcore.nn.weight_init as weight_init
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
+from torch import Tensor, nn
+
+from mask_former.criterion import average_over_processes
+from mask_former.pixel_decoder import build_pixel_decoder
+from mask_former.predictor import QueryMasks
+from mask_former.structures import PixelFeatures
+
+
+class PixelClassifier(nn.Conv2d):
+    """Class logits of a pixel, linear in its embedding."""
+
+    def __init__(self, mask_dim: int, num_classes: int) -> None:
+        super().__init__(mask_dim, num_classes, kernel_size=1)
+        weight_init.c2_msra_fill(self)
+
+    def forward(self, pixels: PixelFeatures) -> Tensor:
+        """Logits of the only layer there is, (1, B, K, h, w)."""
+        return super().forward(pixels.mask_features)[None]
+
+
+class QueryClassifier(QueryMasks):
+    """One query for each class; its mask logits are the logits of the class. See `QueryMasks`."""
+
+    @configurable
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+
+    def forward(self, pixels: PixelFeatures) -> Tensor:
+        """Logits of the supervised layers, the final one last, (L, B, K, h, w)."""
+        return self.decode(pixels)[1]
+
+
+@SEM_SEG_HEADS_REGISTRY.register()
+class PerPixelBaselineHead(nn.Module):
+    """PerPixelBaseline: a pixel decoder, and a linear classifier of the per-pixel embeddings.
+
+    Args:
+        pixel_decoder: features -> `PixelFeatures`; see `PIXEL_DECODER_REGISTRY`.
+        predictor: `PixelFeatures` -> logits of every supervised layer, the final one last,
+            (L, B, K, h, w).
+        common_stride: of the logits: they are upsampled by this factor.
+        loss_weight: weight of every layer's loss.
+        ignore_value: label of the pixels that have no loss.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        pixel_decoder: nn.Module,
+        predictor: nn.Module,
+        common_stride: int = 4,
+        loss_weight: float = 1.0,
+        ignore_value: int = 255,
+    ) -> None:
+        super().__init__()
+        self.pixel_decoder = pixel_decoder
+        self.predictor = predictor
+        self.common_stride = common_stride
+        self.loss_weight = loss_weight
+        self.ignore_value = ignore_value
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        pixel_decoder = build_pixel_decoder(cfg, input_shape)
+        return {
+            "pixel_decoder": pixel_decoder,
+            "predictor": cls.build_predictor(cfg, pixel_decoder.output_shape()),
+            "common_stride": cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE,
+            "loss_weight": cfg.MODEL.SEM_SEG_HEAD.LOSS_WEIGHT,
+            "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+        }
+
+    @classmethod
+    def build_predictor(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.Module:
+        """Build the classifier on top of a pixel decoder that gives maps of these shapes."""
+        return PixelClassifier(cfg.MODEL.SEM_SEG_HEAD.MASK_DIM, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
+
+    def forward(
+        self, features: dict[str, Tensor], targets: Tensor | None = None
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """Compute the losses in training, and the class logits otherwise.
+
+        Args:
+            features: {name: (B, C, h, w)}.
+            targets: class of every pixel, int64 (B, H, W); needed in training only.
+
+        Returns:
+            None and the weighted losses by name; or logits (B, K, H', W'), with H' >= H and
+            W' >= W, and no loss.
+
+        Raises:
+            ValueError: no targets in training.
+        """
+        layers = self.predictor(self.pixel_decoder(features))
+        if not self.training:
+            return self.upsample(layers[-1]), {}
+        if targets is None:
+            raise ValueError(
+                "the per-pixel baselines learn from a label map, `sem_seg`, which the samples "
+                "lack; set INPUT.DATASET_MAPPER_NAME to mask_former_semantic"
+            )
+        return None, self.losses(layers, targets)
+
+    def upsample(self, logits: Tensor) -> Tensor:
+        """Logits (B, K, h, w) -> float32 at the resolution of the input, rounded up to strides."""
+        return F.interpolate(logits.float(), scale_factor=self.common_stride, mode="bilinear")
+
+    def losses(self, layers: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Mean cross entropy over the pixels of the batch that have a class, of every layer.
+
+        The number of pixels is averaged over the processes. Computed in float32.
+
+        Args:
+            layers: logits (L, B, K, h, w).
+            targets: int64 (B, H, W).
+
+        Returns:
+            scalars `loss_sem_seg` of the final layer, and `loss_sem_seg_0` ... of the earlier.
+        """
+        height, width = targets.shape[-2:]
+        pixels = (targets != self.ignore_value).sum().float()
+        weight = self.loss_weight / average_over_processes(pixels).clamp(min=1)
+        suffixes = [f"_{i}" for i in range(len(layers) - 1)] + [""]
+        return {
+            f"loss_sem_seg{suffix}": weight
+            * F.cross_entropy(
+                self.upsample(logits)[..., :height, :width],
+                targets,
+                ignore_index=self.ignore_value,
+                reduction="sum",
+            )
+            for suffix, logits in zip(suffixes, layers.unbind(), strict=True)
+        }
+
+
+@SEM_SEG_HEADS_REGISTRY.register()
+class PerPixelBaselinePlusHead(PerPixelBaselineHead):
+    """PerPixelBaseline+: classifies with MaskFormer's transformer and mask embeddings, one query a
+    class, so that only the formulation differs from MaskFormer. See `PerPixelBaselineHead`."""
+
+    @classmethod
+    def build_predictor(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.Module:
+        """Raises ValueError if there is not one query a class."""
+        classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+        queries = cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES
+        if queries != classes:
+            raise ValueError(
+                f"PerPixelBaselinePlusHead has one query for each class, but "
+                f"MODEL.MASK_FORMER.NUM_OBJECT_QUERIES is {queries} and "
+                f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {classes}; set both to the same number"
+            )
+        return QueryClassifier(cfg, input_shape)
