@@ -6,15 +6,15 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data import MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
 from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from mask_former import inference
-from mask_former.criterion import SetCriterion
-from mask_former.matcher import HungarianMatcher, NonFiniteError
+from mask_former.criterion import Matcher, SetCriterion
+from mask_former.data.metadata import read_metadata
+from mask_former.matcher import FixedMatcher, HungarianMatcher, NonFiniteError
 from mask_former.structures import Prediction, Target
 
 logger = logging.getLogger(__name__)
@@ -30,6 +30,8 @@ class MaskFormer(nn.Module):
         criterion: predictions, targets -> weighted losses.
         pixel_mean, pixel_std: of the input's channels, in units of the image (0..255).
         size_divisibility: batches are padded to a multiple of this; 0 pads to the largest image.
+        ignore_void: leave padded and unannotated pixels out of matching and mask losses, instead
+            of counting them as background of every mask.
         thing_classes: contiguous ids of the classes that are things; panoptic and instance
             inference need them.
         semantic_on, instance_on, panoptic_on: what inference returns, any combination.
@@ -56,6 +58,7 @@ class MaskFormer(nn.Module):
         pixel_mean: Collection[float],
         pixel_std: Collection[float],
         size_divisibility: int = 32,
+        ignore_void: bool = False,
         thing_classes: Collection[int] = (),
         semantic_on: bool = True,
         instance_on: bool = False,
@@ -77,6 +80,7 @@ class MaskFormer(nn.Module):
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
         self.size_divisibility = size_divisibility
+        self.ignore_void = ignore_void
         self.thing_classes = frozenset(thing_classes)
         self.semantic_on = semantic_on
         self.instance_on = instance_on
@@ -90,20 +94,21 @@ class MaskFormer(nn.Module):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         backbone = build_backbone(cfg)
         keys, test = cfg.MODEL.MASK_FORMER, cfg.MODEL.MASK_FORMER.TEST
-        weights = {"mask_weight": keys.MASK_WEIGHT, "dice_weight": keys.DICE_WEIGHT}
         divisibility = keys.SIZE_DIVISIBILITY
         return {
             "backbone": backbone,
             "sem_seg_head": build_sem_seg_head(cfg, backbone.output_shape()),
             "criterion": SetCriterion(
                 num_classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
-                matcher=HungarianMatcher(**weights),
+                matcher=_matcher(cfg),
+                mask_weight=keys.MASK_WEIGHT,
+                dice_weight=keys.DICE_WEIGHT,
                 no_object_weight=keys.NO_OBJECT_WEIGHT,
-                **weights,
             ),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "size_divisibility": backbone.size_divisibility if divisibility < 0 else divisibility,
+            "ignore_void": keys.IGNORE_VOID,
             "thing_classes": _thing_classes(cfg),
             "semantic_on": test.SEMANTIC_ON,
             "instance_on": test.INSTANCE_ON,
@@ -126,6 +131,8 @@ class MaskFormer(nn.Module):
                 * `image`: (3, H, W), 0..255, any dtype;
                 * `instances` (training): `Instances` of the image's size with `gt_classes` (N,)
                   and `gt_masks`, `BitMasks` or bool (N, H, W);
+                * `valid` (training, optional): the annotated pixels, bool (H, W); all by default.
+                  Only looked at with `ignore_void`;
                 * `height`, `width` (inference): size of the result; the image's own by default;
                 * `file_name`: used in error messages.
 
@@ -160,15 +167,22 @@ class MaskFormer(nn.Module):
         self, batched_inputs: list[dict[str, Any]], images: ImageList
     ) -> list[Target]:
         """Move the ground truth to the device, its masks padded to the batch's size."""
+
+        def padded(masks: Tensor) -> Tensor:
+            size = (*masks.shape[:-2], *images.tensor.shape[-2:])
+            result = torch.zeros(size, dtype=torch.bool, device=self.device)
+            result[..., : masks.shape[-2], : masks.shape[-1]] = masks.to(self.device)
+            return result
+
         targets = []
-        for x in batched_inputs:
-            instances = x["instances"]
-            masks = getattr(instances.gt_masks, "tensor", instances.gt_masks)
-            padded = torch.zeros(
-                len(masks), *images.tensor.shape[-2:], dtype=torch.bool, device=self.device
-            )
-            padded[:, : masks.shape[1], : masks.shape[2]] = masks.to(self.device)
-            targets.append(Target(instances.gt_classes.to(self.device), padded))
+        for x, image_size in zip(batched_inputs, images.image_sizes, strict=True):
+            labels = x["instances"].gt_classes.to(self.device)
+            masks = x["instances"].gt_masks
+            masks = padded(getattr(masks, "tensor", masks))
+            valid = None
+            if self.ignore_void:
+                valid = padded(x.get("valid", torch.ones(image_size, dtype=torch.bool)))
+            targets.append(Target(labels, masks, valid))
         return targets
 
     def postprocess(
@@ -237,28 +251,46 @@ def result_sizes(
     ]
 
 
+def _matcher(cfg: CfgNode) -> Matcher:
+    keys = cfg.MODEL.MASK_FORMER
+    if keys.MATCHER == "hungarian":
+        return HungarianMatcher(mask_weight=keys.MASK_WEIGHT, dice_weight=keys.DICE_WEIGHT)
+    if keys.MATCHER == "fixed":
+        return FixedMatcher(
+            num_classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, num_queries=keys.NUM_OBJECT_QUERIES
+        )
+    raise ValueError(
+        f"MODEL.MASK_FORMER.MATCHER is {keys.MATCHER!r}; it must be 'hungarian' or 'fixed'"
+    )
+
+
 def _thing_classes(cfg: CfgNode) -> list[int]:
-    """Contiguous ids of the things of the data set that is tested on, or else trained on."""
+    """Contiguous ids of the things of the data sets that are tested on, or else trained on.
+
+    Raises:
+        ValueError: they are needed, but no data set's metadata tell them, or two contradict.
+    """
     test = cfg.MODEL.MASK_FORMER.TEST
+    if not (test.PANOPTIC_ON or test.INSTANCE_ON):
+        return []
     names = list(cfg.DATASETS.TEST) or list(cfg.DATASETS.TRAIN)
     try:
         things = {
-            name: MetadataCatalog.get(name).get("thing_dataset_id_to_contiguous_id")
-            for name in names
+            name: read_metadata(name).get("thing_dataset_id_to_contiguous_id") for name in names
         }
     except FileNotFoundError as error:
         # A model may be tried without its data set, whose files tell which classes are things.
         # Nothing is evaluated then, so no figure comes out wrong.
-        if test.PANOPTIC_ON or test.INSTANCE_ON:
-            logger.warning("All classes are taken for things, so stuff is not merged: %s", error)
+        logger.warning("All classes are taken for things, so stuff is not merged: %s", error)
         return list(range(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES))
+    # A semantic data set may be among them: it has no things to tell.
     known = {name: sorted(ids.values()) for name, ids in things.items() if ids is not None}
-    if len(known) < max(len(names), 1) and (test.PANOPTIC_ON or test.INSTANCE_ON):
+    if not known:
         raise ValueError(
-            f"panoptic and instance inference need to know which classes are things, but the "
-            f"metadata of {sorted(set(names) - set(known)) or 'DATASETS.TEST (it is empty)'} has "
-            f"no thing_dataset_id_to_contiguous_id"
+            "panoptic and instance inference need to know which classes are things, but the "
+            f"metadata of {names or 'DATASETS.TEST (it is empty)'} have no "
+            "thing_dataset_id_to_contiguous_id"
         )
     if len({tuple(ids) for ids in known.values()}) > 1:
         raise ValueError(f"the data sets {sorted(known)} do not agree on which classes are things")
-    return next(iter(known.values()), [])
+    return next(iter(known.values()))

@@ -82,6 +82,11 @@ def test_registers_components(imported, kind, name):
     assert name in imported["registered"][kind]
 
 
+@pytest.mark.parametrize("name", ["shapes_train_panoptic", "ade20k_sem_seg_val"])
+def test_registers_data_sets(imported, name):
+    assert name in imported["datasets"]
+
+
 def test_prints_nothing(imported):
     assert imported["output"] == ""
 

@@ -164,6 +164,23 @@ def test_panoptic_inference_needs_to_know_the_things(cfg):
         make_model(cfg)
 
 
+def test_a_semantic_set_may_be_tested_on_beside_a_panoptic_one(cfg, dataset):
+    cfg.DATASETS.TEST = ["a_set_without_metadata", dataset]
+    cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON = True
+    assert make_model(cfg).thing_classes == set(range(THINGS))
+
+
+def test_data_sets_that_contradict(cfg, dataset):
+    other = MetadataCatalog.get("meta_arch_other")
+    other.set(thing_dataset_id_to_contiguous_id={10: 0}, stuff_classes=["a", "b"])
+    cfg.DATASETS.TEST = [dataset, other.name]
+    make_model(cfg)  # semantic inference does not ask
+    cfg.MODEL.MASK_FORMER.TEST.INSTANCE_ON = True
+    with pytest.raises(ValueError, match="'meta_arch_other', .*do not agree"):
+        make_model(cfg)
+    MetadataCatalog.remove(other.name)
+
+
 def test_runs_under_bfloat16(cfg):
     model, inputs = make_model(cfg), make_inputs()
     expected = sum(model(inputs).values())

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 
 from mask_former.data import datasets
 from mask_former.data.mapper import InstanceAnnotation, annotation_type
+from mask_former.data.metadata import read_metadata
 from mask_former.data.reading import Record, check_categories
 
 # So many samples of each training set are mapped before training.
@@ -36,7 +36,7 @@ def check_classes(cfg: CfgNode, dataset_name: str) -> None:
     """Raise ValueError unless the data set has MODEL.SEM_SEG_HEAD.NUM_CLASSES classes."""
     of_instances = annotation_type(cfg.INPUT.DATASET_MAPPER_NAME) is InstanceAnnotation
     key = "thing_classes" if of_instances else "stuff_classes"
-    classes = MetadataCatalog.get(dataset_name).get(key)
+    classes = read_metadata(dataset_name).get(key)
     if classes is None:
         raise ValueError(
             f"The metadata of data set {dataset_name!r} has no {key}, which the mapper "
