@@ -49,6 +49,12 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.MASK_FORMER.NO_OBJECT_WEIGHT = 0.1
     cfg.MODEL.MASK_FORMER.DICE_WEIGHT = 1.0
     cfg.MODEL.MASK_FORMER.MASK_WEIGHT = 20.0
+    # Which query learns which segment: "hungarian", that of the least total cost, or "fixed",
+    # query i that of class i (needs NUM_OBJECT_QUERIES = NUM_CLASSES).
+    cfg.MODEL.MASK_FORMER.MATCHER = "hungarian"
+    # Leave padded and unannotated pixels out of costs and mask losses. The published models were
+    # trained with such pixels as background of every mask.
+    cfg.MODEL.MASK_FORMER.IGNORE_VOID = False
 
     # Transformer.
     cfg.MODEL.MASK_FORMER.NHEADS = 8

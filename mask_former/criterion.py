@@ -13,7 +13,7 @@ from mask_former.structures import Prediction, Target
 
 
 class Matcher(Protocol):
-    """Assigns the segments of a batch to queries; see `matcher.HungarianMatcher`."""
+    """Assigns the segments of a batch to queries; see `mask_former.matcher`."""
 
     def __call__(
         self, predictions: Sequence[Prediction], targets: Sequence[Target]
@@ -24,9 +24,9 @@ class SetCriterion(nn.Module):
     """Cross entropy of the classes, focal and dice loss of the masks, for every decoder layer.
 
     Every layer has its own matching. A query without a segment learns the class "no object"; its
-    mask has no loss. Mask losses are summed and divided by the number of segments of the batch,
-    at least 1, and the cross entropy by the sum of its weights. Both divisors are averages over
-    the processes, so that any number of processes trains like one.
+    mask has no loss, nor have pixels that are not valid. Mask losses are summed and divided by the
+    number of segments of the batch, at least 1, and the cross entropy by the sum of its weights.
+    Both divisors are averages over the processes, so that any number of processes trains like one.
 
     Args:
         num_classes: K, without "no object".
@@ -105,7 +105,12 @@ class SetCriterion(nn.Module):
             [p.mask_logits[i, q] for p, i, q in zip(predictions, image, query, strict=True)]
         )
         masks = torch.cat([target.masks for target in targets])
-        losses = matched_mask_losses(matched.float(), masks, matching.segment)
+        valid = None
+        if targets[0].valid is not None:
+            valid = torch.stack([target.valid for target in targets])
+        losses = matched_mask_losses(
+            matched.float(), masks, matching.segment, valid=valid, image=matching.image
+        )
         focal, dice = (
             x.view(len(predictions), -1).sum(1) / self.num_masks(targets) for x in losses
         )

@@ -1,6 +1,6 @@
-"""Bipartite matching of predictions and ground truth (paper, section 3.2)."""
+"""Bipartite and fixed matching of predictions and ground truth (paper, section 3.2)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +47,7 @@ class HungarianMatcher:
     The cost of a pair is `class_weight * (-p(class)) + mask_weight * focal + dice_weight * dice`,
     at the resolution of the predicted masks, with the segment sampled by nearest neighbour. If
     an image has more segments than there are queries, the segments that fit worst get none.
+    Pixels that are not valid have no cost.
 
     Args:
         class_weight, mask_weight, dice_weight: weights of the three terms, >= 0.
@@ -70,13 +71,11 @@ class HungarianMatcher:
         Raises:
             NonFiniteError: a prediction is NaN or infinite.
         """
-        device = predictions[0].class_logits.device
-        finite = torch.stack([_is_finite(p) for p in predictions]).all(0)  # (B,)
+        finite = _finite_images(predictions).float()
         costs = [self.cost(predictions, i, target) for i, target in enumerate(targets)]
-        flat = torch.cat([finite.float(), *(cost.flatten() for cost in costs)]).cpu().numpy()
+        flat = torch.cat([finite, *(cost.flatten() for cost in costs)]).cpu().numpy()
         ok, *blocks = np.split(flat, np.cumsum([len(targets)] + [c.numel() for c in costs[:-1]]))
-        if not ok.all():
-            raise NonFiniteError(np.flatnonzero(ok == 0).tolist())
+        _check_finite(ok)
 
         rows = []
         offset = 0
@@ -85,19 +84,90 @@ class HungarianMatcher:
                 for query, segment in zip(*linear_sum_assignment(matrix), strict=True):
                     rows.append((layer, image, query, offset + segment))
             offset += cost.shape[2]
-        rows.sort()
-        return Matching(*torch.tensor(rows, dtype=torch.int64).reshape(-1, 4).T.to(device))
+        return _matching(rows, predictions)
 
     def cost(self, predictions: Sequence[Prediction], image: int, target: Target) -> Tensor:
         """Return the cost of every pair of one image in every layer, float32 (L, Q, N)."""
         masks = torch.stack([p.mask_logits[image] for p in predictions]).float()  # (L, Q, h, w)
-        segments = F.interpolate(target.masks.view(torch.uint8)[:, None], size=masks.shape[-2:])
-        masks, segments = masks.flatten(0, 1).flatten(1), segments.flatten(1)
+        segments = _sample(target.masks, masks.shape[-2:])
+        valid = None if target.valid is None else _sample(target.valid[None], masks.shape[-2:])[0]
+        masks = masks.flatten(0, 1).flatten(1)
         classes = torch.cat([p.class_logits[image] for p in predictions]).float().softmax(-1)
-        cost = self.mask_weight * pairwise_sigmoid_focal_loss(masks, segments)
-        cost += self.dice_weight * pairwise_dice_loss(masks, segments)
+        cost = self.mask_weight * pairwise_sigmoid_focal_loss(masks, segments, valid=valid)
+        cost += self.dice_weight * pairwise_dice_loss(masks, segments, valid=valid)
         cost -= self.class_weight * classes[:, target.labels]
         return cost.unflatten(0, (len(predictions), -1))
+
+
+class FixedMatcher:
+    """Assigns the segment of class i to query i, in every layer; needs no cost.
+
+    The query of a class that an image lacks gets no segment.
+
+    Args:
+        num_classes: K.
+        num_queries: Q, which has to be K.
+
+    Raises:
+        ValueError: Q is not K.
+    """
+
+    def __init__(self, *, num_classes: int, num_queries: int) -> None:
+        if num_queries != num_classes:
+            raise ValueError(
+                f"fixed matching (MODEL.MASK_FORMER.MATCHER) has one query for each class, but "
+                f"MODEL.MASK_FORMER.NUM_OBJECT_QUERIES is {num_queries} and "
+                f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {num_classes}; set both to the same number"
+            )
+
+    @torch.no_grad()
+    def __call__(self, predictions: Sequence[Prediction], targets: Sequence[Target]) -> Matching:
+        """Match every layer of every image; see `HungarianMatcher`.
+
+        Raises:
+            NonFiniteError: a prediction is NaN or infinite.
+            ValueError: an image has several segments of one class.
+        """
+        finite = _finite_images(predictions)
+        host = torch.cat([finite, *(target.labels for target in targets)]).tolist()
+        _check_finite(host[: len(targets)])
+
+        rows = []
+        offset = 0
+        for image, target in enumerate(targets):
+            labels = host[len(targets) + offset :][: len(target.labels)]
+            if len(set(labels)) < len(labels):
+                twice = sorted({label for label in labels if labels.count(label) > 1})
+                raise ValueError(
+                    f"image {image} of the batch has several segments of the classes {twice}, but "
+                    "fixed matching has one query for each class; set INPUT.DATASET_MAPPER_NAME "
+                    "to mask_former_semantic, or MODEL.MASK_FORMER.MATCHER to hungarian"
+                )
+            for layer in range(len(predictions)):
+                rows += [(layer, image, label, offset + i) for i, label in enumerate(labels)]
+            offset += len(labels)
+        return _matching(rows, predictions)
+
+
+def _matching(rows: list[tuple[int, int, int, int]], predictions: Sequence[Prediction]) -> Matching:
+    """From (layer, image, query, segment) in any order."""
+    columns = torch.tensor(sorted(rows), dtype=torch.int64).reshape(-1, 4).T
+    return Matching(*columns.to(predictions[0].class_logits.device))
+
+
+def _sample(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Scale bool masks (N, H, W) to `size` by nearest neighbour, uint8 (N, h * w)."""
+    return F.interpolate(masks.view(torch.uint8)[:, None], size=size).flatten(1)
+
+
+def _finite_images(predictions: Sequence[Prediction]) -> Tensor:
+    """Whether all predictions for an image are finite, bool (B,)."""
+    return torch.stack([_is_finite(p) for p in predictions]).all(0)
+
+
+def _check_finite(finite: Iterable[float]) -> None:
+    if bad := [image for image, ok in enumerate(finite) if not ok]:
+        raise NonFiniteError(bad)
 
 
 def _is_finite(prediction: Prediction) -> Tensor:

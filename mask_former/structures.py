@@ -54,7 +54,10 @@ class Target:
     Attributes:
         labels: class of each segment, int64 (N,), in [0, K).
         masks: the segments, bool (N, H, W); they may overlap. N may be 0.
+        valid: the pixels that are annotated, bool (H, W): neither padding nor void. None if that
+            makes no difference: pixels outside of a segment are background, annotated or not.
     """
 
     labels: Tensor
     masks: Tensor
+    valid: Tensor | None = None

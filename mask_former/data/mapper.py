@@ -115,8 +115,9 @@ class MaskFormerDatasetMapper:
 
     In training the result is `image`, uint8 (3, H, W); `instances` with `gt_classes` int64 (N,)
     and `gt_masks` BitMasks (N, H, W), N may be 0; for semantic annotations also `sem_seg`, int64
-    (H, W); and the record's `file_name`, `image_id`, `height` and `width`, the latter two those of
-    the file. Otherwise it is `image` and the record without its instance annotations.
+    (H, W); with `give_valid` also `valid`, bool (H, W), the annotated pixels; and the record's
+    `file_name`, `image_id`, `height` and `width`, the latter two those of the file. Otherwise it is
+    `image` and the record without its instance annotations.
     """
 
     @configurable
@@ -130,6 +131,7 @@ class MaskFormerDatasetMapper:
         num_classes: int,
         ignore_value: int = 255,
         size_divisibility: int = 0,
+        give_valid: bool = False,
     ) -> None:
         """
         Args:
@@ -140,6 +142,7 @@ class MaskFormerDatasetMapper:
             num_classes: K; labels outside of [0, K) are errors.
             ignore_value: the label of pixels without a class.
             size_divisibility: pad both sides to a multiple of this; 0 or less: don't.
+            give_valid: whether training samples say which pixels are annotated.
         """
         self.is_train = is_train
         self.annotation = annotation
@@ -148,6 +151,7 @@ class MaskFormerDatasetMapper:
         self.num_classes = num_classes
         self.ignore_value = ignore_value
         self.size_divisibility = size_divisibility
+        self.give_valid = give_valid
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
@@ -159,6 +163,7 @@ class MaskFormerDatasetMapper:
             "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
             "size_divisibility": cfg.INPUT.SIZE_DIVISIBILITY,
+            "give_valid": cfg.MODEL.MASK_FORMER.IGNORE_VOID,
         }
 
     def __call__(self, record: Record) -> dict[str, Any]:
@@ -190,6 +195,8 @@ class MaskFormerDatasetMapper:
         result = {key: record[key] for key in _KEPT if key in record}
         result["image"] = pad(_channels_first(sample.image), value=_PADDING)
         result["instances"] = instances
+        if self.give_valid:
+            result["valid"] = pad(target.valid, value=False)
         if issubclass(self.annotation, SemanticAnnotation):
             # The per-pixel baselines learn from the label map itself.
             labels = torch.from_numpy(sample.labels).long()

@@ -26,13 +26,16 @@ def semantic_target(label_map: Tensor, ignore_value: int) -> Target:
     """
     labels = torch.unique(label_map)
     labels = labels[labels != ignore_value]
-    return Target(labels.long(), label_map == labels[:, None, None])
+    return Target(
+        labels.long(), label_map == labels[:, None, None], valid=label_map != ignore_value
+    )
 
 
 def panoptic_target(id_map: Tensor, segments_info: Sequence[Mapping[str, Any]]) -> Target:
     """One segment for each thing and each stuff class that is visible, in the order given.
 
-    Crowds are left out: nobody can say how many segments they are.
+    Crowds are left out: nobody can say how many segments they are. They are not valid, nor are
+    pixels of no segment.
 
     Args:
         id_map: segment id of each pixel, integers (H, W).
@@ -42,7 +45,8 @@ def panoptic_target(id_map: Tensor, segments_info: Sequence[Mapping[str, Any]]) 
     segments = [segment for segment in segments_info if not segment.get("iscrowd", 0)]
     ids = torch.tensor([segment["id"] for segment in segments], dtype=id_map.dtype)
     labels = torch.tensor([segment["category_id"] for segment in segments], dtype=torch.int64)
-    return _visible(labels, id_map == ids[:, None, None])
+    masks = id_map == ids[:, None, None]
+    return _visible(labels, masks, valid=_union(masks))
 
 
 def instance_target(
@@ -51,7 +55,8 @@ def instance_target(
     """One segment for each visible instance, in the order given; segments may overlap.
 
     Polygons are transformed as polygons and rasterized once, at the new size, so that their
-    borders stay smooth; run lengths are decoded and transformed as masks. Crowds are left out.
+    borders stay smooth; run lengths are decoded and transformed as masks. Crowds are left out, and
+    their pixels are not valid.
 
     Args:
         annotations: Detectron2's instance annotations, `segmentation` being polygons or COCO's
@@ -59,12 +64,13 @@ def instance_target(
         transforms: what happened to the image.
         size: height and width of the image after `transforms`.
     """
-    annotations = [annotation for annotation in annotations if not annotation.get("iscrowd", 0)]
-    labels = torch.tensor([a["category_id"] for a in annotations], dtype=torch.int64)
     masks = np.zeros((len(annotations), *size), dtype=bool)
     for mask, annotation in zip(masks, annotations, strict=True):
         mask[:] = _instance_mask(annotation["segmentation"], transforms, size)
-    return _visible(labels, torch.from_numpy(masks))
+    masks = torch.from_numpy(masks)
+    labels = torch.tensor([a["category_id"] for a in annotations], dtype=torch.int64)
+    crowd = torch.tensor([bool(a.get("iscrowd", 0)) for a in annotations], dtype=torch.bool)
+    return _visible(labels[~crowd], masks[~crowd], valid=~_union(masks[crowd]))
 
 
 def _instance_mask(
@@ -80,6 +86,10 @@ def _instance_mask(
     return polygons_to_bitmask([transforms.apply_coords(p).reshape(-1) for p in points], *size)
 
 
-def _visible(labels: Tensor, masks: Tensor) -> Target:
+def _union(masks: Tensor) -> Tensor:
+    return torch.from_numpy(masks.numpy().any(axis=0))
+
+
+def _visible(labels: Tensor, masks: Tensor, valid: Tensor) -> Target:
     visible = torch.from_numpy(masks.numpy().any(axis=(1, 2)))  # stops at a mask's first pixel
-    return Target(labels[visible], masks[visible])
+    return Target(labels[visible], masks[visible], valid)
