@@ -18,7 +18,7 @@ from mask_former.data.datasets.ade20k import (
     register_ade20k,
 )
 from mask_former.meta_arch import MaskFormer
-from tests.data.datasets.miniature import config, evaluate, registered, train_a_step
+from tests.data.datasets.cycle import cfg_of, empty_catalogs, evaluate, picture, train_step, write
 
 # In the miniature every third of the 150 classes is stuff, so things are neither first nor last.
 LABELS = range(1, 151)
@@ -47,18 +47,15 @@ def make_download(root: Path) -> Path:
     """ADEChallengeData2016 with two training and two validation images."""
     folder = root / "ADEChallengeData2016"
     semantic, instances = scene()
-    random = np.random.default_rng(0)
     for split, prefix in (("training", "ADE_train"), ("validation", "ADE_val")):
         for number in (1, 2):
-            image = random.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+            image = picture(HEIGHT, WIDTH)
             for kind, array, suffix in (
                 ("images", image, "jpg"),
                 ("annotations", semantic, "png"),
                 ("annotations_instance", instances, "png"),
             ):
-                path = folder / kind / split / f"{prefix}_{number:08d}.{suffix}"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(array).save(path)
+                write(folder / kind / split / f"{prefix}_{number:08d}.{suffix}", array)
     rows = [f"{i}\t0.0066\t2\t2\t{int(i not in THINGS)}\tname {i}, synonym" for i in LABELS]
     write_table(folder / "objectInfo150.txt", "Idx\tRatio\tTrain\tVal\tStuff\tName", rows)
     rows = [f"{category}\t{label}\t{7 * label}" for category, label in enumerate(THINGS, start=1)]
@@ -78,10 +75,16 @@ def root(tmp_path_factory) -> Path:
     return root
 
 
+def register(root: Path, monkeypatch) -> None:
+    empty_catalogs(monkeypatch)
+    register_all_ade20k(str(root))
+    register_ade20k(root)
+
+
 @pytest.fixture
-def data(root):
-    with registered(root, register_all_ade20k, register_ade20k):
-        yield root / "ADEChallengeData2016"
+def data(root, monkeypatch) -> Path:
+    register(root, monkeypatch)
+    return root / "ADEChallengeData2016"
 
 
 def test_semantic_labels_count_from_zero(data):
@@ -122,50 +125,45 @@ def test_metadata_come_from_the_files(data):
 
 
 @pytest.mark.parametrize(
-    ("kind", "mapper", "classes", "labels"),
+    ("kind", "switch", "classes", "labels"),
     [
-        ("sem_seg", "mask_former_semantic", 150, [2, 3, 5, 7, 9]),
-        ("panoptic", "mask_former_panoptic", 150, [2, 3, 3, 5, 7]),
-        ("instance", "mask_former_instance", 100, [2, 2, 5]),
+        ("sem_seg", "SEMANTIC_ON", 150, [2, 3, 5, 7, 9]),
+        ("panoptic", "PANOPTIC_ON", 150, [2, 3, 3, 5, 7]),
+        ("instance", "INSTANCE_ON", 100, [2, 2, 5]),
     ],
 )
-def test_train_a_step(data, kind, mapper, classes, labels):
-    cfg = config(f"ade20k_{kind}_train", f"ade20k_{kind}_val", mapper, classes)
-    cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON = kind == "panoptic"
-    sample = train_a_step(cfg)
+def test_train_a_step(data, tmp_path, kind, switch, classes, labels):
+    sample = train_step(cfg_of(f"ade20k_{kind}_train", classes, tmp_path, switch))
     assert sorted(sample["instances"].gt_classes.tolist()) == labels
 
 
-def panoptic_config():
-    return config(
-        "ade20k_panoptic_train",
-        "ade20k_panoptic_val",
-        "mask_former_panoptic",
-        150,
-        MODEL__MASK_FORMER__TEST__INSTANCE_ON=True,
-    )
+@pytest.fixture
+def panoptic_cfg(tmp_path):
+    outputs = ("PANOPTIC_ON", "SEMANTIC_ON", "INSTANCE_ON")
+    return cfg_of("ade20k_panoptic_val", 150, tmp_path, *outputs)
 
 
-def test_ground_truth_is_perfect(data):
-    figures = evaluate(panoptic_config())
+def test_ground_truth_is_perfect(data, panoptic_cfg):
+    figures = evaluate(panoptic_cfg)
     assert figures["panoptic_seg"]["PQ"] == figures["sem_seg"]["mIoU"] == 100
     assert figures["segm"]["AP"] == pytest.approx(100) == figures["bbox"]["AP"]
 
 
-def test_figures_of_a_known_corruption(data):
-    def corrupt(prediction):
-        ids, _ = prediction["panoptic_seg"]
+def test_figures_of_a_known_corruption(data, panoptic_cfg):
+    def corrupt(output):
+        ids, segments = output["panoptic_seg"]
+        scores, instances = output["sem_seg"], output["instances"]
         ids[FIRST][6:] = 0  # 48 of its 64 pixels remain
         ids[SECOND] = 0
-        prediction["panoptic_seg"] = (
-            ids,
-            [s for s in prediction["panoptic_seg"][1] if (ids == s["id"]).any()],
-        )
-        prediction["sem_seg"][3][SECOND], prediction["sem_seg"][2][SECOND] = 0, 1
-        missed = [mask[SECOND].any() for mask in prediction["instances"].pred_masks]
-        prediction["instances"] = prediction["instances"][~torch.stack(missed)]
+        scores[3][SECOND], scores[2][SECOND] = 0, 1
+        missed = torch.stack([mask[SECOND].any() for mask in instances.pred_masks])
+        return {
+            "panoptic_seg": (ids, [s for s in segments if (ids == s["id"]).any()]),
+            "sem_seg": scores,
+            "instances": instances[~missed],
+        }
 
-    figures = evaluate(panoptic_config(), corrupt)
+    figures = evaluate(panoptic_cfg, corrupt)
     # Of class 3, in each image one instance is found with IoU 0.75 and one is missed.
     assert figures["panoptic_seg"]["PQ"] == pytest.approx(100 * (3 + 0.75 / 1.5) / 4)
     assert figures["panoptic_seg"]["PQ_th"] == pytest.approx(100 * (1 + 0.75 / 1.5) / 2)
@@ -176,12 +174,11 @@ def test_figures_of_a_known_corruption(data):
     assert figures["segm"]["AP"] == pytest.approx(100 * (51 / 101 + 1) / 2)
 
 
-def test_average_precision_of_the_instance_data_set(data):
-    cfg = config("ade20k_instance_train", "ade20k_instance_val", "mask_former_instance", 100)
-    cfg.MODEL.MASK_FORMER.TEST.INSTANCE_ON = True
+def test_average_precision_of_the_instance_data_set(data, tmp_path):
+    cfg = cfg_of("ade20k_instance_val", 100, tmp_path, "INSTANCE_ON")
 
-    def forget_the_last(prediction):
-        prediction["instances"] = prediction["instances"][:-1]
+    def forget_the_last(output):
+        return {"instances": output["instances"][:-1]}
 
     assert evaluate(cfg)["segm"]["AP"] == pytest.approx(100)
     assert evaluate(cfg, forget_the_last)["segm"]["AP"] == pytest.approx(50)
@@ -199,22 +196,20 @@ def test_panoptic_map():
     assert ids.tolist() == [[1, 3, 0, 2, 0, 0]]
 
 
-def test_a_model_is_built_without_its_data_set(tmp_path, caplog):
-    with registered(tmp_path, register_ade20k):
-        cfg = panoptic_config()
-        things = MaskFormer.from_config(cfg)["thing_classes"]
-        assert list(things) == list(range(150))
-        assert "ade20k_panoptic_val.json, which does not exist" in caplog.text
-        MetadataCatalog.get("ade20k_panoptic_val").thing_dataset_id_to_contiguous_id = {5: 5}
-        assert list(MaskFormer.from_config(cfg)["thing_classes"]) == [5]
+def test_a_model_is_built_without_its_data_set(tmp_path, monkeypatch, panoptic_cfg, caplog):
+    register(tmp_path, monkeypatch)
+    assert list(MaskFormer.from_config(panoptic_cfg)["thing_classes"]) == list(range(150))
+    assert "ade20k_panoptic_val.json, which does not exist" in caplog.text
+    MetadataCatalog.get("ade20k_panoptic_val").set(
+        stuff_classes=["any"] * 150, thing_dataset_id_to_contiguous_id={5: 5}
+    )
+    assert list(MaskFormer.from_config(panoptic_cfg)["thing_classes"]) == [5]
 
 
 @pytest.mark.parametrize("kind", ["sem_seg", "panoptic", "instance"])
-def test_who_lacks_the_files_is_told_the_command(tmp_path, kind):
-    with (
-        registered(tmp_path, register_all_ade20k, register_ade20k),
-        pytest.raises(FileNotFoundError, match="tools.prepare_datasets ade20k"),
-    ):
+def test_who_lacks_the_files_is_told_the_command(tmp_path, monkeypatch, kind):
+    register(tmp_path, monkeypatch)
+    with pytest.raises(FileNotFoundError, match="tools.prepare_datasets ade20k"):
         check_dataset(f"ade20k_{kind}_val")
 
 
@@ -281,7 +276,7 @@ def test_nothing_is_made_twice(tmp_path):
         prepare_ade20k(tmp_path)
 
 
-def test_files_of_the_2021_release_are_read(data, tmp_path):
+def test_files_of_the_2021_release_are_read(data, tmp_path, monkeypatch):
     """Its panoptic JSON names images by their stems, and its categories have colours."""
     source = data / "ade20k_panoptic_val.json"
     content = json.loads(source.read_text())
@@ -292,6 +287,6 @@ def test_files_of_the_2021_release_are_read(data, tmp_path):
     make_download(tmp_path)
     prepare_ade20k_panoptic(tmp_path)
     (tmp_path / "ADEChallengeData2016/ade20k_panoptic_val.json").write_text(json.dumps(content))
-    with registered(tmp_path, register_ade20k):
-        assert MetadataCatalog.get("ade20k_panoptic_val").stuff_colors[149] == [149, 0, 0]
-        assert DatasetCatalog.get("ade20k_panoptic_val")[0]["image_id"] == "ADE_val_00000001"
+    register(tmp_path, monkeypatch)
+    assert MetadataCatalog.get("ade20k_panoptic_val").stuff_colors[149] == [149, 0, 0]
+    assert DatasetCatalog.get("ade20k_panoptic_val")[0]["image_id"] == "ADE_val_00000001"

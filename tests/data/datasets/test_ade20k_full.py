@@ -15,7 +15,7 @@ from mask_former.data.datasets.ade20k_full import (
     register_ade20k_full,
     scaled_size,
 )
-from tests.data.datasets.miniature import config, evaluate, registered, train_a_step
+from tests.data.datasets.cycle import cfg_of, empty_catalogs, evaluate, picture, train_step, write
 from tools.prepare_datasets import main
 
 NAMES = [f"object {i}, thing {i}" for i in range(1, 601)]
@@ -45,17 +45,14 @@ IMAGES = {
 
 def make_download(root: Path) -> Path:
     folder = root / "ADE20K_2021_17_01"
-    random = np.random.default_rng(0)
     presence = np.zeros((len(NAMES), len(IMAGES)), dtype=np.int64)
     for column, (name, scale) in enumerate(IMAGES.items()):
         path = folder / name
-        path.parent.mkdir(parents=True)
         classes = scene(path.parts[-4]).repeat(scale, 0).repeat(scale, 1)
-        image = random.integers(0, 256, (*classes.shape, 3), dtype=np.uint8)
-        Image.fromarray(image).save(path)
+        write(path, picture(*classes.shape))
         # The red channel says which 256 classes, in steps of 10; blue numbers the instances.
         coded = np.stack([classes // 256 * 10, classes % 256, (classes > 0) * 255], axis=-1)
-        Image.fromarray(coded.astype(np.uint8)).save(path.with_name(f"{path.stem}_seg.png"))
+        write(path.with_name(f"{path.stem}_seg.png"), coded.astype(np.uint8))
         presence[np.setdiff1d(classes, 0) - 1, column] = 3
     content = {
         "filename": [Path(name).name for name in IMAGES],
@@ -77,16 +74,10 @@ def root(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def data(root):
-    with registered(root, register_ade20k_full):
-        yield root / "ADE20K_2021_17_01"
-
-
-def full_config():
-    cfg = config("ade20k_full_sem_seg_train", "ade20k_full_sem_seg_val", "mask_former_semantic", 3)
-    cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = IGNORE_LABEL
-    cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON = False
-    return cfg
+def data(root, monkeypatch) -> Path:
+    empty_catalogs(monkeypatch)
+    register_ade20k_full(root)
+    return root / "ADE20K_2021_17_01"
 
 
 def test_classes_are_those_of_both_splits_by_falling_number_of_pixels(data):
@@ -132,25 +123,30 @@ def test_scaled_size(size, expected):
     assert scaled_size(*size[::-1]) == expected[::-1]
 
 
-def test_train_a_step_and_evaluate(data):
-    cfg = full_config()
-    sample = train_a_step(cfg)
+def test_train_a_step_and_evaluate(data, tmp_path):
+    train, val = (
+        cfg_of(
+            f"ade20k_full_sem_seg_{split}", 3, tmp_path, "SEMANTIC_ON", ignore_value=IGNORE_LABEL
+        )
+        for split in ("train", "val")
+    )
+    sample = train_step(train)
     assert sample["instances"].gt_classes.tolist() == [0, 1, 2]
     assert set(sample["sem_seg"].unique().tolist()) == {0, 1, 2, 65535}
-    assert evaluate(cfg)["sem_seg"]["mIoU"] == 100
+    assert evaluate(val)["sem_seg"]["mIoU"] == 100
 
-    def sky_is_wall(prediction):
-        scores = prediction["sem_seg"]
-        scores[0] += 2 * scores[1]
+    def sky_is_wall(output):
+        output["sem_seg"][0] += 2 * output["sem_seg"][1]
+        return output
 
     # Shares of the height: sky a third; tree 4 rows by half the width; wall what is annotated else.
-    figures = evaluate(cfg, sky_is_wall)["sem_seg"]
+    figures = evaluate(val, sky_is_wall)["sem_seg"]
     wall, sky = (24 - 8 - 2 - 1) * 40 - 80, 8 * 40
     expected = 100 * (wall / (wall + sky) + 0 + 1) / 3
     assert figures["mIoU"] == pytest.approx(expected, abs=0.2)  # one image is scaled
 
 
-def test_a_given_list_of_classes(tmp_path):
+def test_a_given_list_of_classes(tmp_path, monkeypatch):
     folder = make_download(tmp_path)
     chosen = [NAMES[number - 1] for number in (TREE, ONLY_TRAINING, 77)]
     (tmp_path / "mine.txt").write_text("\n".join(chosen) + "\n")
@@ -159,8 +155,9 @@ def test_a_given_list_of_classes(tmp_path):
     labels = np.array(Image.open(folder / "annotations_detectron2/training/ADE_train_00000001.png"))
     expected = np.select([scene("training") == c for c in (TREE, ONLY_TRAINING)], [0, 1], 65535)
     assert np.array_equal(labels, expected)
-    with registered(tmp_path, register_ade20k_full):
-        assert MetadataCatalog.get("ade20k_full_sem_seg_train").stuff_classes == chosen
+    empty_catalogs(monkeypatch)
+    register_ade20k_full(tmp_path)
+    assert MetadataCatalog.get("ade20k_full_sem_seg_train").stuff_classes == chosen
 
     (tmp_path / "mine.txt").write_text(NAMES[SKY - 1])
     with pytest.raises(SystemExit, match="2"):
