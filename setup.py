@@ -58,6 +58,8 @@ setup(
         "yacs>=0.1.8",
     ],
     extras_require={
+        # What Detectron2's cityscapes_fine_instance_seg_* are read with.
+        "cityscapes": ["cityscapesscripts", "shapely>=2"],
         "timm": TIMM,
         "onnx": ONNX,
         "dev": [

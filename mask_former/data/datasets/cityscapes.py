@@ -38,7 +38,8 @@ _MADE_BY = "python -m tools.prepare_datasets cityscapes"
 _IMAGE, _INSTANCES = "_leftImg8bit.png", "_gtFine_instanceIds.png"
 _TRAIN_IDS, _PANOPTIC = "_gtFine_labelTrainIds.png", "_gtFine_panoptic.png"
 _THINGS = [category for category in CITYSCAPES_CATEGORIES if category["isthing"]]
-_THING_IDS = {category["id"] for category in _THINGS}
+# Of the instance data sets, which have no stuff.
+_INSTANCE_CLASSES = {category["id"]: index for index, category in enumerate(_THINGS)}
 
 
 def register_cityscapes(root: Path) -> None:
@@ -57,17 +58,20 @@ def register_cityscapes(root: Path) -> None:
             json_file=json_file,
             thing_classes=[category["name"] for category in _THINGS],
             thing_colors=[list(category["color"]) for category in _THINGS],
+            thing_dataset_id_to_contiguous_id=_INSTANCE_CLASSES,
             made_by=_MADE_BY,
         )
 
 
 def explain_builtin_cityscapes() -> None:
-    """Give Detectron2's own Cityscapes errors that name the way out; the records stay."""
+    """Complete the metadata of Detectron2's own Cityscapes, and its errors with the way out."""
     for split in SPLITS:
         for task in ("sem_seg", "panoptic", "instance_seg"):
             name = f"cityscapes_fine_{task}_{split}"
             DatasetCatalog.register(name, partial(_load_builtin, name, DatasetCatalog.pop(name)))
             MetadataCatalog.get(name).made_by = _MADE_BY
+        instances = MetadataCatalog.get(f"cityscapes_fine_instance_seg_{split}")
+        instances.thing_dataset_id_to_contiguous_id = _INSTANCE_CLASSES
 
 
 def _load_builtin(name: str, load: Callable[[], Records]) -> Records:
@@ -153,10 +157,10 @@ def _convert(source: Path, path: Path) -> dict[str, Any]:
         segment = {
             "id": segment_id,
             "category_id": label,
-            "iscrowd": int(segment_id < 1000 and label in _THING_IDS),
+            "iscrowd": int(segment_id < 1000 and label in _INSTANCE_CLASSES),
             **shape_info(mask),
         }
-        if label in _THING_IDS:
+        if label in _INSTANCE_CLASSES:
             segment["segmentation"] = encode_mask(mask)
         segments.append(segment)
     # Atomic, as the conversion skips what is there.
