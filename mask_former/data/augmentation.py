@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 # DETR's scales before its crop (its section A.4).
 _DETR_SCALES = (400, 500, 600)
+_CROP_TYPES = ("relative", "relative_range", "absolute", "absolute_range")
 
 
 def build_augmentation(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
@@ -23,7 +24,8 @@ def build_augmentation(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     resize and crop, before the resize. Otherwise only the resize to the size for tests.
 
     Raises:
-        ValueError: the crop limits a category's area, but instances have no label map to look at.
+        ValueError: unknown INPUT.CROP.TYPE; the crop limits a category's area, but instances have
+            no label map to look at.
     """
     if not is_train:
         return [T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, "choice")]
@@ -52,6 +54,8 @@ def _random_flip(cfg: CfgNode) -> list[T.Augmentation]:
 
 def _random_crop(cfg: CfgNode) -> T.Augmentation:
     crop = cfg.INPUT.CROP
+    if crop.TYPE not in _CROP_TYPES:
+        raise ValueError(f"INPUT.CROP.TYPE is {crop.TYPE!r}; known are {', '.join(_CROP_TYPES)}.")
     if crop.SINGLE_CATEGORY_MAX_AREA >= 1:
         return T.RandomCrop(crop.TYPE, crop.SIZE)
     if cfg.INPUT.DATASET_MAPPER_NAME == "mask_former_instance":

@@ -14,6 +14,7 @@ from detectron2.structures import BitMasks, Instances
 from mask_former.data.augmentation import LabelledImage, build_augmentation, pad_to_multiple
 from mask_former.data.reading import (
     Record,
+    check_image_format,
     read_annotations,
     read_id_map,
     read_image,
@@ -144,6 +145,7 @@ class MaskFormerDatasetMapper:
             size_divisibility: pad both sides to a multiple of this; 0 or less: don't.
             give_valid: whether training samples say which pixels are annotated.
         """
+        check_image_format(image_format)
         self.is_train = is_train
         self.annotation = annotation
         self.augmentations = T.AugmentationList(augmentations)

@@ -29,6 +29,12 @@ def read_image(file_name: str, image_format: str | None) -> np.ndarray:
         return detection_utils.read_image(file_name, image_format)
 
 
+def check_image_format(image_format: str) -> None:
+    """Raise ValueError unless INPUT.FORMAT is one that models take."""
+    if image_format not in ("RGB", "BGR"):
+        raise ValueError(f"INPUT.FORMAT is {image_format!r}, but images are read as RGB or BGR.")
+
+
 def read_image_size(file_name: str) -> tuple[int, int]:
     """Height and width of an image, of which only the head is read. Raises as `read_image`."""
     with _naming(file_name), Image.open(file_name) as image:

@@ -43,7 +43,7 @@ def launch(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
         args: of `mask_former.engine.argument_parser`.
 
     Raises:
-        ValueError: more GPUs are asked for than there are; no address to meet at.
+        ValueError: no process is asked for, or more GPUs than there are; no address to meet at.
     """
     backend = "nccl" if torch.device(cfg.MODEL.DEVICE).type == "cuda" else "gloo"
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
@@ -53,6 +53,12 @@ def launch(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
         _run(local_rank, local_size, group, main, cfg, args)
         return
 
+    if args.num_gpus < 1 or not 0 <= args.machine_rank < args.num_machines:
+        raise ValueError(
+            f"--num-gpus {args.num_gpus} --num-machines {args.num_machines} --machine-rank "
+            f"{args.machine_rank}: a machine has at least one process (also with MODEL.DEVICE "
+            "cpu), and machines are counted from 0."
+        )
     if args.num_gpus * args.num_machines == 1:
         main(cfg, args)
         return

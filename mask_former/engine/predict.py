@@ -12,6 +12,7 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from mask_former.checkpoint import MaskFormerCheckpointer
+from mask_former.data.reading import check_image_format
 from mask_former.engine.setup import check_device
 from mask_former.engine.test_time_augmentation import with_test_time_augmentation
 
@@ -82,8 +83,7 @@ class Predictor:
         metadata: Metadata | None = None,
         autocast: torch.dtype | None = None,
     ) -> None:
-        if input_format not in ("RGB", "BGR"):
-            raise ValueError(f"INPUT.FORMAT {input_format!r}: images are read as RGB or BGR")
+        check_image_format(input_format)
         self.model = model.eval()
         self.metadata = Metadata() if metadata is None else metadata
         self._resize = T.ResizeShortestEdge([min_size, min_size], max_size)

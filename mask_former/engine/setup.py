@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
@@ -14,9 +15,10 @@ from detectron2.utils.logger import setup_logger
 
 from mask_former.data.checks import check_data
 from mask_former.engine.step import get_amp_dtype
+from mask_former.evaluation.build import build_evaluator
 
-# Signs of a run: the first appears with its first checkpoint, the second with its first figures.
-_RUN_FILES = ("last_checkpoint", "metrics.json")
+# What a run leaves in its folder, and another one would continue or overwrite.
+_RUN_FILES = ("last_checkpoint", "metrics.json", "model_best.pth", "model_final.pth")
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -31,27 +33,49 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Find out what would go wrong later, before anything is written.
 
     Raises:
-        ValueError: device, precision, number of classes or labels do not fit.
+        ValueError: device, precision, solver, number of classes or labels do not fit; a test set
+            that cannot be evaluated.
         FileExistsError: OUTPUT_DIR holds another run.
         FileNotFoundError: a data set is not there.
     """
     check_device(cfg)
     get_amp_dtype(cfg)
+    if not args.eval_only:
+        check_numbers(cfg)
     if not (args.resume or args.eval_only):
         check_output_folder(cfg.OUTPUT_DIR)
     check_data(cfg, eval_only=args.eval_only)
+    for name in cfg.DATASETS.TEST:
+        build_evaluator(cfg, name)
 
 
 def check_device(cfg: CfgNode) -> None:
-    if torch.device(cfg.MODEL.DEVICE).type == "cuda" and not torch.cuda.is_available():
+    """Raise ValueError unless MODEL.DEVICE is a device that this machine has."""
+    try:
+        device = torch.device(cfg.MODEL.DEVICE)
+    except RuntimeError as error:
+        raise ValueError(
+            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, which PyTorch does not know; it is cuda or cpu."
+        ) from error
+    if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             f"MODEL.DEVICE is {cfg.MODEL.DEVICE}, but PyTorch finds no GPU on this machine. Add "
             "`MODEL.DEVICE cpu` to the command line to run on the CPU."
         )
 
 
+def check_numbers(cfg: CfgNode) -> None:
+    """Raise ValueError for a training of nothing, or one that never saves."""
+    for key in ("IMS_PER_BATCH", "MAX_ITER", "CHECKPOINT_PERIOD"):
+        if cfg.SOLVER[key] < 1:
+            raise ValueError(f"SOLVER.{key} is {cfg.SOLVER[key]}, but must be at least 1.")
+
+
 def check_output_folder(folder: str) -> None:
-    found = [name for name in _RUN_FILES if os.path.exists(os.path.join(folder, name))]
+    """Raise FileExistsError if `folder` holds a run."""
+    files = [Path(folder, name) for name in _RUN_FILES]
+    # A run that failed at its start has opened metrics.json, and left it empty.
+    found = [file.name for file in files if file.exists() and file.stat().st_size]
     if found:
         raise FileExistsError(
             f"OUTPUT_DIR {folder} holds another run ({', '.join(found)}). Add --resume to continue "

@@ -69,7 +69,7 @@ def _describe_precision(cfg: CfgNode) -> str:
 def _describe_device(cfg: CfgNode) -> str:
     device = torch.device(cfg.MODEL.DEVICE)
     if device.type == "cuda":
-        return torch.cuda.get_device_name()
+        return torch.cuda.get_device_name(device)
     return f"{device.type} ({_count(torch.get_num_threads(), 'thread', 'threads')} a process)"
 
 

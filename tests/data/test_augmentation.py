@@ -85,6 +85,12 @@ def test_limit_of_a_category_makes_another_crop(cfg):
         build_augmentation(cfg, True)
 
 
+def test_a_crop_of_an_unknown_type(cfg):
+    cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE = True, "square"
+    with pytest.raises(ValueError, match="INPUT.CROP.TYPE is 'square'.*absolute_range"):
+        build_augmentation(cfg, is_train=True)
+
+
 def test_detr_crops_half_of_the_time_before_the_resize(cfg):
     cfg.INPUT.DATASET_MAPPER_NAME = "detr_panoptic"
     cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = "absolute_range", [100, 200]

@@ -220,6 +220,12 @@ def test_channel_order(cfg, record):
     assert torch.equal(mapper(cfg, "mask_former_semantic")(record)["image"], rgb.flip(0))
 
 
+def test_unknown_channel_order(cfg):
+    cfg.INPUT.FORMAT = "YUV"
+    with pytest.raises(ValueError, match="INPUT.FORMAT is 'YUV'.*RGB or BGR"):
+        mapper(cfg, "mask_former_semantic")
+
+
 def test_grey_image_gets_three_channels(cfg, record):
     Image.fromarray(label_map().astype(np.uint8)).save(record["file_name"])
     image = mapper(cfg, "mask_former_semantic")(record)["image"]

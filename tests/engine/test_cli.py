@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mask_former.engine import argument_parser, check_run, reported_errors, setup
+from mask_former.engine import Trainer, argument_parser, check_run, reported_errors, setup
 from mask_former.engine.setup import check_device, check_output_folder
 from tests.engine.tiny import restored_loggers, tiny_cfg
 
@@ -44,7 +44,7 @@ def test_weights_that_are_missing_are_one_message_also_from_two_processes(shapes
 
 
 def test_an_error_of_ours_ends_with_a_message(tmp_path, capsys):
-    (tmp_path / "metrics.json").touch()
+    (tmp_path / "metrics.json").write_text("{}")
     with pytest.raises(SystemExit) as stop, reported_errors():
         check_output_folder(str(tmp_path))
     assert stop.value.code == 2
@@ -58,18 +58,29 @@ def test_an_error_of_others_keeps_its_traceback():
         int("not ours")
 
 
-def test_other_run_in_the_output_folder(tmp_path):
+@pytest.mark.parametrize("name", ["last_checkpoint", "model_final.pth", "metrics.json"])
+def test_other_run_in_the_output_folder(tmp_path, name):
     check_output_folder(str(tmp_path / "new"))
-    (tmp_path / "config.yaml").touch()  # of a run that never got anywhere: nothing to lose
-    check_output_folder(str(tmp_path))
-    (tmp_path / "last_checkpoint").touch()
-    with pytest.raises(FileExistsError, match="last_checkpoint.*--resume.*another OUTPUT_DIR"):
+    (tmp_path / name).write_text("content")
+    with pytest.raises(FileExistsError, match=f"{name}.*--resume.*another OUTPUT_DIR"):
         check_output_folder(str(tmp_path))
+
+
+def test_a_run_that_failed_at_its_start_can_be_started_again(shapes_root, tmp_path):
+    """It has written its config and opened its metrics.json; there is nothing to lose."""
+    cfg = tiny_cfg(tmp_path, MODEL__WEIGHTS=str(tmp_path / "missing.pth"))
+    args = argument_parser().parse_args([])
+    with restored_loggers():
+        setup(cfg, args)
+        with pytest.raises(FileNotFoundError):
+            Trainer(cfg).resume_or_load(resume=False)
+    assert (tmp_path / "metrics.json").exists()
+    check_run(cfg, args)
 
 
 @pytest.mark.parametrize("flag", ["--resume", "--eval-only"])
 def test_other_run_in_the_output_folder_is_meant(shapes_root, tmp_path, flag):
-    (tmp_path / "last_checkpoint").touch()
+    (tmp_path / "last_checkpoint").write_text("model_0000002.pth")
     check_run(tiny_cfg(tmp_path), argument_parser().parse_args([flag]))
     with pytest.raises(FileExistsError):
         check_run(tiny_cfg(tmp_path), argument_parser().parse_args([]))
@@ -89,6 +100,25 @@ def test_gpu_that_is_not_there(tmp_path, monkeypatch):
     cfg.MODEL.DEVICE = "cuda"
     with pytest.raises(ValueError, match="MODEL.DEVICE cpu"):
         check_device(cfg)
+
+
+def test_a_device_that_there_is_none_of(tmp_path):
+    with pytest.raises(ValueError, match="MODEL.DEVICE is 'gpu'.*cuda or cpu"):
+        check_device(tiny_cfg(tmp_path, MODEL__DEVICE="gpu"))
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        ({"SOLVER__CHECKPOINT_PERIOD": 0}, "SOLVER.CHECKPOINT_PERIOD is 0"),
+        ({"SOLVER__MAX_ITER": 0}, "SOLVER.MAX_ITER is 0"),
+        ({"MODEL__MASK_FORMER__TEST__SEMANTIC_ON": False,
+          "MODEL__MASK_FORMER__TEST__PANOPTIC_ON": False}, "shapes_val_panoptic.*PANOPTIC_ON True"),
+    ],
+)  # fmt: skip
+def test_what_would_end_a_training_later(shapes_root, tmp_path, opts, message):
+    with pytest.raises(ValueError, match=message):
+        check_run(tiny_cfg(tmp_path, **opts), argument_parser().parse_args([]))
 
 
 def test_an_evaluation_leaves_the_config_of_the_training(tmp_path):

@@ -55,6 +55,14 @@ def test_several_machines_need_an_address(tmp_path):
         launch(work, cpu_cfg(tmp_path), parse("--num-machines", "2"))
 
 
+@pytest.mark.parametrize(
+    "flags", [["--num-gpus", "0"], ["--num-gpus", "-1"], ["--machine-rank", "1"]], ids=" ".join
+)
+def test_a_run_without_a_process(tmp_path, flags):
+    with pytest.raises(ValueError, match=" ".join(flags)):
+        launch(work, cpu_cfg(tmp_path), parse(*flags))
+
+
 def test_more_gpus_than_there_are(tmp_path):
     cfg = cpu_cfg(tmp_path)
     cfg.MODEL.DEVICE = "cuda"

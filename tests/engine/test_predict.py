@@ -67,7 +67,7 @@ def test_a_config_that_cannot_predict():
     cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = "cpu", ""
     with pytest.raises(ValueError, match="MODEL.WEIGHTS"):
         Predictor(cfg)
-    with pytest.raises(ValueError, match="INPUT.FORMAT 'YUV'"):
+    with pytest.raises(ValueError, match="INPUT.FORMAT is 'YUV'"):
         Predictor(model=Recorder(), input_format="YUV")
 
 
