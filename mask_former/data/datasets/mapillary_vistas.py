@@ -63,15 +63,13 @@ def read_classes(config: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not that of a Vistas whose last label alone is left out of evaluation.
+        ValueError: it is not that of Vistas, whose last label is for what is unlabelled.
     """
     labels = read_json(config).get("labels", [])
-    if not labels or [label["evaluate"] for label in labels] != [True] * (len(labels) - 1) + [
-        False
-    ]:
+    if not labels or not labels[-1]["name"].endswith("unlabeled"):
         raise ValueError(
-            f"{config} should list labels of which the last one alone is not evaluated, as that "
-            "of Vistas 1.2 does. In the download of 2.0 it is called config_v1.2.json."
+            f"{config} should list labels of which the last one is void--unlabeled, as that of "
+            "Vistas 1.2 does. In the download of 2.0 it is called config_v1.2.json."
         )
     return {
         "stuff_classes": [label["readable"] for label in labels[:-1]],
