@@ -63,6 +63,7 @@ def test_every_key(name):
     cfg.merge_from_file(FILES[name])
     expected = ours | published_defaults() | RECIPES[name]
     assert flat(cfg) == expected
+    assert model_zoo.get_config(name) == cfg  # Detectron2's way of loading, and ours
 
 
 def recipe_of(file):
