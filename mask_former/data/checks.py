@@ -24,8 +24,13 @@ def check_data(cfg: CfgNode, *, eval_only: bool = False) -> None:
 
     Raises:
         FileNotFoundError: a folder or an annotation file is missing.
-        ValueError: the number of classes differs.
+        ValueError: there is no data set, or the number of classes differs.
     """
+    key = "TEST" if eval_only else "TRAIN"
+    if not cfg.DATASETS[key]:
+        raise ValueError(
+            f"DATASETS.{key} names no data set: name one, or a recipe with --config-file."
+        )
     names = cfg.DATASETS.TEST if eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     for name in dict.fromkeys(names):
         datasets.check_dataset(name)

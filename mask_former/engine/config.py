@@ -36,12 +36,14 @@ def load_config(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
 
     Raises:
         FileNotFoundError: the file, or a base, does not exist.
-        ValueError: no valid yaml, an unknown key or a value of the wrong type. The message names
-            the file, or the command line, the key and what is expected.
+        ValueError: no valid yaml, an unknown key, a value of the wrong type, or a flag among the
+            options. The message names the file, or the command line, the key and what is expected.
     """
     cfg = get_cfg()
     if config_file:
         _merge_file(cfg, config_file, children=())
+    if flags := [option for option in opts if str(option).startswith("--")]:
+        raise ValueError(f"{flags[0]} stands behind KEY VALUE options; flags come before them.")
     if len(opts) % 2:
         raise ValueError(
             "Options on the command line are pairs, KEY VALUE, separated by blanks: "

@@ -78,6 +78,13 @@ def test_evaluation_needs_no_training_set(cfg):
     check_data(cfg, eval_only=True)
 
 
+@pytest.mark.parametrize("key", ["TRAIN", "TEST"])
+def test_no_data_set(cfg, key):
+    cfg.DATASETS[key] = ()
+    with pytest.raises(ValueError, match=f"DATASETS.{key} names no data set"):
+        check_data(cfg, eval_only=key == "TEST")
+
+
 def test_missing_folder(cfg, tmp_path):
     MetadataCatalog.remove(OTHER)
     MetadataCatalog.get(OTHER).set(stuff_classes=[*"abc"], image_root=str(tmp_path / "gone"))

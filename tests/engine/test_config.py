@@ -80,6 +80,11 @@ def test_an_option_without_a_value():
         load_config(opts=["SOLVER.BASE_LR=0.1"])
 
 
+def test_a_flag_behind_the_options():
+    with pytest.raises(ValueError, match="--eval-only .*flags come before"):
+        load_config(opts=["SOLVER.BASE_LR", "0.1", "--eval-only"])
+
+
 @pytest.mark.parametrize("wrap", ["{}", "SOLVER:\n  STEPS: {}"])
 def test_yaml_that_runs_python_is_refused(write, tmp_path, wrap):
     trace = tmp_path / "trace"
