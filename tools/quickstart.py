@@ -5,6 +5,7 @@ what it predicts. Every step is one that a real project takes with its own data.
 """
 
 import argparse
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
+from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 from tabulate import tabulate
@@ -20,7 +22,14 @@ from tqdm import tqdm
 
 import mask_former  # noqa: F401  (registers the components)
 from mask_former.data.datasets import make_shapes
-from mask_former.engine import ProgressBar, Trainer, load_config, reported_errors
+from mask_former.engine import (
+    ProgressBar,
+    Trainer,
+    argument_parser,
+    launch,
+    load_config,
+    reported_errors,
+)
 from mask_former.engine.predict import Predictor
 from mask_former.visualization import (
     ShadeTracker,
@@ -30,18 +39,19 @@ from mask_former.visualization import (
     draw_panoptic,
     make_sheet,
     plot_curves,
+    read_metrics,
 )
 
 CONFIG = Path(__file__).parents[1] / "configs/shapes/maskformer_panoptic_quickstart.yaml"
-# The table's columns: what it says, and where the evaluation says it.
+# The table's columns: what it says, and the evaluation's name for it.
 FIGURES = {
-    "PQ": ("panoptic_seg", "PQ"),
-    "SQ": ("panoptic_seg", "SQ"),
-    "RQ": ("panoptic_seg", "RQ"),
-    "PQ things": ("panoptic_seg", "PQ_th"),
-    "PQ stuff": ("panoptic_seg", "PQ_st"),
-    "mIoU": ("sem_seg", "mIoU"),
-    "AP": ("segm", "AP"),
+    "PQ": "panoptic_seg/PQ",
+    "SQ": "panoptic_seg/SQ",
+    "RQ": "panoptic_seg/RQ",
+    "PQ things": "panoptic_seg/PQ_th",
+    "PQ stuff": "panoptic_seg/PQ_st",
+    "mIoU": "sem_seg/mIoU",
+    "AP": "segm/AP",
 }
 SHEET_IMAGES = 12
 SCALE = 2  # of the pictures, relative to the small images
@@ -58,7 +68,11 @@ def main() -> None:
     print("1/3  data")
     make_shapes()
     print(f"2/3  training and evaluation: {cfg.SOLVER.MAX_ITER} iterations")
-    figures, minutes = train(cfg)
+    training_started = time.perf_counter()
+    launch(train, cfg, processes(cfg))
+    minutes = (time.perf_counter() - training_started) / 60
+    last = read_metrics(output / "metrics.json")[-1]
+    figures = {name: last[figure] for name, figure in FIGURES.items()}
     print("3/3  pictures")
     cfg.MODEL.WEIGHTS = str(output / "model_final.pth")
     paths = draw_pictures(cfg, Predictor(cfg), figures)
@@ -78,21 +92,29 @@ def free_folder(folder: Path) -> Path:
     return free
 
 
-def train(cfg: CfgNode) -> tuple[dict[str, float], float]:
-    """Train from scratch; return the table's figures and the minutes it took.
+def processes(cfg: CfgNode) -> argparse.Namespace:
+    """Two processes where there are two cores: on small images more threads would hardly help."""
+    args = argument_parser().parse_args([])
+    if cfg.MODEL.DEVICE == "cpu":
+        args.num_gpus = min(2, os.cpu_count() or 1)
+    return args
+
+
+def train(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Train from scratch and evaluate, in every process.
 
     The log goes to a file, so that the progress bar has the terminal for itself.
     """
     for name in ("detectron2", "fvcore", "mask_former"):
-        setup_logger(cfg.OUTPUT_DIR, name=name, configure_stdout=False)
-    seed_all_rng(cfg.SEED)
+        setup_logger(
+            cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name=name, configure_stdout=False
+        )
+    seed_all_rng(cfg.SEED + comm.get_rank())
     trainer = Trainer(cfg)
-    trainer.register_hooks([ProgressBar(show=True)])
+    if comm.is_main_process():
+        trainer.register_hooks([ProgressBar(show=True)])
     trainer.resume_or_load(resume=False)
-    started = time.perf_counter()
-    results = trainer.train()
-    minutes = (time.perf_counter() - started) / 60
-    return {name: results[task][figure] for name, (task, figure) in FIGURES.items()}, minutes
+    trainer.train()
 
 
 def draw_pictures(
