@@ -1,0 +1,100 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mask_former import model_zoo
+from tools.analyze_model import (
+    Cost,
+    analyze,
+    build_without_weights,
+    cost_table,
+    input_size,
+    main,
+)
+
+REFERENCE = Path(__file__).parents[1] / "reference"
+ZOO = json.loads((REFERENCE / "zoo.json").read_text())
+COUNTED = [name for name, facts in ZOO.items() if "params_million" in facts]
+
+
+class Small(nn.Module):
+    """A convolution, 4 x 4 tokens that attend to themselves in two heads, and a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, kernel_size=2, stride=2), nn.BatchNorm2d(8))
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, inputs):
+        tokens = self.body(inputs[0]["image"][None]).flatten(2).view(1, 2, 4, 16).mT
+        tokens = F.scaled_dot_product_attention(tokens, tokens, tokens)
+        return self.head(tokens.mT.reshape(1, 8, 16).mT)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_counts_by_hand(device):
+    costs = analyze(Small().eval().to(device), (8, 8))
+    conv = Cost(3 * 8 * 4 + 8, 16 * 8 * 12, 16 * 8)
+    head = Cost(8 * 5 + 5, 16 * 8 * 5, 16 * 5)
+    assert costs["body.0"] == conv
+    assert costs["head"] == head
+    assert costs["body.1"] == Cost(16, 0, 0)
+    # Two heads: 16 x 16 scores of 4 channels, and as many sums of values.
+    attention = 2 * (2 * 16 * 16 * 4)
+    whole = costs[""]
+    assert whole.parameters == conv.parameters + head.parameters + 16
+    assert whole.multiply_adds == conv.multiply_adds + head.multiply_adds + attention
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_published_counts(name):
+    cfg = model_zoo.get_config(name)
+    costs = analyze(build_without_weights(cfg), input_size(cfg))
+    parameters, multiply_adds = costs[""].parameters, costs[""].multiply_adds
+    assert round(parameters / 1e6) == ZOO[name]["params_million"]
+    assert multiply_adds / 1e9 == pytest.approx(ZOO[name]["gflops_macs_at_crop_size"], rel=0.05)
+    parts = [costs["backbone"], costs["sem_seg_head"]]
+    assert sum(part.parameters for part in parts) == parameters
+    # What is left is semantic inference: classes times masks, summed over 100 queries.
+    height, width = input_size(cfg)
+    inference = 100 * 150 * height * width
+    assert sum(part.multiply_adds for part in parts) + inference == multiply_adds
+
+
+@pytest.mark.parametrize(
+    "file", sorted((REFERENCE / "state_dict").glob("*.json")), ids=lambda f: f.stem
+)
+def test_parameters_are_those_of_published_weights(file):
+    """All weights but the statistics of normalisations and other buffers."""
+    shapes = json.loads(file.read_text())
+    model = build_without_weights(model_zoo.get_config(file.stem.replace("__", "/")))
+    parameters = dict(model.named_parameters())
+    assert parameters.keys() <= shapes.keys()
+    expected = sum(torch.Size(shapes[name]).numel() for name in parameters)
+    assert sum(p.numel() for p in model.parameters()) == expected
+
+
+def test_attention_is_counted_in_all_its_parts():
+    """A transformer encoder of the pixel decoder costs what its products say."""
+    cfg = model_zoo.get_config("coco-panoptic/maskformer_panoptic_R50_bs64_554k")
+    costs = analyze(build_without_weights(cfg), (128, 192))
+    tokens, channels, hidden = 4 * 6, 256, 2048
+    layer = 4 * tokens * channels**2 + 2 * tokens**2 * channels + 2 * tokens * channels * hidden
+    # The model calls the encoder alone, not the transformer that holds it.
+    for name in ("transformer", "transformer.encoder"):
+        assert costs[f"sem_seg_head.pixel_decoder.{name}"].multiply_adds == 6 * layer
+
+
+def test_table_shows_modules_down_to_a_depth(capsys):
+    costs = analyze(Small().eval(), (8, 8))
+    lines = cost_table(costs, 1).splitlines()
+    assert [line.split()[0] for line in lines[2:]] == ["model", "body", "head"]
+    assert len(cost_table(costs, 2).splitlines()) == len(lines) + 2
+    config = "configs/shapes/maskformer_panoptic_quickstart.yaml"
+    main(["--config-file", str(Path(__file__).parents[2] / config), "--input-size", "64", "96"])
+    out = capsys.readouterr().out
+    assert "64 x 96" in out and "  pixel_decoder" in out

@@ -1,0 +1,162 @@
+"""Count a model's parameters, multiply-adds and activations, module by module.
+
+    python -m tools.analyze_model --config-file configs/ade20k-150/maskformer_R50_bs16_160k.yaml
+
+Multiply-adds are those of one image: convolutions, matrix products and attention of the network and
+of semantic inference; normalisations and activation functions are left out, as in the paper. They
+are derived from shapes, without weights and without computing anything.
+"""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from tabulate import tabulate
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+import mask_former.data  # noqa: F401 (registers the data sets)
+from mask_former.engine import load_config, reported_errors
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a module, with all that is in it, takes.
+
+    Attributes:
+        parameters: number of parameters; buffers, such as frozen statistics, are none.
+        multiply_adds: for one image.
+        activations: values that convolutions, matrix products and attention give out, for one
+            image: a measure of the memory and of the time that moving data takes.
+    """
+
+    parameters: int
+    multiply_adds: int
+    activations: int
+
+
+class _WithoutMemory(TorchFunctionMode):
+    """Parameters made in here have shapes and no values. Other tensors do: unlike under
+    `torch.device("meta")`, a constructor can read, say, drop path rates out of one."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is torch.empty:
+            kwargs = {**kwargs, "device": "meta"}
+        return func(*args, **kwargs)
+
+
+def build_without_weights(cfg: CfgNode) -> nn.Module:
+    """Build the model of `cfg` for semantic inference on the meta device: shapes, no memory.
+
+    Panoptic and instance inference, which depend on what is found, are switched off.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = "meta"
+    test = cfg.MODEL.MASK_FORMER.TEST
+    test.SEMANTIC_ON, test.PANOPTIC_ON, test.INSTANCE_ON = True, False, False
+    with _WithoutMemory():
+        return build_model(cfg).eval()
+
+
+def input_size(cfg: CfgNode) -> tuple[int, int]:
+    """Height and width that a recipe's cost is stated for: its training crop or, where crops have
+    no fixed size, its largest test image."""
+    if cfg.INPUT.CROP.ENABLED and cfg.INPUT.CROP.TYPE == "absolute":
+        return tuple(cfg.INPUT.CROP.SIZE)
+    return cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+
+
+@torch.no_grad()
+def analyze(model: nn.Module, size: tuple[int, int]) -> dict[str, Cost]:
+    """Count what `model`, in eval mode, takes for an image of `size` (height, width).
+
+    Args:
+        model: takes Detectron2's list of dictionaries; on the meta device, or on any other.
+
+    Returns:
+        costs by the names of the modules in `model`, that of the whole model under "".
+    """
+    device = next(model.parameters()).device
+    image = torch.zeros(3, *size, device=device)
+    operations = FlopCounterMode(display=False)
+    outputs = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(flop_registry, _numel))
+    with operations, outputs:
+        model([{"image": image, "height": size[0], "width": size[1]}])
+    operations, activations = _by_module(operations, model), _by_module(outputs, model)
+    return {
+        name: Cost(
+            sum(p.numel() for p in module.parameters()),
+            # PyTorch counts multiplications and additions apart.
+            operations[name] // 2,
+            activations[name],
+        )
+        for name, module in model.named_modules()
+    }
+
+
+def _numel(*_: Any, out_shape: Any, **__: Any) -> int:
+    """Size of an operation's result, the first if it has several; a formula for the counter."""
+    return (out_shape if isinstance(out_shape, torch.Size) else out_shape[0]).numel()
+
+
+def _by_module(counter: FlopCounterMode, model: nn.Module) -> dict[str, int]:
+    """Counts by the names of the modules in `model`."""
+    # The counter's names begin with the model's class, where `model` has none.
+    counts = {
+        name.partition(".")[2]: sum(by_operation.values())
+        for name, by_operation in counter.get_flop_counts().items()
+        if name != "Global"
+    }
+    # A module whose parts are called, but not itself, has what they have. Parts come after it.
+    for name, module in reversed(list(model.named_modules())):
+        if name not in counts:
+            parts = [f"{name}.{part}".lstrip(".") for part, _ in module.named_children()]
+            counts[name] = sum(counts[part] for part in parts)
+    return counts
+
+
+def cost_table(costs: Mapping[str, Cost], depth: int) -> str:
+    """A table of the modules that lie at most `depth` deep, in the order of the model."""
+    rows = []
+    for name, cost in costs.items():
+        level = len(name.split(".")) if name else 0
+        if level <= depth and (cost.parameters or cost.multiply_adds):
+            label = "  " * level + name.rpartition(".")[2] if name else "model"
+            rows.append(
+                (label, cost.parameters / 1e6, cost.multiply_adds / 1e9, cost.activations / 1e6)
+            )
+    headers = ["module", "parameters (M)", "multiply-adds (G)", "activations (M)"]
+    return tabulate(rows, headers, tablefmt="simple", floatfmt=".3f", preserve_whitespace=True)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config-file", required=True, metavar="FILE")
+    parser.add_argument(
+        "--input-size",
+        type=int,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        help="of the image; default: the recipe's training crop, or its largest test image",
+    )
+    parser.add_argument("--depth", type=int, default=2, help="of the modules (default: 2)")
+    parser.add_argument(
+        "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config options"
+    )
+    args = parser.parse_args(argv)
+    with reported_errors():
+        cfg = load_config(args.config_file, args.opts)
+    size = tuple(args.input_size or input_size(cfg))
+    print(f"{args.config_file}, one image of {size[0]} x {size[1]} (height x width)")
+    print(cost_table(analyze(build_without_weights(cfg), size), args.depth))
+
+
+if __name__ == "__main__":
+    main()
