@@ -37,6 +37,7 @@ from mask_former.engine.hooks import BestCheckpoint
 from mask_former.engine.metrics_log import forget_metrics_from
 from mask_former.engine.optimizer import build_lr_scheduler, build_optimizer
 from mask_former.engine.random_state import RandomState, preserved_random_state
+from mask_former.engine.resume import check_resumable, has_checkpoint
 from mask_former.engine.step import TrainStep, distribute, get_amp_dtype
 from mask_former.engine.summary import summarize
 from mask_former.engine.test_time_augmentation import with_test_time_augmentation
@@ -84,12 +85,20 @@ class Trainer(TrainerBase):
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Continue from the last checkpoint of OUTPUT_DIR, if `resume` and there is one; else start
-        from iteration 0 with MODEL.WEIGHTS."""
+        from iteration 0 with MODEL.WEIGHTS.
+
+        Raises:
+            FileNotFoundError, ValueError: there are no such weights, or they are for another model
+                or another optimizer.
+        """
         weights = self.cfg.MODEL.WEIGHTS
-        if resume and _has_checkpoint(self.checkpointer):
+        if resume and has_checkpoint(self.checkpointer):
             self.checkpointer.resume_or_load(weights, resume=True)
-            # The checkpoint names the iteration that it was made after.
-            self.start_iter = self.iter + 1
+            if not self.start_iter:
+                raise ValueError(
+                    f"{self.checkpointer.get_checkpoint_file()} holds weights only, from which no "
+                    "training can be resumed: name it in MODEL.WEIGHTS, and leave out --resume."
+                )
         else:
             self.checkpointer.load(
                 weights,
@@ -250,7 +259,7 @@ class Trainer(TrainerBase):
         """
         model = cls.build_model(cfg)
         checkpointer = MaskFormerCheckpointer(model, cfg.OUTPUT_DIR, accept_backbone=False)
-        resume = resume and _has_checkpoint(checkpointer)
+        resume = resume and has_checkpoint(checkpointer)
         if not (cfg.MODEL.WEIGHTS or resume):
             raise ValueError(
                 "There are no weights to evaluate: set MODEL.WEIGHTS, or add --resume for the last "
@@ -275,23 +284,14 @@ class Trainer(TrainerBase):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        check_resumable(state, self.optimizer)
         # The schedule goes on from the position that is saved, in the shape that cfg has now:
         # SOLVER.MAX_ITER may have grown.
         schedule = state["hooks"]["LRScheduler"]
         for constant in schedule.keys() - {"last_epoch", "_step_count", "_last_lr"}:
             del schedule[constant]
         super().load_state_dict(state)
+        # The checkpoint names the iteration that it was made after.
+        self.start_iter = self.iter + 1
         self.optimizer.load_state_dict(state["optimizer"])
         self.step.load_state_dict(state["step"])
-
-
-def _has_checkpoint(checkpointer: MaskFormerCheckpointer) -> bool:
-    """Whether there is a checkpoint to resume from, which all processes have to agree on."""
-    seen = comm.all_gather(checkpointer.has_checkpoint())
-    if any(seen) and not all(seen):
-        raise FileNotFoundError(
-            f"The file last_checkpoint of OUTPUT_DIR {checkpointer.save_dir} is there for some "
-            "processes and not for others. To resume on several machines, let OUTPUT_DIR be a "
-            "folder that all of them share, or copy the checkpoint to each."
-        )
-    return all(seen)

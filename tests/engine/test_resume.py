@@ -66,6 +66,35 @@ def test_resuming_a_finished_run_only_evaluates(shapes_root, tmp_path):
     assert record["figures"] == expected["figures"]
 
 
+def weights_only(checkpoint):
+    del checkpoint["trainer"]
+
+
+def of_another_trainer(checkpoint):
+    checkpoint["trainer"] = {"iteration": 0, "hooks": {}, "_trainer": {}}
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (weights_only, {}, "model_final.pth holds weights only.*MODEL.WEIGHTS"),
+        (of_another_trainer, {}, "not written by this trainer.*MODEL.WEIGHTS"),
+        (None, {"SOLVER__OPTIMIZER": "SGD"}, "SOLVER.OPTIMIZER is another one"),
+        (None, {"SOLVER__BACKBONE_MULTIPLIER": 1.0}, "BACKBONE_MULTIPLIER"),
+    ],
+)
+def test_what_cannot_be_resumed(shapes_root, tmp_path, change, options, message):
+    folder = tmp_path / "run"
+    tiny.run_here(tiny.tiny_cfg(folder, SOLVER__MAX_ITER=1, DATASETS__TEST=()))
+    if change:
+        checkpoint = load(folder / "model_final.pth")
+        change(checkpoint)
+        torch.save(checkpoint, folder / "model_final.pth")
+    cfg = tiny.tiny_cfg(folder, SOLVER__MAX_ITER=2, DATASETS__TEST=(), **options)
+    with pytest.raises(ValueError, match=message):
+        tiny.run_here(cfg, "--resume")
+
+
 def test_resume_without_a_checkpoint_starts_anew(shapes_root, tmp_path):
     cfg = tiny.tiny_cfg(tmp_path / "run", SOLVER__MAX_ITER=1, DATASETS__TEST=())
     assert list(tiny.run_here(cfg, "--resume")["losses"]) == ["0"]
