@@ -1,7 +1,8 @@
 """Configurations of `transformers`' MaskFormer: to our keys and back.
 
-The keys that describe the model and its input. What one side cannot express is an error, with one
-exception: dropout in their decoder has three rates, of which ours keeps the residual one.
+The keys that describe the model and its input. What one side cannot express is an error. How to
+train stays out: the supervision of every layer (transformers 5.23 fails with it), and two of the
+three dropout rates of their decoder, where we have one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -86,7 +87,6 @@ def config_to_hugging_face(cfg: CfgNode, class_names: Sequence[str] | None = Non
     if hidden_dim == 8 * first_width:  # They project res5 only where they must.
         _require({"MODEL.MASK_FORMER.ENFORCE_INPUT_PROJ": False}, cfg)
     flat["backbone_config.model_type"] = "maskformer-swin" if is_swin else "resnet"
-    flat["decoder_config.encoder_attention_heads"] = keys.NHEADS
     flat["decoder_config.attention_dropout"] = keys.DROPOUT
     flat["decoder_config.activation_dropout"] = keys.DROPOUT
     flat["backbone_config.out_features"] = [f"stage{i}" for i in range(1, 5)]

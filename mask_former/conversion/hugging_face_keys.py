@@ -7,7 +7,6 @@ MODEL = (
     ("no_object_weight", "MODEL.MASK_FORMER.NO_OBJECT_WEIGHT", 0.1),
     ("dice_weight", "MODEL.MASK_FORMER.DICE_WEIGHT", 1.0),
     ("mask_weight", "MODEL.MASK_FORMER.MASK_WEIGHT", 20.0),
-    ("use_auxiliary_loss", "MODEL.MASK_FORMER.DEEP_SUPERVISION", False),
     ("decoder_config.num_queries", "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES", 100),
     ("decoder_config.d_model", "MODEL.MASK_FORMER.HIDDEN_DIM", 256),
     ("decoder_config.decoder_layers", "MODEL.MASK_FORMER.DEC_LAYERS", 6),

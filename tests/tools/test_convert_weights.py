@@ -50,27 +50,28 @@ def resnet(width=8, blocks=(3, 4, 6, 3), kind="bottleneck", **options):
     )
 
 
-# name -> backbone, decoder, other options, number of labels
+# name -> backbone, decoder, other options, number of labels, batches that its norms have seen
 SHAPES = {
-    "swin, window 4": (swin(window_size=4), {}, {}, 3),
+    "swin, window 4": (swin(window_size=4), {}, {}, 3, 0),
     "swin, window 3, no qkv bias": (
         swin(window_size=3, embed_dim=4, depths=[2, 1, 1, 1], num_heads=[1] * 4, qkv_bias=False),
         {"d_model": 16, "decoder_layers": 1, "num_queries": 9, "decoder_attention_heads": 2},
         {"fpn_feature_size": 64, "mask_feature_size": 24, "no_object_weight": 0.4},
         11,
+        0,
     ),
     # res5 has the decoder's width: no projection.
-    "swin, unprojected": (swin(window_size=2, embed_dim=4), {"d_model": 32}, {}, 4),
-    "resnet 50": (resnet(embedding_size=6), {"decoder_layers": 3}, {}, 5),
-    "resnet 50, stride in 1x1": (resnet(downsample_in_bottleneck=True), {}, {}, 2),
-    "resnet 18": (resnet(64, (2, 2, 2, 2), "basic"), {}, {}, 3),
+    "swin, unprojected": (swin(window_size=2, embed_dim=4), {"d_model": 32}, {}, 4, 0),
+    "resnet 50": (resnet(embedding_size=6), {"decoder_layers": 3}, {}, 5, 0),
+    "resnet 50, stride in 1x1": (resnet(downsample_in_bottleneck=True), {}, {}, 2, 7),
+    "resnet 18": (resnet(64, (2, 2, 2, 2), "basic"), {}, {}, 3, 7),
 }
 
 
-def make_theirs(shape, counted=0):
-    """A model of transformers whose every weight matters. `counted`: batches of its norms."""
+def make_theirs(shape):
+    """A model of transformers whose every weight matters."""
     torch.manual_seed(0)
-    backbone, decoder, options, num_labels = SHAPES[shape]
+    backbone, decoder, options, num_labels, counted = SHAPES[shape]
     decoder = {
         "d_model": 16,
         "decoder_layers": 2,
@@ -98,11 +99,21 @@ def make_theirs(shape, counted=0):
                     tensor.uniform_(0.5, 1.5)
                 elif tensor.ndim == 1 and ".model.layernorm." not in name:
                     tensor.normal_(std=0.1)
-                elif "relative_position_bias_table" in name:
+                elif "relative_position_bias_table" in name or "queries_embedder" in name:
                     tensor.normal_()
-        # Sure of their classes, as trained models are: every query has one of score 1.
-        model.class_predictor.weight.mul_(100)
-    return model.eval()
+                elif "transformer_module.decoder" in name:
+                    tensor.normal_()  # attention that differs from query to query
+        tell_apart(model.eval())
+    return model
+
+
+def tell_apart(model):
+    """Let queries differ in class and mask, as those of trained models do."""
+    model.mask_embedder.get_submodule("2.0").weight.mul_(8)
+    outputs = model(torch.randn(1, 3, 96, 160))
+    model.class_predictor.bias.sub_(outputs.class_queries_logits.mean((0, 1)))
+    embeddings = outputs.pixel_decoder_last_hidden_state
+    model.model.pixel_level_module.decoder.mask_projection.bias.sub_(embeddings.mean((0, 2, 3)))
 
 
 @pytest.fixture
@@ -165,32 +176,38 @@ def test_the_same_outputs_as_transformers(convert, shape):
     )[0].segmentation_scores
     torch.testing.assert_close(result["sem_seg"], scores, **close)
 
-    # Unfused, since theirs gives a new segment an old id after a fused one.
+    # Sure of the classes, since theirs measures a mask where score times probability is 0.5; and
+    # unfused, since theirs gives a new segment an old id after a fused one.
+    expected.class_queries_logits *= 1e5
+    for parameter in ours.sem_seg_head.predictor.class_embed.parameters():
+        parameter.mul_(1e5)
+    result = ours([{"image": image}])[0]
     merged = processor.post_process_panoptic_segmentation(
         expected, threshold=0.0, overlap_mask_area_threshold=0.3, label_ids_to_fuse=set()
     )[0]
     labels = {segment["id"]: segment["label_id"] for segment in merged["segments_info"]}
     segment_map, segments = result["panoptic_seg"]
     classes = {segment["id"]: segment["category_id"] for segment in segments}
-    assert segments and set(labels.values()) == set(classes.values())
+    assert labels and set(labels.values()) == set(classes.values())
     maps = torch.stack((segment_map, merged["segmentation"]), -1).flatten(0, 1)
     pairs = {tuple(pair) for pair in maps.unique(dim=0).tolist()}
     for mine, their in pairs:
         assert classes.get(mine) == labels.get(their)
-    things = [pair for pair in pairs if classes.get(pair[0]) in (0, 2)]
+    things = [pair for pair in pairs if classes.get(pair[0]) in ours.thing_classes]
     assert len({mine for mine, _ in things}) == len({their for _, their in things}) == len(things)
+    assert len(classes) - len(things) == len(set(classes.values()) - ours.thing_classes)
 
 
-@pytest.mark.parametrize("counted", [0, 7])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_there_and_back_and_there_again(convert, tmp_path, shape, counted):
-    folder, weights, config_file = convert(make_theirs(shape, counted))
+def test_there_and_back_and_there_again(convert, tmp_path, shape):
+    folder, weights, config_file = convert(make_theirs(shape))
     back = tmp_path / "back"
     convert_weights.main(["--to", "hf", "--config-file", str(config_file), str(weights), str(back)])
     assert_same_files(folder / "model.safetensors", back / "model.safetensors")
     before = json.loads((folder / "config.json").read_text())
     after = json.loads((back / "config.json").read_text())
-    for key in ("id2label", "label2id", "fpn_feature_size", "mask_feature_size", "model_type"):
+    before.setdefault("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
+    for key in ("id2label", "fpn_feature_size", "mask_feature_size", "model_type"):
         assert after[key] == before[key]
     for section in ("backbone_config", "decoder_config"):
         own = {k: v for k, v in after[section].items() if "_dropout" not in k}
@@ -206,9 +223,9 @@ def test_there_and_back_and_there_again(convert, tmp_path, shape, counted):
     assert old.pop("INPUT") == {"FORMAT": "RGB"}
     del old["MODEL"]["WEIGHTS"], new["MODEL"]["WEIGHTS"]
     assert new == old
-    assert new["MODEL"].get("RESNETS", {}).get("NORM") == (
-        None if "swin" in shape else "BN" if counted else "FrozenBN"
-    )
+    counted = SHAPES[shape][-1]
+    norm = None if "swin" in shape else "BN" if counted else "FrozenBN"
+    assert new["MODEL"].get("RESNETS", {}).get("NORM") == norm
 
 
 OURS = {
