@@ -85,13 +85,17 @@ def describe_misfits(file: str, incompatible: Any, model: Weights, *, starts: bo
     """
     wrong = misfits(incompatible)
     text = f"{file} holds another model than the configuration describes:{_listing(wrong)}"
-    shapes = incompatible.incorrect_shapes
-    if shapes and wrong.keys() <= class_head(model):
-        name, in_file, in_model = shapes[0]
+    head = class_head(model)
+    # Not the queries, as long as there is a classifier: their number may differ by itself.
+    classifier = {name for name in head if _CLASSIFIER.fullmatch(name)} or head
+    sizes = [(a[0], b[0], name) for name, a, b in incompatible.incorrect_shapes]
+    sizes = [size for size in sizes if size[2] in classifier]
+    if sizes and wrong.keys() <= head:
+        in_file, in_model, name = sizes[0]
         no_object = "class_embed" in name
         text += (
-            f"\nIt was trained for {in_file[0] - no_object} classes; "
-            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {in_model[0] - no_object}."
+            f"\nIt was trained for {in_file - no_object} classes; "
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {in_model - no_object}."
         )
         if starts:
             text += (

@@ -201,6 +201,17 @@ def test_another_number_of_classes_is_said(tmp_path):
     assert "trained for 7 classes; MODEL.SEM_SEG_HEAD.NUM_CLASSES is 3" in text
 
 
+def test_another_number_of_queries_is_not_taken_for_another_number_of_classes(tmp_path):
+    """Also where there happen to be as many queries as classes."""
+    model, weights = Model(), state(Model())
+    queries = "sem_seg_head.predictor.query_embed"
+    model.sem_seg_head.predictor.query_embed = nn.Embedding(3, 4)
+    weights[f"{queries}.weight"] = torch.zeros(9, 4)
+    text = load_error(save(tmp_path / "a.pth", weights), model)
+    assert f"{queries}.weight: (9, 4) in the file, (3, 4) in the model" in text
+    assert "NUM_CLASSES" not in text
+
+
 def test_another_model_is_shown_by_its_first_differences(tmp_path):
     weights = state(Model(width=5))
     text = load_error(save(tmp_path / "a.pth", weights))
