@@ -164,6 +164,17 @@ def test_panoptic_inference_needs_to_know_the_things(cfg):
         make_model(cfg)
 
 
+def test_things_are_those_of_the_set_that_is_tested_on(cfg, dataset):
+    training = MetadataCatalog.get("meta_arch_training")
+    training.set(thing_dataset_id_to_contiguous_id={1: K - 1}, stuff_classes=["a"])
+    cfg.DATASETS.TRAIN = [training.name]
+    cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON = True
+    assert make_model(cfg).thing_classes == set(range(THINGS))
+    cfg.DATASETS.TEST = []
+    assert make_model(cfg).thing_classes == {K - 1}
+    MetadataCatalog.remove(training.name)
+
+
 def test_a_semantic_set_may_be_tested_on_beside_a_panoptic_one(cfg, dataset):
     cfg.DATASETS.TEST = ["a_set_without_metadata", dataset]
     cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON = True
