@@ -29,6 +29,10 @@ Figures = dict[str, float]
 """Value by metric, in percent."""
 
 
+class RunError(Exception):
+    """A run that cannot be used, said in words for the user."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """One row of the report.
@@ -85,15 +89,14 @@ def run(recipe: Recipe, seed: int, iterations: int, folder: Path) -> Figures:
     """Train and evaluate, as far as that is not done.
 
     Raises:
-        ValueError: `folder` holds a run of another configuration.
-        RuntimeError: the training failed.
+        RunError: `folder` holds a run of another configuration; the training failed.
     """
     config = str(ROOT / "configs/shapes" / f"{recipe.config}.yaml")
     opts = [*recipe.opts, "SEED", str(seed), "SOLVER.MAX_ITER", str(iterations)]
     opts += ["OUTPUT_DIR", str(folder)]
     used = folder / "config.yaml"
     if used.exists() and used.read_text() != load_config(config, opts).dump():
-        raise ValueError(
+        raise RunError(
             f"{folder} holds a run of another configuration, from before a recipe was changed: "
             "remove it, or choose another --output"
         )
@@ -105,7 +108,7 @@ def run(recipe: Recipe, seed: int, iterations: int, folder: Path) -> Figures:
         code = subprocess.run([*command, *opts], stdout=output, stderr=output, check=False)
     figures = read_figures(folder / "metrics.json", iterations)
     if code.returncode or figures is None:
-        raise RuntimeError(f"The training of {recipe.name} failed; see {folder / 'output.txt'}.")
+        raise RunError(f"the training of {recipe.name} failed; see {folder / 'output.txt'}")
     return figures
 
 
@@ -114,7 +117,10 @@ def read_figures(metrics: Path, iterations: int) -> Figures | None:
     if not metrics.exists():
         return None
     for line in metrics.read_text().splitlines():
-        record = json.loads(line)
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:  # cut off when the run was killed
+            continue
         if record["iteration"] >= iterations - 1 and METRICS["mIoU"] in record:
             return {metric: record[key] for metric, key in METRICS.items()}
     return None
@@ -129,10 +135,10 @@ def report(results: Mapping[Recipe, Sequence[Figures]], iterations: int) -> str:
 
 <!-- Made by `python -m tools.run_ablation`: run that instead of editing this. -->
 
-The paper's comparison (sections 4.1 and 4.4), repeated on the data set "shapes". All models share
-backbone, pixel decoder, data and optimization, and train for the same {iterations:,} iterations from
-scratch; the recipes are `configs/shapes/*.yaml`. That is a small budget and an easy data set: it
-shows how the formulations compare here, not how they do on ADE20K.
+The paper's comparison of formulations (section 4), repeated on the data set "shapes". All models
+share backbone, pixel decoder, data and optimization, and train for {iterations:,} iterations from
+scratch; the recipes are in `configs/shapes`. That is a small budget and an easy data set: it shows
+how the formulations compare here, not how they do on ADE20K.
 
 Mean and standard deviation over {num_seeds} seeds, in percent, on the validation images. PQ^St is
 panoptic quality with all classes as stuff (`sem_seg/PQ_St`).
@@ -191,4 +197,7 @@ def _summary(values: Sequence[float]) -> str:
 
 if __name__ == "__main__":
     with reported_errors():
-        main()
+        try:
+            main()
+        except RunError as error:
+            sys.exit(f"error: {error}")
