@@ -108,6 +108,8 @@ def prepare_ade20k_panoptic(root: Path) -> Path:
             description=f"ADE20K, {long_split}, panoptic",
             finish=partial(_write_annotations, paths, categories),
         )
+        for key in ("panoptic_json", "json_file"):
+            require(paths[key], f"Remove {paths['panoptic_root']} and run the same command again.")
     return folder
 
 

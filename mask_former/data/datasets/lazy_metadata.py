@@ -22,7 +22,10 @@ class LazyMetadata(Metadata):
         known: attributes that need no file.
     """
 
-    def __init__(self, name: str, read: Callable[[], dict[str, Any]], **known: Any) -> None:
+    # The defaults are for copy and pickle, which make an empty object and fill it.
+    def __init__(
+        self, name: str = "N/A", read: Callable[[], dict[str, Any]] = dict, **known: Any
+    ) -> None:
         self.__dict__.update(known, name=name, _read=read)
 
     def __getattr__(self, key: str) -> Any:

@@ -6,6 +6,7 @@ stopped, and nothing that looks complete is not.
 """
 
 import json
+import multiprocessing
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -150,8 +151,15 @@ def _run(work: Callable[[Job], Any], jobs: Collection[Job], workers: int | None)
     if workers <= 1:
         yield from map(work, jobs)
         return
+    # This process has threads; a fork of it might wait forever for a lock that one of them held.
+    # The fork server has none, and imports what all processes need, once.
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    context.set_forkserver_preload([__name__])
     # OpenCV's own threads would compete with the processes.
-    executor = ProcessPoolExecutor(workers, initializer=cv2.setNumThreads, initargs=(1,))
+    executor = ProcessPoolExecutor(
+        workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)
+    )
     try:
         yield from executor.map(work, jobs, chunksize=_CHUNK)
     except (ValueError, OSError) as error:

@@ -276,6 +276,14 @@ def test_nothing_is_made_twice(tmp_path):
         prepare_ade20k(tmp_path)
 
 
+def test_panoptic_images_without_their_json(tmp_path):
+    folder = make_download(tmp_path)
+    prepare_ade20k_panoptic(tmp_path)
+    (folder / "ade20k_instance_val.json").unlink()
+    with pytest.raises(FileNotFoundError, match="_val.json is missing. Remove .*ade20k_panoptic_"):
+        prepare_ade20k_panoptic(tmp_path)
+
+
 def test_files_of_the_2021_release_are_read(data, tmp_path, monkeypatch):
     """Its panoptic JSON names images by their stems, and its categories have colours."""
     source = data / "ade20k_panoptic_val.json"

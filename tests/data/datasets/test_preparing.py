@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mask_former.data.datasets import preparing
 from mask_former.data.datasets.preparing import (
     JOURNAL,
     build_folder,
@@ -55,8 +56,10 @@ def test_a_folder_is_built(tmp_path, workers):
 @pytest.mark.parametrize("workers", [1, 3])
 def test_it_goes_on_where_it_stopped(tmp_path, workers):
     folder, collected = tmp_path / "made", []
-    with pytest.raises(ValueError, match="^no sevens$"):
+    with pytest.raises(ValueError, match="^no sevens$") as caught:
         build_folder(folder, JOBS, fail_at_seven, description="", workers=workers)
+    # Not the depths of another process: the command line tells such an error without a traceback.
+    assert str(caught.traceback[-1].path) in (__file__, preparing.__file__)
     assert not folder.exists()
     work = only_from_seven_on
     if workers > 1:  # a chunk of jobs comes back as a whole
