@@ -1,5 +1,7 @@
 """The training loss against a plain transcription of the paper's formulas."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -80,6 +82,22 @@ def test_gradients_equal_those_of_the_transcription(criterion):
     plain = [sum(transcription(p, targets, criterion.matcher).values()) for p in predictions]
     for a, e in zip(actual, torch.autograd.grad(sum(plain), leaves), strict=True):
         torch.testing.assert_close(a, e)
+
+
+def test_pixels_that_are_not_valid_do_not_matter(criterion):
+    """The valid part of each image alone, in a batch of its own, has the same losses."""
+    predictions, targets = make_batch(layers=2)
+    size = (16, 28)  # of 32 x 40; the masks are predicted at a quarter
+    for p in predictions:  # so that upsampling does not see what is outside
+        p.mask_logits.data[..., 4:, :] = p.mask_logits.data[..., 3:4, :]
+        p.mask_logits.data[..., 7:] = p.mask_logits.data[..., 6:7]
+    valid = torch.zeros(32, 40, dtype=torch.bool)
+    valid[: size[0], : size[1]] = True
+    actual = criterion(predictions, [replace(t, valid=valid) for t in targets])
+    cropped = [Prediction(p.class_logits, p.mask_logits[..., :4, :7]) for p in predictions]
+    masks = [replace(t, masks=t.masks[:, : size[0], : size[1]]) for t in targets]
+    torch.testing.assert_close(actual, criterion(cropped, masks))
+    assert not torch.isclose(actual["loss_mask"], criterion(predictions, targets)["loss_mask"])
 
 
 def test_a_batch_without_segments_still_teaches_no_object(criterion):

@@ -21,8 +21,8 @@ MODELS = ["ade20k150_maskformer_R50", "ade20k150_per_pixel_plus_R50", "coco_pano
 PANOPTIC = ["MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD", "0.02"]
 PANOPTIC += ["MODEL.MASK_FORMER.TEST.OVERLAP_THRESHOLD", "0.3"]
 IGNORE = 255
-# The golden figures are float32. The gradient of a ReLU jumps where rounding decides the sign of its
-# input, and this model has such units: the figures themselves are this far from the exact ones.
+# The golden figures are float32. The gradient of a ReLU jumps where rounding decides the sign of
+# its input, and this model has such units: the figures are this far from those of exact sums.
 GRADIENT_TOLERANCE = {"ade20k150_per_pixel_plus_R50": 4e-4}
 
 

@@ -62,6 +62,37 @@ def test_pairwise_equals_paired_for_every_pair(masks, pairwise, paired):
     assert pairwise(logits, targets[:0]).shape == (5, 0)
 
 
+class TestValidPixels:
+    """Leaving pixels out is the same as not having them."""
+
+    @pytest.fixture
+    def valid(self):
+        return torch.rand(40, generator=torch.Generator().manual_seed(2)) < 0.6
+
+    @pytest.mark.parametrize("loss", [sigmoid_focal_loss, dice_loss])
+    def test_of_every_mask(self, masks, loss, valid):
+        logits, targets = masks
+        of_masks = torch.stack([valid.roll(i) for i in range(len(logits))])
+        rows = zip(logits, targets, of_masks, strict=True)
+        expected = torch.cat([loss(x[v][None], t[v][None]) for x, t, v in rows])
+        torch.testing.assert_close(loss(logits, targets, valid=of_masks), expected)
+        assert not torch.allclose(loss(logits, targets), expected)
+
+    @pytest.mark.parametrize("loss", [pairwise_sigmoid_focal_loss, pairwise_dice_loss])
+    def test_of_every_pair(self, masks, loss, valid):
+        logits, targets = masks
+        expected = loss(logits[:, valid], targets[:3, valid])
+        torch.testing.assert_close(loss(logits, targets[:3], valid=valid), expected)
+
+    def test_no_pixel_at_all_is_no_loss(self, masks):
+        logits, targets = masks
+        none = torch.zeros(40, dtype=torch.bool)
+        for loss in (sigmoid_focal_loss, dice_loss):
+            assert loss(logits, targets, valid=none).abs().max() == 0
+        for loss in (pairwise_sigmoid_focal_loss, pairwise_dice_loss):
+            assert loss(logits, targets, valid=none).abs().max() == 0
+
+
 def test_losses_stay_finite_for_extreme_logits():
     logits = torch.tensor([[-1e4, 1e4]])
     wrong = torch.tensor([[True, False]])
@@ -77,30 +108,51 @@ class TestMatchedMaskLosses:
         targets = torch.rand(3, 23, 36, generator=generator) < 0.4
         return logits.requires_grad_(), targets, torch.tensor([0, 1, 2, 0, 1, 2, 2])
 
-    def reference(self, logits, targets, segment):
+    @pytest.fixture
+    def valid(self):
+        """Of two images, and the image of each mask."""
+        valid = torch.rand(2, 23, 36, generator=torch.Generator().manual_seed(3)) < 0.6
+        return {"valid": valid, "image": torch.tensor([0, 0, 1, 0, 0, 1, 1])}
+
+    def reference(self, logits, targets, segment, valid=None, image=None):
         x = F.interpolate(logits[:, None], size=targets.shape[-2:], mode="bilinear").flatten(1)
         t = targets[segment].flatten(1)
-        return sigmoid_focal_loss(x, t), dice_loss(x, t)
+        v = None if valid is None else valid[image].flatten(1)
+        return sigmoid_focal_loss(x, t, valid=v), dice_loss(x, t, valid=v)
 
+    @pytest.mark.parametrize("all_valid", [True, False])
     @pytest.mark.parametrize("chunk", [1, 2000, 1 << 20])
-    def test_equals_the_losses_of_the_upsampled_masks(self, inputs, chunk, monkeypatch):
+    def test_equals_the_losses_of_the_upsampled_masks(
+        self, inputs, valid, chunk, all_valid, monkeypatch
+    ):
         monkeypatch.setitem(losses._CHUNK_PIXELS, "cpu", chunk)
         logits = inputs[0]
         weights = torch.linspace(-1, 2, 14, dtype=torch.float64).view(2, 7)
         results = []
         for function in (matched_mask_losses, self.reference):
-            values = torch.stack(function(*inputs))
+            values = torch.stack(function(*inputs, **({} if all_valid else valid)))
             (gradient,) = torch.autograd.grad((values * weights).sum(), logits)
             results.append((values, gradient))
         torch.testing.assert_close(*results)
 
-    def test_gradient_is_numerically_right(self, inputs):
+    @pytest.mark.parametrize("all_valid", [True, False])
+    def test_gradient_is_numerically_right(self, inputs, valid, all_valid):
         logits, targets, segment = inputs
+        options = {"alpha": 0.3, "gamma": 1.5} | ({} if all_valid else valid)
 
         def function(x):
-            return matched_mask_losses(x, targets, segment, alpha=0.3, gamma=1.5)
+            return matched_mask_losses(x, targets, segment, **options)
 
         assert torch.autograd.gradcheck(function, (logits,))
+
+    def test_an_image_without_valid_pixels_has_no_gradient(self, inputs, valid):
+        logits, targets, segment = inputs
+        valid["valid"][1] = False
+        values = torch.stack(matched_mask_losses(logits, targets, segment, **valid))
+        values.sum().backward()
+        of_image = valid["image"] == 1
+        assert values[:, of_image].abs().max() == logits.grad[of_image].abs().max() == 0
+        assert logits.grad[~of_image].abs().amax((1, 2)).min() > 0
 
     def test_no_mask_has_a_gradient_of_zeros(self):
         logits = torch.zeros(0, 4, 4, requires_grad=True)

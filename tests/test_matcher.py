@@ -1,12 +1,13 @@
-"""The bipartite matching: optimal, batched equals single, empty images, broken predictions."""
+"""Bipartite and fixed matching: right, batched equals single, empty images, broken predictions."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 
 from mask_former.losses import dice_loss, sigmoid_focal_loss
-from mask_former.matcher import HungarianMatcher, NonFiniteError
+from mask_former.matcher import FixedMatcher, HungarianMatcher, NonFiniteError
 from mask_former.structures import Prediction, Target
 
 K, Q, SIZE = 4, 5, (8, 12)
@@ -30,6 +31,7 @@ def make_predictions(layers=2, images=3, seed=0):
 
 
 TARGETS = [make_target([1, 0, 3], 1), make_target([]), make_target([2, 2], 2)]
+MATCHERS = [HungarianMatcher(), FixedMatcher(num_classes=K, num_queries=K)]
 
 
 def pairs(matching, layer, image, offset=0):
@@ -90,15 +92,55 @@ def test_more_segments_than_queries():
     assert len(set(matching.segment.tolist())) == Q
 
 
+@pytest.mark.parametrize("matcher", MATCHERS, ids=lambda m: type(m).__name__)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("part", ["class_logits", "mask_logits"])
-def test_the_images_of_a_broken_prediction_are_named(part, value):
+def test_the_images_of_a_broken_prediction_are_named(part, value, matcher):
     predictions = make_predictions()
     # Image 1 has no segment, hence no cost that would show it.
     getattr(predictions[0], part)[1].view(-1)[3] = value
     with pytest.raises(NonFiniteError) as error:
-        HungarianMatcher()(predictions, TARGETS)
+        matcher(predictions, TARGETS)
     assert error.value.images == [1]
+
+
+def test_pixels_that_are_not_valid_have_no_cost():
+    predictions, target = make_predictions(2, 1), TARGETS[0]
+    valid = torch.zeros(4 * SIZE[0], 4 * SIZE[1], dtype=torch.bool)
+    valid[:20, :28] = True
+    cropped = [Prediction(p.class_logits, p.mask_logits[..., :5, :7]) for p in predictions]
+    matcher = HungarianMatcher()
+    torch.testing.assert_close(
+        matcher.cost(predictions, 0, replace(target, valid=valid)),
+        matcher.cost(cropped, 0, replace(target, masks=target.masks[:, :20, :28])),
+    )
+
+
+class TestFixedMatcher:
+    def test_query_and_class_are_one(self):
+        targets = [make_target([3, 0, 1]), make_target([]), make_target([2, 1])]
+        matching = FixedMatcher(num_classes=K, num_queries=K)(make_predictions(), targets)
+        for layer in range(2):
+            assert pairs(matching, layer, 0) == [(0, 1), (1, 2), (3, 0)]
+            assert pairs(matching, layer, 1) == []
+            assert pairs(matching, layer, 2, offset=3) == [(1, 1), (2, 0)]
+        order = list(zip(*(x.tolist() for x in vars(matching).values()), strict=True))
+        assert order == sorted(order)
+
+    def test_no_segment_in_the_whole_batch(self):
+        matcher = FixedMatcher(num_classes=K, num_queries=K)
+        matching = matcher(make_predictions(), [make_target([])] * 3)
+        assert [len(x) for x in vars(matching).values()] == [0] * 4
+
+    def test_needs_one_query_a_class(self):
+        with pytest.raises(ValueError, match="NUM_OBJECT_QUERIES is 100 and .*NUM_CLASSES is 4;"):
+            FixedMatcher(num_classes=4, num_queries=100)
+
+    def test_needs_one_segment_a_class(self):
+        matcher = FixedMatcher(num_classes=K, num_queries=K)
+        targets = [make_target([0]), make_target([2, 1, 2])]
+        with pytest.raises(ValueError, match=r"image 1 .*classes \[2\].*mask_former_semantic"):
+            matcher(make_predictions(images=2), targets)
 
 
 def test_costs_are_float32_for_half_precision_predictions():

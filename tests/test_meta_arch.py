@@ -150,6 +150,34 @@ def test_padding(cfg, divisibility, size):
     assert images.tensor[0, :, 50:].abs().sum() == images.tensor[0, :, :, 33:].abs().sum() == 0
 
 
+def test_void_is_background_by_default_and_can_be_left_out(cfg):
+    inputs = make_inputs()
+    annotated = torch.zeros(64, 96, dtype=torch.bool)
+    annotated[10:50, 20:70] = True
+    inputs[0]["valid"] = annotated
+    model = make_model(cfg)
+    targets = model.prepare_targets(inputs, model.preprocess(inputs))
+    assert [t.valid for t in targets] == [None, None]
+    losses = model(inputs)
+
+    cfg.MODEL.MASK_FORMER.IGNORE_VOID = True
+    model = make_model(cfg)
+    targets = model.prepare_targets(inputs, model.preprocess(inputs))
+    assert torch.equal(targets[0].valid, annotated)
+    assert targets[1].valid[:48, :40].all() and targets[1].valid.sum() == 48 * 40
+    assert not torch.isclose(model(inputs)["loss_mask"], losses["loss_mask"])
+    # What the pixels that are left out look like in the ground truth makes no difference.
+    expected = model(inputs)
+    inputs[0]["instances"].gt_masks.tensor[:, ~annotated] = True
+    torch.testing.assert_close(model(inputs), expected)
+
+
+def test_an_unknown_matcher_is_named(cfg):
+    cfg.MODEL.MASK_FORMER.MATCHER = "greedy"
+    with pytest.raises(ValueError, match="MATCHER is 'greedy'; .*'hungarian' or 'fixed'"):
+        make_model(cfg)
+
+
 def test_nothing_switched_on(cfg):
     cfg.MODEL.MASK_FORMER.TEST.SEMANTIC_ON = False
     with pytest.raises(ValueError, match="SEMANTIC_ON, INSTANCE_ON, PANOPTIC_ON"):

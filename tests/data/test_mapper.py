@@ -148,6 +148,20 @@ def test_padding(cfg, record):
             assert (sample["sem_seg"][:, WIDTH:] == 255).all()
 
 
+@pytest.mark.parametrize("name", TRAINED)
+def test_which_pixels_are_valid(cfg, record, name):
+    cfg.MODEL.MASK_FORMER.IGNORE_VOID = True
+    cfg.INPUT.SIZE_DIVISIBILITY = 20
+    valid = mapper(cfg, name)(record)["valid"]
+    # Of the instances nothing is known to be missing.
+    annotated = np.ones((HEIGHT, WIDTH), dtype=bool)
+    if name != "mask_former_instance":
+        annotated = label_map() != 255
+    assert valid.dtype == torch.bool and valid.shape == (40, 40)
+    assert np.array_equal(valid[:HEIGHT, :WIDTH], annotated)
+    assert valid.sum() == annotated.sum()
+
+
 @pytest.mark.parametrize("name", ["mask_former_semantic", "mask_former_panoptic"])
 def test_crop_limits_the_area_of_classes_not_of_segments(cfg, record, name):
     """The left half is one class in four segments; a crop inside it is refused."""

@@ -16,6 +16,7 @@ def test_semantic_target_by_hand():
     assert target.labels.tolist() == [2, 7]
     assert target.masks.dtype == torch.bool
     assert target.masks.int().tolist() == [[[0, 0, 1], [0, 1, 1]], [[1, 1, 0], [0, 0, 0]]]
+    assert target.valid.int().tolist() == [[1, 1, 1], [0, 1, 1]]
 
 
 def test_semantic_target_of_ignored_pixels_only_is_empty():
@@ -35,6 +36,7 @@ def test_panoptic_target_by_hand():
     target = panoptic_target(id_map, segments)
     assert target.labels.tolist() == [1, 1]
     assert target.masks.int().tolist() == [[[0, 0, 0], [1, 0, 0]], [[1, 1, 0], [0, 1, 0]]]
+    assert target.valid.int().tolist() == [[1, 1, 0], [1, 1, 0]]
 
 
 @pytest.mark.parametrize("segments", [[], [{"id": 1, "category_id": 0, "iscrowd": 1}]])
@@ -108,8 +110,11 @@ def test_instance_target_leaves_out_crowds_and_what_was_cropped_away():
         {"category_id": 1, "segmentation": [rectangle(0, 0, 4, 4)]},
         {"category_id": 2, "segmentation": [rectangle(3, 3, 8, 8)], "iscrowd": 0},
     ]
+    valid = instance_target(annotations, IDENTITY, (10, 10)).valid
+    assert not valid[:4, :4].any() and valid.sum() == 100 - 16
     target = instance_target(annotations, T.CropTransform(5, 5, 5, 5), (5, 5))
     assert target.labels.tolist() == [2]
+    assert target.valid.all()
     assert target.masks.sum() == 9
     target = instance_target([], IDENTITY, (5, 6))
     assert target.labels.shape == (0,) and target.masks.shape == (0, 5, 6)

@@ -1,0 +1,138 @@
+"""The per-pixel baselines: logits, losses and errors, on a pixel decoder that only hands on."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from detectron2.layers import ShapeSpec
+from torch import nn
+
+from mask_former.engine import get_cfg
+from mask_former.head import per_pixel
+from mask_former.head.per_pixel import (
+    PerPixelBaselineHead,
+    PerPixelBaselinePlusHead,
+    PixelClassifier,
+    QueryClassifier,
+)
+from mask_former.structures import PixelFeatures
+
+K, C, IGNORE = 3, 8, 9
+
+
+class HandOn(nn.Module):
+    """Takes {"embeddings", "res5"} for granted."""
+
+    def forward(self, features):
+        return PixelFeatures(features["embeddings"], {"res5": features["res5"]})
+
+
+@pytest.fixture
+def features():
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "embeddings": torch.randn(2, C, 4, 6, generator=generator),
+        "res5": torch.randn(2, 12, 1, 2, generator=generator),
+    }
+
+
+@pytest.fixture
+def targets():
+    targets = torch.randint(K, (2, 15, 22), generator=torch.Generator().manual_seed(1))
+    targets[:, :3, 4:] = IGNORE
+    return targets
+
+
+def make(predictor, **options):
+    torch.manual_seed(2)
+    return PerPixelBaselineHead(
+        pixel_decoder=HandOn(), predictor=predictor(), ignore_value=IGNORE, **options
+    )
+
+
+def linear():
+    return PixelClassifier(C, K)
+
+
+def queries(**options):
+    return QueryClassifier(
+        input_shape={"res5": ShapeSpec(channels=12, stride=32)},
+        in_feature="res5",
+        num_queries=K,
+        hidden_dim=16,
+        mask_dim=C,
+        num_heads=2,
+        dim_feedforward=16,
+        dropout=0.0,
+        num_decoder_layers=3,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("predictor", [linear, queries])
+def test_logits_are_upsampled_by_the_stride(features, predictor):
+    head = make(predictor).eval()
+    logits, losses = head(features)
+    assert logits.shape == (2, K, 16, 24) and losses == {}
+    small = head.predictor(head.pixel_decoder(features))[-1]
+    torch.testing.assert_close(logits, F.interpolate(small, size=(16, 24), mode="bilinear"))
+
+
+def test_the_linear_classifier_sees_one_pixel(features):
+    classifier = linear()
+    (logits,) = classifier(HandOn()(features))
+    expected = classifier.weight[:, :, 0, 0] @ features["embeddings"][1, :, 2, 5] + classifier.bias
+    torch.testing.assert_close(logits[1, :, 2, 5], expected)
+
+
+@pytest.mark.parametrize("predictor", [linear, queries])
+def test_every_layer_learns_from_the_pixels_that_are_not_ignored(features, targets, predictor):
+    head = make(predictor, loss_weight=0.5)
+    logits, losses = head(features, targets)
+    assert logits is None
+    layers = head.predictor(head.pixel_decoder(features))
+    suffixes = {linear: [""], queries: ["_0", "_1", ""]}[predictor]
+    assert list(losses) == [f"loss_sem_seg{suffix}" for suffix in suffixes]
+    for layer, loss in zip(layers, losses.values(), strict=True):
+        upsampled = F.interpolate(layer, size=(16, 24), mode="bilinear")[..., :15, :22]
+        valid = targets != IGNORE
+        log_p = upsampled.log_softmax(1).permute(0, 2, 3, 1)[valid]
+        expected = -log_p.gather(1, targets[valid][:, None]).mean()
+        torch.testing.assert_close(loss, 0.5 * expected)
+
+
+def test_a_batch_without_any_class_has_a_loss_of_zero(features, targets):
+    head = make(queries)
+    _, losses = head(features, torch.full_like(targets, IGNORE))
+    sum(losses.values()).backward()
+    assert all(loss.item() == 0 for loss in losses.values())
+    assert all(p.grad is not None for p in head.parameters())
+
+
+def test_the_number_of_pixels_is_averaged_over_processes(features, targets, monkeypatch):
+    head = make(linear)
+    alone = head(features, targets)[1]["loss_sem_seg"]
+    pixels = (targets != IGNORE).sum()
+    monkeypatch.setattr(per_pixel, "average_over_processes", lambda n: (n + 2 * pixels) / 2)
+    together = head(features, targets)[1]["loss_sem_seg"]
+    torch.testing.assert_close(together, alone / 1.5)
+
+
+def test_losses_are_float32_under_mixed_precision(features, targets):
+    head = make(linear)
+    expected = head(features, targets)[1]["loss_sem_seg"]
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = head(features, targets)[1]["loss_sem_seg"]
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected.item(), rel=0.02)
+
+
+def test_without_a_label_map_there_is_nothing_to_learn_from(features):
+    with pytest.raises(ValueError, match="sem_seg.*DATASET_MAPPER_NAME to mask_former_semantic"):
+        make(linear)(features)
+
+
+def test_there_is_one_query_a_class():
+    cfg = get_cfg()
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 7
+    with pytest.raises(ValueError, match="NUM_OBJECT_QUERIES is 100 and .*NUM_CLASSES is 7;"):
+        PerPixelBaselinePlusHead.build_predictor(cfg, {})
