@@ -1,6 +1,5 @@
 """MaskFormer, the meta-architecture: the paper's figure 2 from an image to its segmentation."""
 
-import logging
 from collections.abc import Collection
 from typing import Any
 
@@ -13,11 +12,9 @@ from torch import Tensor, nn
 
 from mask_former import inference
 from mask_former.criterion import Matcher, SetCriterion
-from mask_former.data.metadata import read_metadata
+from mask_former.data.metadata import thing_classes
 from mask_former.matcher import FixedMatcher, HungarianMatcher, NonFiniteError
 from mask_former.structures import Prediction, Target
-
-logger = logging.getLogger(__name__)
 
 
 @META_ARCH_REGISTRY.register()
@@ -109,7 +106,7 @@ class MaskFormer(nn.Module):
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "size_divisibility": backbone.size_divisibility if divisibility < 0 else divisibility,
             "ignore_void": keys.IGNORE_VOID,
-            "thing_classes": _thing_classes(cfg),
+            "thing_classes": thing_classes(cfg),
             "semantic_on": test.SEMANTIC_ON,
             "instance_on": test.INSTANCE_ON,
             "panoptic_on": test.PANOPTIC_ON,
@@ -262,35 +259,3 @@ def _matcher(cfg: CfgNode) -> Matcher:
     raise ValueError(
         f"MODEL.MASK_FORMER.MATCHER is {keys.MATCHER!r}; it must be 'hungarian' or 'fixed'"
     )
-
-
-def _thing_classes(cfg: CfgNode) -> list[int]:
-    """Contiguous ids of the things of the data sets that are tested on, or else trained on.
-
-    Raises:
-        ValueError: they are needed, but no data set's metadata tell them, or two contradict.
-    """
-    test = cfg.MODEL.MASK_FORMER.TEST
-    if not (test.PANOPTIC_ON or test.INSTANCE_ON):
-        return []
-    names = list(cfg.DATASETS.TEST) or list(cfg.DATASETS.TRAIN)
-    try:
-        things = {
-            name: read_metadata(name).get("thing_dataset_id_to_contiguous_id") for name in names
-        }
-    except FileNotFoundError as error:
-        # A model may be tried without its data set, whose files tell which classes are things.
-        # Nothing is evaluated then, so no figure comes out wrong.
-        logger.warning("All classes are taken for things, so stuff is not merged: %s", error)
-        return list(range(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES))
-    # A semantic data set may be among them: it has no things to tell.
-    known = {name: sorted(ids.values()) for name, ids in things.items() if ids is not None}
-    if not known:
-        raise ValueError(
-            "panoptic and instance inference need to know which classes are things, but the "
-            f"metadata of {names or 'DATASETS.TEST (it is empty)'} have no "
-            "thing_dataset_id_to_contiguous_id"
-        )
-    if len({tuple(ids) for ids in known.values()}) > 1:
-        raise ValueError(f"the data sets {sorted(known)} do not agree on which classes are things")
-    return next(iter(known.values()))

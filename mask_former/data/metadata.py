@@ -1,8 +1,13 @@
-"""The metadata of a data set, also where Detectron2 completes them late."""
+"""What the metadata of data sets tell a model, also where Detectron2 completes them late."""
 
+import logging
+
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 
 from mask_former.data.datasets import check_dataset
+
+logger = logging.getLogger(__name__)
 
 
 def read_metadata(name: str) -> Metadata:
@@ -20,3 +25,37 @@ def read_metadata(name: str) -> Metadata:
         check_dataset(name)
         DatasetCatalog.get(name)
     return metadata
+
+
+def thing_classes(cfg: CfgNode) -> list[int]:
+    """Contiguous ids of the things of `cfg`'s test sets, or else training sets.
+
+    They are asked for only if panoptic or instance inference is switched on; else there are none.
+
+    Raises:
+        ValueError: no data set's metadata tell them, or two contradict.
+    """
+    test = cfg.MODEL.MASK_FORMER.TEST
+    if not (test.PANOPTIC_ON or test.INSTANCE_ON):
+        return []
+    names = list(cfg.DATASETS.TEST) or list(cfg.DATASETS.TRAIN)
+    try:
+        things = {
+            name: read_metadata(name).get("thing_dataset_id_to_contiguous_id") for name in names
+        }
+    except FileNotFoundError as error:
+        # A model may be tried without its data set, whose files tell which classes are things.
+        # Nothing is evaluated then, so no figure comes out wrong.
+        logger.warning("All classes are taken for things, so stuff is not merged: %s", error)
+        return list(range(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES))
+    # A semantic data set may be among them: it has no things to tell.
+    known = {name: sorted(ids.values()) for name, ids in things.items() if ids is not None}
+    if not known:
+        raise ValueError(
+            "panoptic and instance inference need to know which classes are things, but the "
+            f"metadata of {names or 'DATASETS.TEST (it is empty)'} have no "
+            "thing_dataset_id_to_contiguous_id"
+        )
+    if len({tuple(ids) for ids in known.values()}) > 1:
+        raise ValueError(f"the data sets {sorted(known)} do not agree on which classes are things")
+    return next(iter(known.values()))
