@@ -14,7 +14,7 @@ from mask_former.data.datasets import make_shapes, shapes
 
 NUM_IMAGES = {"train": 12, "val": 4}
 # One that draws, for these 12 images, a crowd, a void region and an image without things.
-SEED = 1
+SEED = 7
 
 
 def make(root: Path, **arguments) -> Path:

@@ -58,7 +58,7 @@ def test_what_makes_it_hard_occurs(samples):
     bounds = {"no things": 0.25, "void": 0.4, "crowd": 0.25, "touching": 0.6}
     for key, most in bounds.items():
         assert 0 < share[key] < most, key
-    assert 3 < np.mean([len(things(sample)) for sample in samples]) < 5
+    assert 2 < np.mean([len(things(sample)) for sample in samples]) < 4
 
 
 def test_things_are_neither_tiny_nor_huge(samples):
