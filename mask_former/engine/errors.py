@@ -1,10 +1,11 @@
 """What a user sees when something is wrong: one message for mistakes that we explain."""
 
 import os
+import re
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
 
 EXIT_CODE = 2
 
@@ -21,14 +22,20 @@ def reported_errors() -> Iterator[None]:
     try:
         yield
     except _EXPLAINED as error:
-        if not _raised_here(error.__traceback__):
+        message, file = _origin(error)
+        package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        if not os.path.abspath(file).startswith(package + os.sep):
             raise
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {message}", file=sys.stderr, flush=True)
         sys.exit(EXIT_CODE)
 
 
-def _raised_here(traceback: TracebackType) -> bool:
-    while traceback.tb_next:
-        traceback = traceback.tb_next
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    return os.path.abspath(traceback.tb_frame.f_code.co_filename).startswith(package + os.sep)
+def _origin(error: Exception) -> tuple[str, str]:
+    """The error's message, and the source file that raised it."""
+    text = str(error)
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    if re.match(r"Caught \w+ in DataLoader worker", text):
+        # PyTorch hands the error of a worker on as the text of its traceback.
+        files = re.findall(r'^  File "(.+)", line \d', text, re.MULTILINE)
+        text = text.split(f"\n{type(error).__name__}: ")[-1].rstrip()
+    return text, files[-1]

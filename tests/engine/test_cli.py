@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mask_former.data.reading import read_image
 from mask_former.engine import Trainer, argument_parser, check_run, reported_errors, setup
 from mask_former.engine.setup import check_device, check_output_folder
 from tests.engine.tiny import restored_loggers, tiny_cfg
@@ -56,6 +57,24 @@ def test_an_error_of_others_keeps_its_traceback():
         torch.utils.data.DataLoader([], batch_size=-1)
     with pytest.raises(ValueError), reported_errors():
         int("not ours")
+
+
+def test_an_error_of_ours_in_a_worker_of_the_loader_ends_with_a_message_too(capsys):
+    loader = torch.utils.data.DataLoader(["gone.jpg"], collate_fn=read_first, num_workers=1)
+    with pytest.raises(SystemExit), reported_errors():
+        list(loader)
+    assert capsys.readouterr().err.startswith("error: gone.jpg is missing.")
+    loader = torch.utils.data.DataLoader(["not ours"], collate_fn=int_of_first, num_workers=1)
+    with pytest.raises(ValueError, match="Traceback"), reported_errors():
+        list(loader)
+
+
+def read_first(names):
+    return read_image(names[0], "RGB")
+
+
+def int_of_first(names):
+    return int(names[0])
 
 
 @pytest.mark.parametrize("name", ["last_checkpoint", "model_final.pth", "metrics.json"])
