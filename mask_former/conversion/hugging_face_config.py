@@ -170,8 +170,9 @@ def _resnet_architecture(cfg: CfgNode) -> Keys:
 
 def _input_keys(processor: Mapping[str, Any]) -> Keys:
     _require(PROCESSOR, {**PROCESSOR, **processor})
-    size = processor.get("size")
-    size = size if isinstance(size, Mapping) else {}
+    size = processor.get("size", {})
+    if isinstance(size, int):  # before transformers 4.27
+        size = {"shortest_edge": size, "longest_edge": processor.get("max_size", 1333)}
     keys = {
         # The published keys have three decimals; a product of floats has noise behind them.
         "MODEL.PIXEL_MEAN": [round(255 * x, 6) for x in processor.get("image_mean", IMAGENET_MEAN)],

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 import timm
@@ -21,6 +22,7 @@ from transformers import (
     MaskFormerConfig,
     MaskFormerForInstanceSegmentation,
     MaskFormerImageProcessor,
+    MaskFormerSwinConfig,
     ResNetConfig,
     SwinConfig,
 )
@@ -28,6 +30,11 @@ from transformers import (
 from mask_former.backbone.swin import D2SwinTransformer
 from mask_former.checkpoint import MaskFormerCheckpointer
 from mask_former.conversion import find_source, to_ours
+from mask_former.conversion.hugging_face_config import (
+    config_from_hugging_face,
+    config_to_hugging_face,
+    processor_to_hugging_face,
+)
 from mask_former.engine import get_cfg, load_config
 from mask_former.weights_file import read_weights_file
 from tools import convert_weights
@@ -293,6 +300,59 @@ def test_transformers_runs_ours(tmp_path, backbone, capsys):
     assert back.keys() == ours.state_dict().keys()
     for name, tensor in ours.state_dict().items():
         assert torch.equal(back[name], tensor), name
+
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.mark.parametrize("backbone", [MaskFormerSwinConfig(), ResNetConfig()], ids=["swin", "R50"])
+def test_what_a_config_does_not_say_has_transformers_default(backbone):
+    whole = MaskFormerConfig(backbone_config=backbone, decoder_config=DetrConfig()).to_dict()
+    short = {"backbone_config": {"model_type": backbone.model_type}, "decoder_config": {}}
+    assert config_from_hugging_face(short) == config_from_hugging_face(whole)
+
+
+def test_published_recipes_that_transformers_has():
+    cfg = load_config(str(CONFIGS / "ade20k-150/maskformer_R50_bs16_160k.yaml"))
+    config = config_to_hugging_face(cfg)
+    assert config["backbone_config"] == {
+        "model_type": "resnet",
+        "layer_type": "bottleneck",
+        "depths": [3, 4, 6, 3],
+        "hidden_sizes": [256, 512, 1024, 2048],
+        "embedding_size": 64,
+        "hidden_act": "relu",
+        "downsample_in_bottleneck": False,
+        "downsample_in_first_stage": False,
+        "num_channels": 3,
+        "out_features": STAGES,
+    }
+    assert len(config["id2label"]) == 150 and config["mask_weight"] == 20.0
+    processor = processor_to_hugging_face(cfg)
+    assert processor["size"] == {"shortest_edge": 512, "longest_edge": 2048}
+    keys = config_from_hugging_face(config, processor)
+    trained = load_config(opts=[x for pair in keys.items() for x in pair])
+    for name in ("PIXEL_MEAN", "PIXEL_STD", "BACKBONE", "RESNETS", "SEM_SEG_HEAD"):
+        assert trained.MODEL[name] == cfg.MODEL[name], name
+
+    # Projects res5, of which it has 768 channels, in any case; transformers does because of them.
+    swin_file = CONFIGS / "coco-panoptic/swin/maskformer_panoptic_swin_tiny_bs64_554k.yaml"
+    cfg = load_config(str(swin_file))
+    assert cfg.MODEL.MASK_FORMER.ENFORCE_INPUT_PROJ
+    assert config_to_hugging_face(cfg)["backbone_config"]["window_size"] == 7
+    cfg.MODEL.MASK_FORMER.HIDDEN_DIM = 768
+    with pytest.raises(ValueError, match="ENFORCE_INPUT_PROJ is True"):
+        config_to_hugging_face(cfg)
+
+
+def test_the_image_processor_of_older_files():
+    keys = config_from_hugging_face(
+        {"backbone_config": {"model_type": "swin"}},
+        {"size": 640, "max_size": 2560, "image_mean": [0.0, 0.5, 1.0], "image_std": [0.5] * 3},
+    )
+    assert (keys["INPUT.MIN_SIZE_TEST"], keys["INPUT.MAX_SIZE_TEST"]) == (640, 2560)
+    assert keys["MODEL.PIXEL_MEAN"] == [0.0, 127.5, 255.0]
+    assert keys["MODEL.PIXEL_STD"] == [127.5] * 3
 
 
 def test_names_of_a_model_in_memory(convert):
@@ -562,6 +622,8 @@ def test_output_names(convert, tmp_path):
     folder, *_ = convert(make_theirs("swin, window 4"))
     with pytest.raises(ValueError, match="new.onnx: weights are written to files named .pth"):
         convert_weights.main([str(folder), str(tmp_path / "new.onnx")])
+    with pytest.raises(SystemExit):
+        convert_weights.main(["--to", "hf", str(folder), str(tmp_path / "back")])
     with pytest.raises(FileNotFoundError, match="holds none of model.safetensors"):
         convert_weights.main([str(tmp_path), str(tmp_path / "new.pth")])
     half = {"sem_seg_head.a": torch.ones(1, dtype=torch.bfloat16)}
