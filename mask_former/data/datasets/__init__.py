@@ -2,6 +2,7 @@
 
 from mask_former.data.datasets import builtin  # noqa: F401  registers
 from mask_former.data.datasets.catalog import check_dataset, datasets_root, register_lazily
+from mask_former.data.datasets.instances import register_instances
 from mask_former.data.datasets.panoptic import load_panoptic, register_panoptic
 from mask_former.data.datasets.shapes import make_shapes
 
@@ -10,6 +11,7 @@ __all__ = [
     "datasets_root",
     "load_panoptic",
     "make_shapes",
+    "register_instances",
     "register_lazily",
     "register_panoptic",
 ]
