@@ -7,11 +7,7 @@ What is averaged, and why:
 * For panoptic segmentation and instances the class logits and the mask logits of the queries; they
   are merged once, at the end. Merged results could not be averaged: a segment of one view has no
   counterpart in another. A mean of logits is a logit again, so that all thresholds keep their
-  meaning, and one view that is sure does not outvote the others.
-
-A query's index means little in another view: what one query finds at the left of an image, another
-finds in its mirror image. So the queries of every view are assigned, one to one, to those of the
-views before it; see `match_queries`.
+  meaning. `query_mean.py` says which queries are averaged, and how.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,18 +15,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from mask_former import inference
 from mask_former.data.reading import read_image
+from mask_former.engine.query_mean import Mean, QueryMean
 from mask_former.meta_arch import MaskFormer, result_sizes
-
-# Masks of different views are compared on a grid of so many cells a side.
-_GRID = 64
 
 
 def with_test_time_augmentation(cfg: CfgNode, model: nn.Module) -> nn.Module:
@@ -114,7 +106,7 @@ class SemanticSegmentorWithTTA(nn.Module):
 
     def segment(self, image: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
         """Segment one image, (h, w, 3), at the given size (height, width)."""
-        scores = _Mean()
+        scores = Mean()
         for scale in self.scales(image):
             for view in scale:
                 scores.add(self._scores(view, size))
@@ -170,7 +162,7 @@ class MaskFormerWithTTA(SemanticSegmentorWithTTA):
     """
 
     def segment(self, image: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
-        scores, queries = _Mean(), _QueryMean()
+        scores, queries = Mean(), QueryMean()
         for scale in self.scales(image):
             for view in scale:
                 self._add(view, size, scores, queries)
@@ -185,9 +177,7 @@ class MaskFormerWithTTA(SemanticSegmentorWithTTA):
             result["instances"] = model.instances(*queries.value, whole)
         return result
 
-    def _add(
-        self, view: "View", size: tuple[int, int], scores: "_Mean", queries: "_QueryMean"
-    ) -> None:
+    def _add(self, view: "View", size: tuple[int, int], scores: Mean, queries: QueryMean) -> None:
         model, inputs = self.model, [view.input(size)]
         images = model.preprocess(inputs)
         prediction = model.sem_seg_head(model.backbone(images.tensor))[-1]
@@ -198,72 +188,3 @@ class MaskFormerWithTTA(SemanticSegmentorWithTTA):
         if model.panoptic_on or model.instance_on:
             masks = inference.resize_masks(mask_logits, **sizes)
             queries.add(class_logits, view.restore(masks))
-
-
-def match_queries(reference: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Tensor:
-    """Assign the queries of two predictions to each other, so that they differ least.
-
-    A query adds the product of its class probabilities and its mask probabilities to the semantic
-    scores. These products are compared: the assignment has the least sum of squared differences,
-    which is the largest sum of inner products. Queries that are "no object" in both add nearly
-    nothing, and may be assigned in any way.
-
-    Args:
-        reference, other: probabilities of the classes without "no object", (Q, K), and of the
-            mask's pixels, (Q, P).
-
-    Returns:
-        for each query of `reference` the index of one of `other`, a permutation, (Q,).
-    """
-    classes, masks = (a @ b.T for a, b in zip(reference, other, strict=True))
-    _, index = linear_sum_assignment((classes * masks).cpu().numpy(), maximize=True)
-    return torch.from_numpy(index).to(classes.device)
-
-
-class _Mean:
-    """The mean of tensors of one shape, given one by one."""
-
-    def __init__(self) -> None:
-        self._sum: Tensor | None = None
-        self._count = 0
-
-    def add(self, value: Tensor) -> None:
-        self._sum = value.clone() if self._sum is None else self._sum.add_(value)
-        self._count += 1
-
-    @property
-    def value(self) -> Tensor:
-        return self._sum / self._count
-
-
-class _QueryMean:
-    """The mean class logits, (Q, K+1), and mask logits, (Q, H, W), of queries in several views."""
-
-    def __init__(self) -> None:
-        self._class_logits, self._mask_logits = _Mean(), _Mean()
-        self._reference: tuple[Tensor, Tensor] | None = None
-
-    @property
-    def value(self) -> tuple[Tensor, Tensor]:
-        return self._class_logits.value, self._mask_logits.value
-
-    def add(self, class_logits: Tensor, mask_logits: Tensor) -> None:
-        described = _describe(class_logits, mask_logits)
-        if self._reference is None:
-            self._reference = described
-        order = match_queries(self._reference, described)
-        self._class_logits.add(class_logits[order])
-        self._mask_logits.add(mask_logits[order])
-
-    def end_scale(self) -> None:
-        # Not after every view: compared with the same queries, a view and its mirror image give a
-        # symmetric mean of a symmetric image.
-        if self._reference is not None:
-            self._reference = _describe(*self.value)
-
-
-def _describe(class_logits: Tensor, mask_logits: Tensor) -> tuple[Tensor, Tensor]:
-    """What `match_queries` compares, with masks on a coarse grid: (Q, K) and (Q, P)."""
-    grid = [min(side, _GRID) for side in mask_logits.shape[-2:]]
-    masks = F.adaptive_avg_pool2d(mask_logits.sigmoid(), grid)
-    return class_logits.softmax(-1)[:, :-1], masks.flatten(1)

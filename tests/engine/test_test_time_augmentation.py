@@ -12,7 +12,6 @@ from mask_former.engine.predict import Predictor
 from mask_former.engine.test_time_augmentation import (
     MaskFormerWithTTA,
     SemanticSegmentorWithTTA,
-    match_queries,
     with_test_time_augmentation,
 )
 from mask_former.structures import Prediction
@@ -175,6 +174,21 @@ def test_a_single_view_is_plain_inference():
     assert_same(tta(model, flip=False)([x])[0], expected)
 
 
+def test_per_pixel_classification_is_augmented_too():
+    cfg = tiny_cfg(
+        "unused",
+        MODEL__META_ARCHITECTURE="SemanticSegmentor",
+        MODEL__SEM_SEG_HEAD__NAME="PerPixelBaselineHead",
+        TEST__AUG__MIN_SIZES=(64,),
+    )
+    model = with_test_time_augmentation(cfg, Trainer.build_model(cfg))
+    x = {"image": random_image(), "height": 100, "width": 150}
+    mirrored = {**x, "image": x["image"].flip(-1)}
+    with torch.no_grad():
+        plain, other = (model.model([view])[0]["sem_seg"] for view in (x, mirrored))
+    torch.testing.assert_close(model([x])[0]["sem_seg"], (plain + other.flip(-1)) / 2)
+
+
 def test_outputs_are_those_that_the_model_has_on():
     for on in ("semantic_on", "panoptic_on", "instance_on"):
         switches = dict.fromkeys(("semantic_on", "panoptic_on", "instance_on"), False)
@@ -218,33 +232,6 @@ def test_a_symmetric_image_gives_a_symmetric_result(seed):
     for mask, score in zip(instances.pred_masks, instances.scores, strict=True):
         difference = (instances.pred_masks != mask.flip(-1)).float().mean((1, 2))
         assert ((difference < 0.01) & ((instances.scores - score).abs() < 1e-3)).any()
-
-
-def test_matching_finds_a_permutation():
-    generator = torch.Generator().manual_seed(0)
-    classes = torch.rand(9, 5, generator=generator)
-    masks = torch.rand(9, 30, generator=generator)
-    order = torch.randperm(9, generator=generator)
-    assert torch.equal(match_queries((classes[order], masks[order]), (classes, masks)), order)
-
-
-def test_matching_by_hand():
-    # Two large masks that share half of their pixels, and a query without an object.
-    reference = torch.tensor([[1.0, 1, 0, 0], [0, 1, 1, 0], [1, 1, 1, 1]])
-    other = torch.tensor([[0.0, 1, 1, 1], [1, 1, 1, 1], [1, 1, 0, 0]])
-    # Of one class, for the first two of `reference` and the last and first of `other`.
-    sure, nothing = [1.0, 0.0], [0.0, 0.0]
-    order = match_queries(
-        (torch.tensor([sure, sure, nothing]), reference),
-        (torch.tensor([sure, nothing, sure]), other),
-    )
-    assert order.tolist() == [2, 0, 1]
-    # Of another class the largest overlap counts for nothing.
-    order = match_queries(
-        (torch.tensor([sure, sure, nothing]), reference),
-        (torch.tensor([[0.0, 1.0], nothing, sure]), other),
-    )
-    assert order[0] == 2
 
 
 def test_which_model_gets_which():
