@@ -119,7 +119,7 @@ def parallel_map(
     ):
         if mode == "w":
             file.write(json.dumps({"settings": settings}) + "\n")
-        for key, result in zip(todo, _run(work, todo.values(), workers), strict=True):
+        for key, result in zip(todo, run_jobs(work, todo.values(), workers), strict=True):
             # Begins a line, as the last one may have been cut off.
             file.write("\n" + json.dumps([key, result]))
             file.flush()
@@ -146,7 +146,15 @@ def _parse(line: str) -> Any:
         return None  # cut off when the process was killed
 
 
-def _run(work: Callable[[Job], Any], jobs: Collection[Job], workers: int | None) -> Iterator[Any]:
+def run_jobs(
+    work: Callable[[Job], Any], jobs: Collection[Job], workers: int | None
+) -> Iterator[Any]:
+    """The results of `work` on the jobs, in their order, as they are ready.
+
+    Args:
+        work: a picklable function of one job.
+        workers: number of processes; None for one per CPU.
+    """
     workers = min(workers or os.cpu_count() or 1, len(jobs) // _CHUNK)
     if workers <= 1:
         yield from map(work, jobs)

@@ -10,7 +10,6 @@ import os
 import tempfile
 from collections.abc import Iterator
 from functools import partial
-from multiprocessing import Pool
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,11 @@ from tqdm import tqdm
 
 from mask_former.data.datasets.catalog import IGNORE_LABEL, datasets_root
 from mask_former.data.datasets.coco_format import encode_ids, segmentation, shape_info
+from mask_former.data.datasets.preparing import run_jobs
 from mask_former.data.datasets.shapes_scene import Sample, make_sample, make_video
 
 # Raise this when the same seed would give other files.
-VERSION = 4
+VERSION = 5
 SPLITS = ("train", "val")
 JPEG_QUALITY = 95
 VIDEO_FRAMES = 72
@@ -132,12 +132,7 @@ def _write_all(folder: Path, manifest: dict[str, int], workers: int) -> None:
 def _run(work: partial, jobs: list, workers: int) -> Iterator[dict[str, Any]]:
     """The results of `work` on the jobs, in their order, with a progress bar."""
     bar = partial(tqdm, total=len(jobs), desc="Making the shapes data set", unit="image")
-    if workers == 1:
-        yield from bar(map(work, jobs))
-        return
-    # OpenCV's own threads would compete with the processes.
-    with Pool(workers, cv2.setNumThreads, (1,)) as pool:
-        yield from bar(pool.imap(work, jobs, chunksize=8))
+    yield from bar(run_jobs(work, jobs, workers))
 
 
 def _write_sample(folder: Path, seed: int, job: tuple[str, int]) -> dict[str, Any]:

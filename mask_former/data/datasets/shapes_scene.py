@@ -17,10 +17,10 @@ from mask_former.data.datasets.shapes_render import Item, Light, Rng
 IMAGE_SIDE = (128, 192)
 STUFF_REGIONS = {1: 0.2, 2: 0.45, 3: 0.35}  # number -> probability
 THING_COUNT = (1, 5)
-THING_SIZE = (28, 54, 76)  # least, most frequent, greatest
+THING_SIZE = (30, 58, 78)  # least, most frequent, greatest
 STRETCH = (0.85, 1.18)
 NO_THINGS_PROBABILITY = 0.08
-TWIN_PROBABILITY = 0.16  # a thing is followed by one of its class that touches it
+TWIN_PROBABILITY = 0.14  # a thing is followed by one of its class that touches it
 CROWD_PROBABILITY = 0.06
 CROWD_COUNT = (10, 20)
 CROWD_ITEM_SIZE = (8, 11)
@@ -30,11 +30,11 @@ VOID_SIZE = (20, 42)
 # Colour tells most of a thing's class, as in photographs, and its form the rest: a class has a
 # usual hue (in degrees; neighbours overlap), from which some of its objects depart.
 USUAL_HUE = {"disc": 0, "triangle": 50, "star": 285, "cross": 165, "square": 225, "ring": 325}
-HUE_DEVIATION = 10
-UNUSUAL_PROBABILITY = 0.06
+HUE_DEVIATION = 9
+UNUSUAL_PROBABILITY = 0.04
 COLOR_CANDIDATES = 5  # the one that differs most from what is around wins
 MIN_IN_FRAME = 0.6  # share of a layer that lies within the image
-MIN_VISIBLE = 0.7  # share of a layer that those in front leave visible
+MIN_VISIBLE = 0.75  # share of a layer that those in front leave visible
 MIN_STUFF_AREA = 100
 PLACEMENT_TRIES = 12
 
