@@ -27,7 +27,7 @@ class BasePixelDecoder(nn.Module):
         norm: normalisation of the pyramid's convolutions, as in `detectron2.layers.get_norm`.
 
     Raises:
-        ValueError: an entry of `in_features` is no map of the backbone.
+        ValueError: `in_features` is empty, or an entry of it is no map of the backbone.
     """
 
     @configurable
@@ -41,10 +41,11 @@ class BasePixelDecoder(nn.Module):
         norm: str = "GN",
     ) -> None:
         super().__init__()
-        if missing := set(in_features) - set(input_shape):
+        missing = set(in_features) - set(input_shape)
+        if missing or not in_features:
             raise ValueError(
-                f"MODEL.SEM_SEG_HEAD.IN_FEATURES names {sorted(missing)}, but the backbone gives "
-                f"only {sorted(input_shape)}; see its OUT_FEATURES"
+                f"MODEL.SEM_SEG_HEAD.IN_FEATURES names {sorted(missing) or 'no map'}, but the "
+                f"backbone gives only {sorted(input_shape)}; see its OUT_FEATURES"
             )
         # From fine to coarse; adapter_1 and layer_1 belong to the finest.
         self.in_features = sorted(in_features, key=lambda name: input_shape[name].stride)

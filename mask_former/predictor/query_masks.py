@@ -28,7 +28,7 @@ class QueryMasks(nn.Module):
         enforce_input_proj: project the map even where its channels equal `hidden_dim`.
 
     Raises:
-        ValueError: there is no map `in_feature`.
+        ValueError: there is no map `in_feature`, no query, or no decoder layer.
     """
 
     def __init__(
@@ -53,6 +53,11 @@ class QueryMasks(nn.Module):
             raise ValueError(
                 f"MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE is {in_feature!r}, but the backbone "
                 f"and the pixel decoder give only {sorted(input_shape)}"
+            )
+        if min(num_queries, num_decoder_layers) < 1:
+            raise ValueError(
+                f"MODEL.MASK_FORMER.NUM_OBJECT_QUERIES is {num_queries} and "
+                f"MODEL.MASK_FORMER.DEC_LAYERS {num_decoder_layers}; both must be at least 1"
             )
         self.in_feature = in_feature
         self.deep_supervision = deep_supervision

@@ -79,3 +79,5 @@ def test_without_norm_the_convolutions_have_biases():
 def test_an_unknown_feature_is_named():
     with pytest.raises(ValueError, match=r"names \['res6'\].*only \['res2'"):
         BasePixelDecoder(**{**OPTIONS, "in_features": ["res2", "res6"]})
+    with pytest.raises(ValueError, match=r"names no map.*only \['res2'"):
+        BasePixelDecoder(**{**OPTIONS, "in_features": []})

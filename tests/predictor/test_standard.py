@@ -68,6 +68,12 @@ def test_the_map_is_projected_where_it_must_be(pixels, in_feature, enforce, proj
     predictor(pixels)
 
 
+@pytest.mark.parametrize("key", ["num_queries", "num_decoder_layers"])
+def test_nothing_to_decode(key):
+    with pytest.raises(ValueError, match="DEC_LAYERS .*at least 1"):
+        make(**{key: 0})
+
+
 def test_an_unknown_map_is_named():
     with pytest.raises(ValueError, match="'transformer_encoder'.*'res4', 'res5'"):
         make(in_feature="transformer_encoder")
