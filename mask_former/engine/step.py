@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import Tensor, nn
@@ -45,6 +46,16 @@ def distribute(model: nn.Module) -> nn.Module:
     # hang whose shares are not equal. (As an argument this has another name in newer PyTorch.)
     model.broadcast_buffers = False
     return model
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Give all processes the main one's buffers, which are those that a checkpoint holds.
+
+    Batch norms gather statistics of their own process's images, and would evaluate with them.
+    """
+    if comm.get_world_size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
 
 
 class TrainStep:

@@ -38,7 +38,7 @@ from mask_former.engine.metrics_log import forget_metrics_from
 from mask_former.engine.optimizer import build_lr_scheduler, build_optimizer
 from mask_former.engine.random_state import RandomState, preserved_random_state
 from mask_former.engine.resume import check_resumable, has_checkpoint
-from mask_former.engine.step import TrainStep, distribute, get_amp_dtype
+from mask_former.engine.step import TrainStep, distribute, get_amp_dtype, share_buffers
 from mask_former.engine.summary import summarize
 from mask_former.engine.test_time_augmentation import with_test_time_augmentation
 from mask_former.evaluation.build import build_evaluator
@@ -179,6 +179,7 @@ class Trainer(TrainerBase):
     def _evaluate(self) -> Results:
         # Evaluating more or less often must not change the training.
         with preserved_random_state():
+            share_buffers(self.model)
             self.last_results = self.test(self.cfg, self.model)
         return self.last_results
 

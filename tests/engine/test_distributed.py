@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mask_former.engine.step import share_buffers
 from tests.engine import tiny
 
 
@@ -64,3 +65,20 @@ def test_two_processes_evaluate_like_one(shapes_root, tmp_path):
         assert 0 < expected[task][figure] < 100
     # As text, since a class without ground truth is nan, which equals nothing.
     assert json.dumps(tiny.read_record(two)["figures"]) == json.dumps(expected)
+
+
+def _share(rank: int, folder: Path) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2
+    )
+    norm = torch.nn.BatchNorm1d(3)
+    norm.running_mean.fill_(rank + 5.0)
+    share_buffers(norm)
+    torch.save(norm.running_mean, folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_an_evaluation_has_the_statistics_that_a_checkpoint_holds(tmp_path):
+    torch.multiprocessing.spawn(_share, (tmp_path,), nprocs=2)
+    for rank in range(2):
+        assert torch.load(tmp_path / f"{rank}.pt").tolist() == [5.0] * 3

@@ -65,9 +65,9 @@ def test_things_are_neither_tiny_nor_huge(samples):
     for sample in samples:
         for index, segment in enumerate(sample.segments, start=1):
             if segment.name in THINGS and not segment.iscrowd:
-                # Of the disc of the least size, 0.6 is in the image and 0.6 of that unoccluded.
-                assert 0.6**2 * np.pi / 4 * 18**2 * 0.9 < (sample.segment_map == index).sum()
-                assert (sample.segment_map == index).sum() < np.pi / 4 * 70**2
+                # Of the disc of the least size, 0.6 is in the image and 0.75 of that unoccluded.
+                assert 0.6 * 0.75 * np.pi / 4 * 30**2 * 0.9 < (sample.segment_map == index).sum()
+                assert (sample.segment_map == index).sum() < np.pi / 4 * 80**2
 
 
 def test_outlines_have_the_area_of_their_disc():
