@@ -111,9 +111,8 @@ class SetCriterion(nn.Module):
         losses = matched_mask_losses(
             matched.float(), masks, matching.segment, valid=valid, image=matching.image
         )
-        focal, dice = (
-            x.view(len(predictions), -1).sum(1) / self.num_masks(targets) for x in losses
-        )
+        num_masks = self.num_masks(targets)
+        focal, dice = (x.view(len(predictions), -1).sum(1) / num_masks for x in losses)
         return {"loss_mask": focal, "loss_dice": dice}
 
     def num_masks(self, targets: Sequence[Target]) -> Tensor:

@@ -31,6 +31,7 @@ from mask_former.engine import (
     reported_errors,
 )
 from mask_former.engine.predict import Predictor
+from mask_former.engine.setup import check_output_folder
 from mask_former.visualization import (
     ShadeTracker,
     VideoReader,
@@ -64,6 +65,7 @@ def main() -> None:
     args = parser.parse_args()
     started = time.perf_counter()
     output = args.output or free_folder(Path("output/quickstart"))
+    check_output_folder(str(output))
     cfg = load_config(str(CONFIG), [*args.opts, "OUTPUT_DIR", str(output)])
     print("1/3  data")
     make_shapes()

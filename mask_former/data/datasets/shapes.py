@@ -122,7 +122,7 @@ def _write_all(folder: Path, manifest: dict[str, int], workers: int) -> None:
         for path in split_paths(folder, split).values():
             (path.parent if path.suffix else path).mkdir(parents=True, exist_ok=True)
         jobs += [(split, image_id) for image_id in range(1, manifest[split] + 1)]
-    results = _run(partial(_write_sample, folder, manifest["seed"]), jobs, workers)
+    results = iter(list(_run(partial(_write_sample, folder, manifest["seed"]), jobs, workers)))
     for split in SPLITS:
         _write_annotations(folder, split, [next(results) for _ in range(manifest[split])])
     _write_video(folder / VIDEO_NAME, np.random.default_rng([manifest["seed"], len(SPLITS)]))
