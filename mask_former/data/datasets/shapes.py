@@ -23,7 +23,7 @@ from mask_former.data.datasets.preparing import run_jobs
 from mask_former.data.datasets.shapes_scene import Sample, make_sample, make_video
 
 # Raise this when the same seed would give other files.
-VERSION = 5
+VERSION = 6
 SPLITS = ("train", "val")
 JPEG_QUALITY = 95
 VIDEO_FRAMES = 72

@@ -7,6 +7,7 @@ The constants below are the difficulty; lengths are in pixels.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 
 import cv2
 import numpy as np
@@ -20,7 +21,7 @@ THING_COUNT = (1, 5)
 THING_SIZE = (30, 58, 78)  # least, most frequent, greatest
 STRETCH = (0.85, 1.18)
 NO_THINGS_PROBABILITY = 0.08
-TWIN_PROBABILITY = 0.14  # a thing is followed by one of its class that touches it
+TWIN_PROBABILITY = 0.2  # a thing is followed by one of its class that touches it
 CROWD_PROBABILITY = 0.06
 CROWD_COUNT = (10, 20)
 CROWD_ITEM_SIZE = (8, 11)
@@ -130,9 +131,10 @@ class _Composer:
         self._flat = cv2.blur(self.background, (15, 15))
 
     def add_things(self, count: int) -> None:
-        """Add up to `count` things, some of them side by side with another of their class."""
+        """Add up to `count` things of different classes, some with a twin at their side."""
+        names = cycle(self.rng.permutation(list(render.OUTLINES)))
         while count > 0:
-            name = str(self.rng.choice(list(render.OUTLINES)))
+            name = str(next(names))
             size = self.rng.triangular(*THING_SIZE)
             for _ in range(PLACEMENT_TRIES):
                 item = self._item(name, size, self.rng.uniform(0, self.shape[::-1]))
