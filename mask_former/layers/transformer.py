@@ -70,8 +70,10 @@ class TransformerDecoderLayer(_Layer):
         return self.residual(x, self.norm3, self.feedforward)
 
 
-class TransformerEncoder(nn.Module):
-    """A stack of encoder layers; with pre-norm it ends in a norm of its own."""
+class _Stack(nn.Module):
+    """Layers of one kind, and the norm after them."""
+
+    layer_type: type[_Layer]
 
     def __init__(
         self,
@@ -85,12 +87,22 @@ class TransformerEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            TransformerEncoderLayer(
-                dim, num_heads, dim_feedforward, dropout=dropout, pre_norm=pre_norm
-            )
+            self.layer_type(dim, num_heads, dim_feedforward, dropout=dropout, pre_norm=pre_norm)
             for _ in range(num_layers)
         )
-        self.norm = nn.LayerNorm(dim) if pre_norm else nn.Identity()
+        self.norm = self.make_norm(dim, pre_norm)
+
+    def make_norm(self, dim: int, pre_norm: bool) -> nn.Module:
+        return nn.LayerNorm(dim)
+
+
+class TransformerEncoder(_Stack):
+    """A stack of encoder layers; with pre-norm it ends in a norm of its own."""
+
+    layer_type = TransformerEncoderLayer
+
+    def make_norm(self, dim: int, pre_norm: bool) -> nn.Module:
+        return nn.LayerNorm(dim) if pre_norm else nn.Identity()
 
     def forward(self, x: Tensor, pos: Tensor) -> Tensor:
         """`x` (B, S, C), `pos` broadcastable to it; returns (B, S, C)."""
@@ -99,27 +111,10 @@ class TransformerEncoder(nn.Module):
         return self.norm(x)
 
 
-class TransformerDecoder(nn.Module):
+class TransformerDecoder(_Stack):
     """A stack of decoder layers; every layer's output passes through one shared norm."""
 
-    def __init__(
-        self,
-        dim: int,
-        num_layers: int,
-        *,
-        num_heads: int,
-        dim_feedforward: int,
-        dropout: float,
-        pre_norm: bool,
-    ) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(
-            TransformerDecoderLayer(
-                dim, num_heads, dim_feedforward, dropout=dropout, pre_norm=pre_norm
-            )
-            for _ in range(num_layers)
-        )
-        self.norm = nn.LayerNorm(dim)
+    layer_type = TransformerDecoderLayer
 
     def forward(self, query_pos: Tensor, memory: Tensor, pos: Tensor) -> list[Tensor]:
         """Decode the queries, which start as zeros.
