@@ -1,0 +1,131 @@
+"""Time and memory of contenders side by side.
+
+Machines are shared and their speed drifts, so that contenders take turns, and what counts is the
+ratio of two of them within a round.
+"""
+
+import gc
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+from tqdm import tqdm
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What one contender took.
+
+    Attributes:
+        seconds: wall-clock time of each round.
+        peak_bytes: largest memory held by tensors beyond what was held before; None: not measured.
+    """
+
+    seconds: list[float] = field(repr=False)
+    peak_bytes: int | None = None
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    def speedup(self, other: "Timing") -> float:
+        """How many times as fast as `other` this is: the median over the rounds."""
+        return statistics.median(b / a for a, b in zip(self.seconds, other.seconds, strict=True))
+
+
+def compare(
+    contenders: Mapping[str, Callable[[], Any]],
+    *,
+    rounds: int = 9,
+    warmup: int = 2,
+    memory: bool = True,
+    device: str = "cpu",
+) -> dict[str, Timing]:
+    """Run the contenders in turn, `rounds` times after `warmup` rounds that do not count.
+
+    Their memory is measured in a run of its own, because the measurement takes time.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    with tqdm(total=(warmup + rounds) * len(contenders), leave=False) as bar:
+        for i in range(warmup + rounds):
+            for name, run in contenders.items():
+                bar.set_description(name)
+                took = _time(run, device)
+                bar.update()
+                if i >= warmup:
+                    seconds[name].append(took)
+    return {
+        name: Timing(seconds[name], peak_memory(run, device=device) if memory else None)
+        for name, run in contenders.items()
+    }
+
+
+def _time(run: Callable[[], Any], device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    run()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def peak_memory(run: Callable[[], Any], *, device: str = "cpu") -> int:
+    """Most bytes of tensors that `run` holds at a time, beyond those that exist when it starts.
+
+    Counts every allocation of PyTorch, also inside its operators; not that of other libraries.
+    """
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run()
+    held = peak = 0
+    events = (e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]")
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        if event.device_type() == torch.autograd.DeviceType.CPU:
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak
+
+
+def machine(device: str = "cpu") -> str:
+    """The hardware and the software that the figures are of, in a line."""
+    if device == "cuda":
+        name = torch.cuda.get_device_name()
+    else:
+        name = f"{_cpu_name()}, {torch.get_num_threads()} of {os.cpu_count()} cores used"
+    return f"{name}; PyTorch {torch.__version__}, Python {platform.python_version()}"
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def matrix_rate(dtype: torch.dtype = torch.float32, *, device: str = "cpu") -> float:
+    """Multiply-adds a second of a large matrix product: no network can do more."""
+    size = 8192 if device == "cuda" else 2048
+    a, b = torch.randn(2, size, size, device=device).to(dtype)
+    return size**3 / min(_time(lambda: a @ b, device) for _ in range(10))
+
+
+def bandwidth(*, device: str = "cpu") -> float:
+    """Bytes a second read and written by the copy of a tensor larger than any cache."""
+    source = torch.ones(1 << 28, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.numel() / min(_time(lambda: target.copy_(source), device) for _ in range(10))

@@ -1,0 +1,127 @@
+"""What the benchmarks found: printed, kept under output/benchmarks, and put into the document.
+
+    python -m benchmarks.report
+
+writes the tables and plots of all benchmarks that were run into docs/PERFORMANCE.md, each between
+its own two marks.
+"""
+
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from tabulate import tabulate
+
+from benchmarks.measure import Timing, machine
+
+ROOT = Path(__file__).parents[1]
+OUTPUT = ROOT / "output/benchmarks"
+DOCUMENT = ROOT / "docs/PERFORMANCE.md"
+IMAGES = ROOT / "docs/images"
+HEADER = ["", "", "time", "ours takes 1/x of it", "peak memory", "difference from ours"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One case of a benchmark.
+
+    Attributes:
+        case: what was done.
+        ours: name of our contender, which the others are compared with.
+        timings: of all contenders, in the order of the table.
+        agreement: by contender, how its result differs from ours, in words or as a number.
+        target: what was aimed at, in words; "" without one.
+    """
+
+    case: str
+    ours: str
+    timings: dict[str, Timing]
+    agreement: dict[str, str] = field(default_factory=dict)
+    target: str = ""
+
+    def rows(self) -> list[list[str]]:
+        ours = self.timings[self.ours]
+        rows = []
+        for name, timing in self.timings.items():
+            faster = "" if name == self.ours else f"{ours.speedup(timing):.2f}"
+            peak = "" if timing.peak_bytes is None else f"{timing.peak_bytes / 2**20:.1f} MiB"
+            agreement = self.agreement.get(name, "")
+            rows.append(["", name, f"{timing.median * 1e3:.1f} ms", faster, peak, agreement])
+        rows[0][0] = self.case + (f" (target: {self.target})" if self.target else "")
+        return rows
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How the time of the contenders grows with one size.
+
+    Attributes:
+        size: what grows, for the axis.
+        values: of it.
+        seconds: by contender, the median at each value.
+    """
+
+    size: str
+    values: list[float]
+    seconds: dict[str, list[float]]
+
+
+def report(
+    name: str,
+    results: Sequence[Result],
+    growths: Sequence[Growth] = (),
+    *,
+    remarks: Sequence[str] = (),
+    device: str = "cpu",
+) -> None:
+    """Print the results of the benchmark `name` and keep them for the document."""
+    stem = name if device == "cpu" else f"{name}-{device}"
+    rows = [row for result in results for row in result.rows()]
+    parts = [tabulate(rows, HEADER, tablefmt="github", disable_numparse=True)] if rows else []
+    parts += [f"- {remark}" for remark in remarks]
+    parts.append(f"Measured with `python -m benchmarks.{name}` on {machine(device)}.")
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    if growths:
+        _plot(growths, OUTPUT / f"performance_{stem}.png")
+        parts.append(f"![How {name} grows](images/performance_{stem}.png)")
+    text = "\n\n".join(parts).replace("\n\n- ", "\n- ") + "\n"
+    print(text)
+    (OUTPUT / f"{stem}.md").write_text(text)
+    print(f"Kept in {OUTPUT / stem}.md; `python -m benchmarks.report` puts it into {DOCUMENT}.")
+
+
+def _plot(growths: Sequence[Growth], path: Path) -> None:
+    figure, panels = plt.subplots(
+        1, len(growths), figsize=(3.6 * len(growths), 3.4), squeeze=False, layout="constrained"
+    )
+    for panel, growth in zip(panels[0], growths, strict=True):
+        for name, seconds in growth.seconds.items():
+            panel.plot(growth.values, [1e3 * s for s in seconds], marker="o", label=name)
+        panel.set(xlabel=growth.size, xscale="log", yscale="log")
+        panel.set_xticks(growth.values, [f"{value:g}" for value in growth.values])
+        panel.minorticks_off()
+        panel.grid(alpha=0.3)
+    panels[0][0].set_ylabel("milliseconds")
+    panels[0][0].legend(frameon=False)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def main() -> None:
+    text = DOCUMENT.read_text()
+    for path in sorted(OUTPUT.glob("*.md")):
+        block = re.compile(rf"(<!-- {path.stem} -->\n).*?(<!-- end -->)", re.DOTALL)
+        if not block.search(text):
+            raise SystemExit(f"{DOCUMENT} has no lines <!-- {path.stem} --> and <!-- end -->")
+        found = path.read_text()
+        text = block.sub(lambda match, found=found: f"{match[1]}\n{found}\n{match[2]}", text)
+    DOCUMENT.write_text(text)
+    for path in OUTPUT.glob("*.png"):
+        shutil.copy(path, IMAGES)
+
+
+if __name__ == "__main__":
+    main()
