@@ -4,6 +4,9 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
+from mask_former.evaluation.panoptic_quality import VOID, PanopticQuality, overlap_statistics
+from mask_former.evaluation.runs import joint_runs
+
 
 class ConfusionMatrix:
     """Counts pixels by predicted and by annotated class.
@@ -19,7 +22,8 @@ class ConfusionMatrix:
     def __init__(self, num_classes: int, ignore_label: int = 255) -> None:
         self.num_classes = num_classes
         self.ignore_label = ignore_label
-        # Of each image: the cells of the (K, K) matrix that are not zero, and their counts.
+        # Of each image: the cells of its table (K + 1, K + 1) that are not zero, and their counts.
+        # The table's rows are annotated, its columns predicted: void, then the classes.
         self._images: dict[Hashable, tuple[np.ndarray, np.ndarray]] = {}
 
     def __len__(self) -> int:
@@ -37,26 +41,24 @@ class ConfusionMatrix:
         Raises:
             ValueError: maps of different sizes, labels out of range or not integers.
         """
-        if pred.shape != gt.shape:
+        runs = joint_runs(pred, gt)
+        # Labels of few bits would wrap.
+        pred, gt = runs.pred.astype(np.int64), runs.gt.astype(np.int64)
+        ignored = gt == self.ignore_label
+        self._check("prediction", pred, "")
+        self._check("ground truth", gt[~ignored], f" or be {self.ignore_label}")
+        rows = np.where(ignored, VOID, gt + 1)
+        counts = np.bincount(rows * (self.num_classes + 1) + pred + 1, runs.lengths)
+        cells = np.flatnonzero(counts)
+        self._images[image_id] = cells, counts[cells].astype(np.int64)
+
+    def _check(self, what: str, labels: np.ndarray, otherwise: str) -> None:
+        wrong = (labels < 0) | (labels >= self.num_classes)
+        if wrong.any():
             raise ValueError(
-                f"the prediction has height and width {pred.shape}, the ground truth {gt.shape}"
+                f"the {what} has labels {np.unique(labels[wrong]).tolist()}; "
+                f"they have to lie in [0, {self.num_classes})" + otherwise
             )
-        for what, labels in (("prediction", pred), ("ground truth", gt)):
-            if labels.dtype.kind not in "biu":
-                raise ValueError(f"the {what} is a map of {labels.dtype}; labels are integers")
-        size = self.num_classes
-        valid = gt != self.ignore_label
-        pred, gt = pred[valid], gt[valid]
-        for what, labels in (("prediction", pred), ("ground truth", gt)):
-            if labels.size and (labels.min() < 0 or labels.max() >= size):
-                outside = [int(x) for x in np.unique(labels) if not 0 <= x < size]
-                raise ValueError(
-                    f"the {what} has labels {outside}; they have to lie in [0, {size})"
-                    + (f" or be {self.ignore_label}" if what == "ground truth" else "")
-                )
-        cells = np.bincount(pred.astype(np.intp) * size + gt, minlength=size * size)
-        seen = np.flatnonzero(cells)
-        self._images[image_id] = seen, cells[seen]
 
     def merge(self, other: "ConfusionMatrix") -> "ConfusionMatrix":
         """Add the images of `other`, which another process has seen; returns self."""
@@ -65,10 +67,26 @@ class ConfusionMatrix:
 
     def counts(self) -> np.ndarray:
         """Pixels of all images by predicted (rows) and annotated class, int64 (K, K)."""
-        total = np.zeros(self.num_classes**2, dtype=np.int64)
+        size = self.num_classes + 1
+        total = np.zeros(size**2, dtype=np.int64)
         for cells, counts in self._images.values():
             total[cells] += counts
-        return total.reshape(self.num_classes, self.num_classes)
+        return total.reshape(size, size)[1:, 1:].T
+
+    def quality(self) -> PanopticQuality:
+        """Panoptic quality with all classes as stuff: in an image, the pixels of a class are one
+        segment."""
+        quality = PanopticQuality([False] * self.num_classes)
+        for image_id, (cells, counts) in self._images.items():
+            gt, pred = np.divmod(cells, self.num_classes + 1)
+            rows, columns = np.union1d(VOID, gt), np.union1d(VOID, pred)
+            overlap = np.zeros((len(rows), len(columns)), dtype=np.int64)
+            overlap[np.searchsorted(rows, gt), np.searchsorted(columns, pred)] = counts
+            statistics = overlap_statistics(
+                overlap, columns[1:] - 1, rows[1:] - 1, self.num_classes
+            )
+            quality.add(image_id, statistics)
+        return quality
 
     def compute(self, class_names: Sequence[str]) -> dict[str, float]:
         """The figures by the names and conventions of Detectron2's `SemSegEvaluator`, in percent.

@@ -1,8 +1,7 @@
 """Panoptic quality (Kirillov et al., "Panoptic Segmentation", CVPR 2019), in memory.
 
 The rules are those of the reference evaluation, including its treatment of void pixels and of
-crowds. The pixels of an image are only compared with their neighbours; everything else works on
-runs of equal pixels and on the small table of overlaps.
+crowds. Everything works on the runs of equal pixels of an image and on its small table of overlaps.
 """
 
 from collections.abc import Hashable, Sequence
@@ -10,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from mask_former.evaluation.runs import joint_runs
 
 VOID = 0
 """The segment id of pixels without annotation, or without prediction."""
@@ -57,6 +58,10 @@ class PanopticQuality:
         statistics = panoptic_statistics(
             pred_map, pred_segments, gt_map, gt_segments, len(self.is_thing)
         )
+        self.add(image_id, statistics)
+
+    def add(self, image_id: Hashable, statistics: np.ndarray) -> None:
+        """Add the statistics of an image, float (K, 4)."""
         classes = np.flatnonzero(statistics.any(axis=1))
         self._images[image_id] = classes, statistics[classes]
 
@@ -130,18 +135,43 @@ def panoptic_statistics(
         positives and of false negatives; float64 (K, 4).
 
     Raises:
-        ValueError: maps of different sizes; segments that the map lacks, or the reverse; classes
-            out of range.
+        ValueError: maps of different sizes, or not of integers; segments that the map lacks, or the
+            reverse; classes out of range.
     """
-    if pred_map.shape != gt_map.shape:
-        raise ValueError(
-            f"the prediction has height and width {pred_map.shape}, the ground truth {gt_map.shape}"
-        )
     pred_class = _classes("prediction", pred_segments, num_classes)
     gt_class = _classes("ground truth", gt_segments, num_classes)
-    overlap = _overlap(pred_map, pred_segments, gt_map, gt_segments)
     crowd = np.array([bool(segment.get("iscrowd", 0)) for segment in gt_segments], dtype=bool)
 
+    runs = joint_runs(pred_map, gt_map)
+    columns = _index("prediction", runs.pred, pred_segments)
+    rows = _index("ground truth", runs.gt, gt_segments)
+    shape = len(gt_segments) + 1, len(pred_segments) + 1
+    overlap = np.bincount(rows * shape[1] + columns, runs.lengths, minlength=shape[0] * shape[1])
+    overlap = overlap.astype(np.int64).reshape(shape)
+    return overlap_statistics(overlap, pred_class, gt_class, num_classes, crowd)
+
+
+def overlap_statistics(
+    overlap: np.ndarray,
+    pred_class: np.ndarray,
+    gt_class: np.ndarray,
+    num_classes: int,
+    crowd: np.ndarray | None = None,
+) -> np.ndarray:
+    """`panoptic_statistics` of segments whose common pixels are counted already.
+
+    Args:
+        overlap: common pixels of the G annotated (rows) and the P predicted segments (columns),
+            int64 (G + 1, P + 1); the first row and column are void.
+        pred_class: in [0, K), int64 (P,).
+        gt_class: as `pred_class`, (G,).
+        num_classes: K.
+        crowd: which annotated segments are crowds, bool (G,); None: none.
+
+    Returns:
+        float64 (K, 4).
+    """
+    crowd = np.zeros(len(gt_class), dtype=bool) if crowd is None else crowd
     inter = overlap[1:, 1:]
     pred_area = overlap[:, 1:].sum(axis=0)
     on_void = overlap[0, 1:]
@@ -167,31 +197,8 @@ def panoptic_statistics(
     ).astype(np.float64)
 
 
-def _overlap(
-    pred_map: np.ndarray,
-    pred_segments: Sequence[Segment],
-    gt_map: np.ndarray,
-    gt_segments: Sequence[Segment],
-) -> np.ndarray:
-    """Common pixels of the annotated (rows) and the predicted segments; the first are void."""
-    pred, gt = pred_map.ravel(), gt_map.ravel()
-    # Neighbours mostly are of the same segments: look at runs of pixels, not at every pixel.
-    changes = np.flatnonzero((pred[1:] != pred[:-1]) | (gt[1:] != gt[:-1])) + 1
-    starts = np.concatenate(([0], changes))
-    lengths = np.diff(starts, append=pred.size)
-
-    pred_index = _index("prediction", pred[starts], pred_segments)
-    gt_index = _index("ground truth", gt[starts], gt_segments)
-    shape = len(gt_segments) + 1, len(pred_segments) + 1
-    cells = gt_index * shape[1] + pred_index
-    overlap = np.bincount(cells, lengths, minlength=shape[0] * shape[1])
-    return overlap.astype(np.int64).reshape(shape)
-
-
 def _index(what: str, ids_in_map: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:
     """Replace ids: void by 0, the segments by 1, 2, ... in the order of their list."""
-    if ids_in_map.dtype.kind not in "iu":
-        raise ValueError(f"the {what} is a map of {ids_in_map.dtype}; segment ids are integers")
     ids = np.array([VOID] + [segment["id"] for segment in segments], dtype=np.int64)
     order = np.argsort(ids, kind="stable")
     ids = ids[order]

@@ -12,7 +12,6 @@ from detectron2.utils import comm
 
 from mask_former.data.reading import read_image
 from mask_former.evaluation.confusion import ConfusionMatrix
-from mask_former.evaluation.panoptic_quality import VOID, PanopticQuality, Segment
 from mask_former.evaluation.report import class_table, score_table
 
 logger = logging.getLogger(__name__)
@@ -48,7 +47,6 @@ class SemanticEvaluator(DatasetEvaluator):
     def reset(self) -> None:
         """Forget all images."""
         self._confusion = ConfusionMatrix(len(self._class_names), self._ignore_label)
-        self._quality = PanopticQuality([False] * len(self._class_names))
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Compare the predictions of some images with their ground truth.
@@ -69,8 +67,6 @@ class SemanticEvaluator(DatasetEvaluator):
             try:
                 labels = self._labels(output["sem_seg"])
                 self._confusion.update(record["file_name"], labels, gt)
-                segments = (*as_stuff(labels), *as_stuff(gt, self._ignore_label))
-                self._quality.update(record["file_name"], *segments)
             except ValueError as error:
                 raise ValueError(
                     f"image {record['file_name']}, ground truth {gt_file}: {error}"
@@ -83,12 +79,10 @@ class SemanticEvaluator(DatasetEvaluator):
             {"sem_seg": mIoU, fwIoU, IoU-NAME of every class, mACC, pACC, ACC-NAME of every
             class, PQ_St, SQ_St, RQ_St}, in percent.
         """
-        parts = comm.gather((self._confusion, self._quality))
+        parts = comm.gather(self._confusion)
         if not comm.is_main_process():
             return None
-        confusions, qualities = zip(*parts, strict=True)
-        confusion = reduce(ConfusionMatrix.merge, confusions)
-        quality = reduce(PanopticQuality.merge, qualities).compute()
+        confusion = reduce(ConfusionMatrix.merge, parts)
         if len(confusion) < len(self._ground_truth):
             logger.warning(
                 "%s: predictions for %d of %d images; mIoU is over these only.",
@@ -97,6 +91,7 @@ class SemanticEvaluator(DatasetEvaluator):
                 len(self._ground_truth),
             )
         figures = confusion.compute(self._class_names)
+        quality = confusion.quality().compute()
         figures |= {f"{name}_St": quality[name] for name in ("PQ", "SQ", "RQ")}
         means = ("mIoU", "fwIoU", "mACC", "pACC", "PQ_St")
         logger.info(
@@ -124,20 +119,3 @@ class SemanticEvaluator(DatasetEvaluator):
             for record in DatasetCatalog.get(self._dataset_name)
             if "sem_seg_file_name" in record
         }
-
-
-def as_stuff(labels: np.ndarray, ignore_label: int = -1) -> tuple[np.ndarray, list[Segment]]:
-    """A semantic segmentation as a panoptic one: each class that is present is one segment.
-
-    Args:
-        labels: class of each pixel, non-negative integers (H, W).
-        ignore_label: label of the pixels without a class; they are void.
-
-    Returns:
-        segment ids, int64 (H, W), and the segments, with `id` and `category_id`.
-    """
-    ids = labels.astype(np.int64) + 1
-    ids[labels == ignore_label] = VOID
-    present = np.flatnonzero(np.bincount(ids.ravel()))
-    segments = [{"id": id_, "category_id": id_ - 1} for id_ in present.tolist() if id_ != VOID]
-    return ids, segments
