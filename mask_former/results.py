@@ -22,10 +22,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import cv2
 import numpy as np
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
-from PIL import Image
 from torch import Tensor
 
 from mask_former.data.datasets.coco_format import encode_ids, shape_info
@@ -184,4 +184,8 @@ def dataset_category_ids(metadata: Any) -> dict[int, int]:
 
 def _save_png(path: str | Path, pixels: np.ndarray) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
+    if pixels.ndim == 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    # Several times as fast as PIL, in files about as large.
+    if not cv2.imwrite(str(path), pixels):
+        raise OSError(f"{path} cannot be written. Is the disk full?")

@@ -9,21 +9,22 @@ from pycocotools import mask as coco_mask
 
 def encode_ids(ids: np.ndarray) -> np.ndarray:
     """Segment ids (H, W), in [0, 2**24), as the RGB of COCO's panoptic PNG, uint8 (H, W, 3)."""
-    return np.stack([ids % 256, ids // 256 % 256, ids // 256**2], axis=-1).astype(np.uint8)
+    # The bytes of a little-endian id are red, green, blue, and a zero that is dropped.
+    rgb0 = np.ascontiguousarray(ids, dtype="<i4")[..., None].view(np.uint8)
+    return cv2.cvtColor(rgb0, cv2.COLOR_RGBA2RGB)
 
 
 def decode_ids(image: np.ndarray) -> np.ndarray:
     """The inverse of `encode_ids`: int32 (H, W) of uint8 (H, W, 3)."""
-    red, green, blue = np.moveaxis(image.astype(np.int32), -1, 0)
-    return red + (green << 8) + (blue << 16)
+    ids = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA).view("<i4")[..., 0]
+    ids &= 0xFFFFFF  # alpha
+    return ids
 
 
 def shape_info(mask: np.ndarray) -> dict[str, Any]:
     """Area (pixels) and bounding box (x, y, width, height) of a mask, bool (H, W), not empty."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    x, y = int(columns[0]), int(rows[0])
-    box = [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y]
-    return {"area": int(mask.sum()), "bbox": box}
+    mask = mask.view(np.uint8)
+    return {"area": cv2.countNonZero(mask), "bbox": list(cv2.boundingRect(mask))}
 
 
 def segmentation(mask: np.ndarray, iscrowd: bool) -> dict[str, Any] | list[list[int]]:

@@ -3,7 +3,12 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from mask_former.data.datasets.coco_format import encode_ids, segmentation, shape_info
+from mask_former.data.datasets.coco_format import (
+    decode_ids,
+    encode_ids,
+    segmentation,
+    shape_info,
+)
 
 
 def decode(encoded, shape: tuple[int, int]) -> np.ndarray:
@@ -15,6 +20,12 @@ def decode(encoded, shape: tuple[int, int]) -> np.ndarray:
 def test_ids_are_base_256_red_first():
     ids = np.array([[0, 255, 256, 1 + 2 * 256 + 3 * 65536]])
     assert encode_ids(ids).tolist() == [[[0, 0, 0], [255, 0, 0], [0, 1, 0], [1, 2, 3]]]
+
+
+def test_ids_survive_the_way_to_colours():
+    ids = np.random.default_rng(0).integers(0, 2**24, (7, 9))
+    ids[0, :3] = 0, 2**24 - 1, 2**23
+    assert np.array_equal(decode_ids(encode_ids(ids)), ids)
 
 
 def test_area_and_box():
