@@ -4,8 +4,10 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import cv2
 import numpy as np
 from detectron2.data import detection_utils
+from detectron2.utils.file_io import PathManager
 from PIL import Image
 
 from mask_former.data.datasets.coco_format import decode_ids
@@ -27,6 +29,18 @@ def read_image(file_name: str, image_format: str | None) -> np.ndarray:
     """
     with _naming(file_name):
         return detection_utils.read_image(file_name, image_format)
+
+
+def read_ids(file_name: str) -> np.ndarray:
+    """Segment ids of a panoptic PNG in COCO's format, int32 (H, W). Raises as `read_image`."""
+    with _naming(file_name):
+        with PathManager.open(file_name, "rb") as file:
+            data = np.frombuffer(file.read(), dtype=np.uint8)
+        # Faster than PIL, and it notices damage that PIL passes over.
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        if image is None:
+            raise ValueError("no PNG, or a broken one")
+        return decode_ids(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
 
 def check_image_format(image_format: str) -> None:
@@ -91,7 +105,7 @@ def read_id_map(record: Record, size: tuple[int, int], num_classes: int) -> np.n
     file_name = require(record, "pan_seg_file_name")
     segments = require(record, "segments_info")
     check_categories(file_name, (segment["category_id"] for segment in segments), num_classes)
-    id_map = decode_ids(read_image(file_name, "RGB"))
+    id_map = read_ids(file_name)
     _check_size(file_name, id_map.shape, record["file_name"], size)
     known = np.isin(id_map, [0] + [segment["id"] for segment in segments])
     if not known.all():

@@ -13,8 +13,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
-from mask_former.data.datasets.coco_format import decode_ids
-from mask_former.data.reading import read_image
+from mask_former.data.reading import read_ids
 from mask_former.evaluation.panoptic_quality import PanopticQuality, Segment
 from mask_former.evaluation.report import class_table, score_table
 from mask_former.results import categories, save_panoptic
@@ -87,7 +86,7 @@ class PanopticEvaluator(DatasetEvaluator):
                 )
             pred_map, pred_segments = output["panoptic_seg"]
             pred_map = pred_map.cpu().numpy()
-            gt_map = _read_ids(gt.file_name)
+            gt_map = read_ids(gt.file_name)
             try:
                 self._quality.update(
                     record["image_id"], pred_map, pred_segments, gt_map, gt.segments
@@ -164,11 +163,6 @@ class PanopticEvaluator(DatasetEvaluator):
                 f"{segment['category_id']}, which the metadata of {self._dataset_name} lack"
             ) from None
         return {**segment, "category_id": category}
-
-
-def _read_ids(path: str) -> np.ndarray:
-    """Segment ids of a panoptic PNG in COCO's format, int32 (H, W)."""
-    return decode_ids(read_image(path, "RGB"))
 
 
 def _log(figures: dict[str, float], pq_of_class: dict[str, float]) -> None:
