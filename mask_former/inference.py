@@ -1,54 +1,66 @@
 """From the predictions of one image to its semantic, panoptic and instance segmentation.
 
 Pure functions (paper, section 3.4 and appendix A). `class_logits` is (Q, K+1), the last class is
-"no object"; `mask_logits` is (Q, h, w) as predicted or (Q, H, W) at the resolution of the result.
+"no object"; `mask_logits` is (Q, h, w) as predicted, with the `sizes` that it is scaled to, or
+(Q, H, W) at the resolution of the result, without.
+
+Masks are scaled, and pixels decided, some rows of the result at a time: nothing of the size of all
+masks, or of all classes, at the resolution of the result is held unless it is returned. All is done
+in float32, under autocast too, and without gradients.
 """
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from detectron2.structures import BitMasks, Instances
+from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from mask_former.scaling import Scaling, Size, Sizes, cut_rows, mask_tiles, tile_rows
 
-def resize_masks(
+
+def semantic_inference(
+    class_logits: Tensor,
     mask_logits: Tensor,
+    sizes: Sizes | None = None,
     *,
-    padded_size: tuple[int, int],
-    image_size: tuple[int, int],
-    output_size: tuple[int, int] | None = None,
+    scale_scores: bool = False,
 ) -> Tensor:
-    """Scale predicted masks, (Q, h, w), to the padded batch, cut the padding off, scale on.
-
-    Args:
-        padded_size: size (H, W) of the batch that the network saw.
-        image_size: size of the image in it, without padding.
-        output_size: size that was asked for; None leaves the masks at `image_size`.
-
-    Returns:
-        float32 (Q, *output_size).
-    """
-    masks = F.interpolate(mask_logits[:, None].float(), size=padded_size, mode="bilinear")
-    masks = masks[..., : image_size[0], : image_size[1]]
-    if output_size is not None and tuple(output_size) != tuple(image_size):
-        masks = F.interpolate(masks, size=output_size, mode="bilinear")
-    return masks[:, 0]
-
-
-def semantic_inference(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
     """Marginalise over the queries: class probability times mask probability, summed.
 
     Args:
         class_logits: (Q, K+1).
-        mask_logits: (Q, H, W).
+        mask_logits: (Q, h, w).
+        sizes: that the masks are scaled to; None: they stay as they are.
+        scale_scores: scale the masks to the image's size only, and from there to the size of the
+            result the scores.
 
     Returns:
         scores (K, H, W), >= 0, not normalised.
     """
-    probability = class_logits.softmax(-1)[:, :-1]
-    return torch.einsum("qk,qhw->khw", probability, mask_logits.sigmoid())
+    with _exactly(mask_logits):
+        size = _result_size(mask_logits, sizes)
+        scores = mask_logits.new_empty(class_logits.shape[1] - 1, *size, dtype=torch.float32)
+        for rows, tile in _score_tiles(class_logits, mask_logits, sizes, scale_scores):
+            scores[:, rows] = tile.transpose(0, 1)
+    return scores
+
+
+def semantic_labels(
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    sizes: Sizes | None = None,
+    *,
+    scale_scores: bool = False,
+) -> Tensor:
+    """The class of the largest score at each pixel, int64 (H, W); see `semantic_inference`."""
+    with _exactly(mask_logits):
+        labels = mask_logits.new_empty(_result_size(mask_logits, sizes), dtype=torch.int64)
+        for rows, tile in _score_tiles(class_logits, mask_logits, sizes, scale_scores):
+            labels[rows] = _largest(tile)
+    return labels
 
 
 def confident_queries(class_logits: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -70,6 +82,7 @@ def panoptic_inference(
     scores: Tensor,
     labels: Tensor,
     mask_logits: Tensor,
+    sizes: Sizes | None = None,
     *,
     thing_classes: Collection[int],
     overlap_threshold: float,
@@ -81,7 +94,8 @@ def panoptic_inference(
 
     Args:
         scores, labels: of the confident queries, (n,); see `confident_queries`.
-        mask_logits: their masks, (n, H, W).
+        mask_logits: their masks, (n, h, w).
+        sizes: that the masks are scaled to; None: they stay as they are.
         thing_classes: the classes whose segments are instances; the others are stuff.
         overlap_threshold: in [0, 1].
 
@@ -89,12 +103,17 @@ def panoptic_inference(
         segment ids, int32 (H, W), 0 where there is none; and the segments as
         `{"id", "isthing", "category_id"}`, in Detectron2's format.
     """
+    size = _result_size(mask_logits, sizes)
     if not len(scores):
-        return mask_logits.new_zeros(mask_logits.shape[-2:], dtype=torch.int32), []
-    probability = mask_logits.sigmoid()
-    own_area = (probability >= 0.5).flatten(1).sum(1)
-    winner = (probability * scores[:, None, None]).argmax(0)
-    left_area = torch.bincount(winner.flatten(), minlength=len(scores))
+        return mask_logits.new_zeros(size, dtype=torch.int32), []
+    with _exactly(mask_logits):
+        winner = mask_logits.new_empty(size, dtype=torch.int64)
+        own_area = scores.new_zeros(len(scores), dtype=torch.int64)
+        for rows, tile in mask_tiles(mask_logits, sizes):
+            probability = tile.sigmoid_()
+            own_area += _count(probability >= 0.5)
+            winner[rows] = _largest(probability.mul_(scores.float()[:, None]))
+        left_area = torch.bincount(winner.flatten(), minlength=len(scores))
 
     segment_of = [0] * len(scores)
     segments: list[dict[str, Any]] = []
@@ -135,29 +154,108 @@ def top_instances(
     return flat // len(things), scores, things[flat % len(things)]
 
 
-def instance_inference(scores: Tensor, labels: Tensor, mask_logits: Tensor) -> Instances:
-    """Make instances of pairs of a class and a mask; see `top_instances`.
+def instance_inference(
+    queries: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    mask_logits: Tensor,
+    sizes: Sizes | None = None,
+) -> Instances:
+    """Make instances of pairs of a query and a class; see `top_instances`.
 
     The score of an instance is its class score times the mean probability of its mask's pixels
     (where it is above 0.5); its box is that of the mask. Empty masks are left out.
 
     Args:
-        scores, labels: (n,).
-        mask_logits: (n, H, W).
+        queries, scores, labels: of the pairs, (n,).
+        mask_logits: of all queries, (Q, h, w).
+        sizes: that the masks are scaled to; None: they stay as they are.
 
     Returns:
         `Instances` with `pred_masks` bool (m, H, W), `scores`, `pred_classes`, `pred_boxes`,
         by falling score.
     """
-    probability = mask_logits.sigmoid()
-    masks = mask_logits > 0
-    area = masks.flatten(1).sum(1)
-    scores = scores * (probability * masks).flatten(1).sum(1) / area.clamp(min=1)
-    order = scores.argsort(descending=True)
-    order = order[area[order] > 0]
-    result = Instances(tuple(mask_logits.shape[-2:]))
-    result.pred_masks = masks[order]
-    result.scores = scores[order]
-    result.pred_classes = labels[order]
-    result.pred_boxes = BitMasks(result.pred_masks).get_bounding_boxes()
+    size = _result_size(mask_logits, sizes)
+    queries, mask_of = queries.unique(return_inverse=True)
+    with _exactly(mask_logits):
+        masks = mask_logits.new_empty(len(queries), *size, dtype=torch.bool)
+        area = scores.new_zeros(len(queries), dtype=torch.int64)
+        total = scores.new_zeros(len(queries))
+        for rows, tile in mask_tiles(mask_logits[queries], sizes):
+            inside = tile > 0
+            masks[:, rows] = inside.transpose(0, 1)
+            area += _count(inside)
+            total += tile.sigmoid_().mul_(inside).sum((0, 2))
+        scores = scores * (total / area.clamp(min=1))[mask_of]
+        order = scores.argsort(descending=True)
+        order = order[area[mask_of[order]] > 0]
+        result = Instances(size)
+        result.pred_masks = masks[mask_of[order]]
+        result.scores = scores[order]
+        result.pred_classes = labels[order]
+        result.pred_boxes = Boxes(_boxes(masks)[mask_of[order]])
     return result
+
+
+@contextmanager
+def _exactly(like: Tensor) -> Iterator[None]:
+    """Without gradients, and without autocast on the tensor's kind of device."""
+    with torch.no_grad(), torch.autocast(like.device.type, enabled=False):
+        yield
+
+
+def _result_size(mask_logits: Tensor, sizes: Sizes | None) -> Size:
+    return tuple(mask_logits.shape[-2:]) if sizes is None else tuple(sizes.output)
+
+
+def _score_tiles(
+    class_logits: Tensor, mask_logits: Tensor, sizes: Sizes | None, scale_scores: bool
+) -> Iterator[tuple[slice, Tensor]]:
+    """Semantic scores: rows of the result, and the scores there, (len(rows), K, W)."""
+    classes = class_logits.float().softmax(-1)[:, :-1].T.contiguous()  # (K, Q)
+    steps, device = sizes.steps if sizes else [], mask_logits.device
+    until = 1 if scale_scores else len(steps)
+    before = Scaling(mask_logits.shape[-2:], steps[:until], device)
+    after = Scaling(before.size, steps[until:], device)
+    # Scaling and the sum over queries may change places. The sum goes where pixels are fewer.
+    enlarges = math.prod(after.size) > math.prod(before.size)
+    sum_rows = tile_rows(len(classes) * after.size[1], device)
+    for rows in after.tiles(max(classes.shape) if enlarges else classes.shape[1]):
+        between = after.inputs(rows)
+        masks = before(cut_rows(mask_logits, before.inputs(between)), between).sigmoid_()
+        if enlarges:
+            yield rows, after(classes @ masks, rows)
+            continue
+        masks = after(masks, rows)
+        for start in range(0, len(masks), sum_rows):
+            part = masks[start : start + sum_rows]
+            first = rows.start + start
+            yield slice(first, first + len(part)), classes @ part
+
+
+def _largest(tile: Tensor) -> Tensor:
+    """Index of the first largest of C values, of float32 (r, C, W), which is overwritten.
+
+    PyTorch's largest value is several times as fast as its index of it, on a CPU.
+    """
+    last = tile.shape[1] - 1
+    codes = torch.arange(last, -1, -1, dtype=tile.dtype, device=tile.device)[:, None]
+    return last - tile.eq_(tile.amax(1, keepdim=True)).mul_(codes).amax(1)
+
+
+def _count(inside: Tensor) -> Tensor:
+    """Number of true pixels of each of C masks, bool (r, C, W): int64 (C,)."""
+    # Sums of floats are fast, and exact for a row.
+    return inside.float().sum(2).sum(0, dtype=torch.float64).long()
+
+
+def _boxes(masks: Tensor) -> Tensor:
+    """Bounding boxes (left, top, right, bottom) of bool (n, H, W), float32 (n, 4)."""
+    sides = []
+    for hit in (masks.any(1), masks.any(2)):  # columns, rows
+        index = torch.arange(hit.shape[1], device=hit.device)
+        low = index.where(hit, len(index)).amin(1)
+        high = (index + 1).where(hit, 0).amax(1)
+        sides.append((low, high))
+    (left, right), (top, bottom) = sides
+    return torch.stack((left, top, right, bottom), 1).float()

@@ -7,10 +7,10 @@ from mask_former.inference import (
     confident_queries,
     instance_inference,
     panoptic_inference,
-    resize_masks,
     semantic_inference,
     top_instances,
 )
+from mask_former.scaling import Sizes, scale_masks
 
 
 def logits_for(probabilities):
@@ -123,7 +123,9 @@ class TestInstances:
                 rectangle(0, 0, 0, 0),
             ]
         )
-        result = instance_inference(torch.tensor([0.9, 0.8, 1.0]), torch.tensor([4, 5, 6]), masks)
+        result = instance_inference(
+            torch.arange(3), torch.tensor([0.9, 0.8, 1.0]), torch.tensor([4, 5, 6]), masks
+        )
         assert result.image_size == (10, 20)
         assert result.pred_classes.tolist() == [5, 4]  # the empty mask is left out
         assert result.scores.tolist() == pytest.approx([0.8 * 0.9, 0.9 * 0.6])
@@ -132,22 +134,22 @@ class TestInstances:
         assert result.pred_masks.dtype == torch.bool
 
 
-class TestResize:
-    SIZES = {"padded_size": (32, 64), "image_size": (30, 50)}
+class TestScaledMasks:
+    SIZES = Sizes(padded=(32, 64), image=(30, 50), output=(30, 50))
 
     def test_padding_is_cut_before_the_second_scaling(self):
         logits = torch.zeros(1, 8, 16)
         logits[:, :, 13:] = 100.0  # beyond pixel 52: padding
-        result = resize_masks(logits, **self.SIZES, output_size=(60, 100))
+        result = scale_masks(logits, self.SIZES._replace(output=(60, 100)))
         assert result.shape == (1, 60, 100)
         # Only the column next to the padding was touched by it, in the first scaling.
         assert result[:, :, :90].abs().max() == 0
 
     def test_constant_masks_stay_constant_in_float32(self):
         logits = torch.full((2, 8, 16), -3.5, dtype=torch.bfloat16)
-        result = resize_masks(logits, **self.SIZES, output_size=(7, 211))
+        result = scale_masks(logits, self.SIZES._replace(output=(7, 211)))
         assert result.dtype == torch.float32
         torch.testing.assert_close(result, torch.full((2, 7, 211), -3.5))
 
     def test_no_masks(self):
-        assert resize_masks(torch.zeros(0, 8, 16), **self.SIZES).shape == (0, 30, 50)
+        assert scale_masks(torch.zeros(0, 8, 16), self.SIZES).shape == (0, 30, 50)

@@ -19,10 +19,10 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
 from torch import Tensor, nn
 
-from mask_former import inference
 from mask_former.data.reading import read_image
 from mask_former.engine.query_mean import Mean, QueryMean
 from mask_former.meta_arch import MaskFormer, result_sizes
+from mask_former.scaling import Sizes, scale_masks
 
 
 def with_test_time_augmentation(cfg: CfgNode, model: nn.Module) -> nn.Module:
@@ -168,9 +168,9 @@ class MaskFormerWithTTA(SemanticSegmentorWithTTA):
                 self._add(view, size, scores, queries)
             queries.end_scale()
         model, result = self.model, {}
-        whole = {"padded_size": size, "image_size": size, "output_size": size}
+        whole = Sizes(size, size, size)
         if model.semantic_on:
-            result["sem_seg"] = scores.value
+            result["sem_seg"] = scores.value.argmax(0) if model.semantic_labels else scores.value
         if model.panoptic_on:
             result["panoptic_seg"] = model.panoptic(*queries.value, whole)
         if model.instance_on:
@@ -186,5 +186,5 @@ class MaskFormerWithTTA(SemanticSegmentorWithTTA):
         if model.semantic_on:
             scores.add(view.restore(model.semantic(class_logits, mask_logits, sizes)))
         if model.panoptic_on or model.instance_on:
-            masks = inference.resize_masks(mask_logits, **sizes)
+            masks = scale_masks(mask_logits, sizes)
             queries.add(class_logits, view.restore(masks))
