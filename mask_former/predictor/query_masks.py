@@ -111,5 +111,8 @@ class QueryMasks(nn.Module):
         if not (self.training and self.deep_supervision):
             layers = layers[-1:]
         segments = torch.stack(layers)
-        masks = torch.einsum("lbqc,bchw->lbqhw", self.mask_embed(segments), pixels.mask_features)
-        return segments, masks
+        embeddings = self.mask_embed(segments).transpose(0, 1).flatten(1, 2)  # (B, L * Q, C)
+        # One matrix product an image, for all layers; whatever order einsum chose was copied.
+        masks = embeddings @ pixels.mask_features.flatten(2)
+        masks = masks.unflatten(1, (len(layers), -1)).transpose(0, 1)
+        return segments, masks.unflatten(-1, pixels.mask_features.shape[-2:])
