@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
-from detectron2.modeling.postprocessing import sem_seg_postprocess
-from detectron2.structures import ImageList
+from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from mask_former import inference
@@ -15,6 +14,7 @@ from mask_former.backbone.frozen_norm import fold_frozen_norms
 from mask_former.criterion import Matcher, SetCriterion
 from mask_former.data.metadata import thing_classes
 from mask_former.matcher import FixedMatcher, HungarianMatcher, NonFiniteError
+from mask_former.scaling import Sizes
 from mask_former.structures import Prediction, Target
 
 
@@ -37,6 +37,8 @@ class MaskFormer(nn.Module):
         overlap_threshold: least visible share of a panoptic segment's own mask.
         resize_before_semantic: scale the masks to the requested size before the semantic scores
             are summed, instead of scaling the scores. Always so when `panoptic_on`.
+        semantic_labels: return the class of each pixel instead of the scores of all classes,
+            which takes less time and much less memory. Detectron2's evaluators want scores.
         max_instances: number of instances an image may have.
         channels_last: keep the channels of a pixel side by side in memory, in weights and maps.
 
@@ -65,6 +67,7 @@ class MaskFormer(nn.Module):
         object_mask_threshold: float = 0.0,
         overlap_threshold: float = 0.0,
         resize_before_semantic: bool = False,
+        semantic_labels: bool = False,
         max_instances: int = 100,
         channels_last: bool = True,
     ) -> None:
@@ -88,6 +91,7 @@ class MaskFormer(nn.Module):
         self.object_mask_threshold = object_mask_threshold
         self.overlap_threshold = overlap_threshold
         self.resize_before_semantic = resize_before_semantic or panoptic_on
+        self.semantic_labels = semantic_labels
         self.max_instances = max_instances
         fold_frozen_norms(self.backbone)
         if channels_last:
@@ -119,6 +123,7 @@ class MaskFormer(nn.Module):
             "object_mask_threshold": test.OBJECT_MASK_THRESHOLD,
             "overlap_threshold": test.OVERLAP_THRESHOLD,
             "resize_before_semantic": test.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE,
+            "semantic_labels": test.SEMANTIC_LABELS,
             "max_instances": cfg.TEST.DETECTIONS_PER_IMAGE,
             "channels_last": cfg.MODEL.CHANNELS_LAST,
         }
@@ -142,7 +147,8 @@ class MaskFormer(nn.Module):
 
         Returns:
             in training the weighted losses by name; otherwise one dict an image with
-                * `sem_seg`: scores (K, height, width);
+                * `sem_seg`: scores (K, height, width), or with `semantic_labels` classes, int64
+                  (height, width);
                 * `panoptic_seg`: see `inference.panoptic_inference`;
                 * `instances`: see `inference.instance_inference`;
             as far as they are switched on.
@@ -202,7 +208,9 @@ class MaskFormer(nn.Module):
         ):
             result = {}
             if self.semantic_on:
-                result["sem_seg"] = self.semantic(class_logits, mask_logits, sizes)
+                result["sem_seg"] = self.semantic(
+                    class_logits, mask_logits, sizes, labels=self.semantic_labels
+                )
             if self.panoptic_on:
                 result["panoptic_seg"] = self.panoptic(class_logits, mask_logits, sizes)
             if self.instance_on:
@@ -210,47 +218,40 @@ class MaskFormer(nn.Module):
             results.append(result)
         return results
 
-    def semantic(self, class_logits: Tensor, mask_logits: Tensor, sizes: dict[str, Any]) -> Tensor:
-        """Semantic scores of one image, (K, height, width)."""
-        if self.resize_before_semantic:
-            masks = inference.resize_masks(mask_logits, **sizes)
-            return inference.semantic_inference(class_logits, masks)
-        masks = inference.resize_masks(mask_logits, **{**sizes, "output_size": None})
-        scores = inference.semantic_inference(class_logits, masks)
-        return sem_seg_postprocess(scores, sizes["image_size"], *sizes["output_size"])
+    def semantic(
+        self, class_logits: Tensor, mask_logits: Tensor, sizes: Sizes, *, labels: bool = False
+    ) -> Tensor:
+        """Semantic scores of one image, (K, height, width), or its classes, (height, width)."""
+        infer = inference.semantic_labels if labels else inference.semantic_inference
+        return infer(class_logits, mask_logits, sizes, scale_scores=not self.resize_before_semantic)
 
     def panoptic(
-        self, class_logits: Tensor, mask_logits: Tensor, sizes: dict[str, Any]
+        self, class_logits: Tensor, mask_logits: Tensor, sizes: Sizes
     ) -> tuple[Tensor, list[dict[str, Any]]]:
         """Panoptic map and segments of one image; only confident masks are scaled up."""
         keep, scores, labels = inference.confident_queries(class_logits, self.object_mask_threshold)
         return inference.panoptic_inference(
             scores,
             labels,
-            inference.resize_masks(mask_logits[keep], **sizes),
+            mask_logits[keep],
+            sizes,
             thing_classes=self.thing_classes,
             overlap_threshold=self.overlap_threshold,
         )
 
-    def instances(self, class_logits: Tensor, mask_logits: Tensor, sizes: dict[str, Any]) -> Any:
+    def instances(self, class_logits: Tensor, mask_logits: Tensor, sizes: Sizes) -> Instances:
         """Instances of one image."""
-        queries, scores, labels = inference.top_instances(
+        pairs = inference.top_instances(
             class_logits, thing_classes=self.thing_classes, top_k=self.max_instances
         )
-        masks = inference.resize_masks(mask_logits[queries], **sizes)
-        return inference.instance_inference(scores, labels, masks)
+        return inference.instance_inference(*pairs, mask_logits, sizes)
 
 
-def result_sizes(
-    images: ImageList, batched_inputs: list[dict[str, Any]]
-) -> list[dict[str, tuple[int, int]]]:
-    """The sizes between which the masks of each image are scaled; see `inference.resize_masks`."""
+def result_sizes(images: ImageList, batched_inputs: list[dict[str, Any]]) -> list[Sizes]:
+    """The sizes that the masks of each image go through."""
+    padded_size = tuple(images.tensor.shape[-2:])
     return [
-        {
-            "padded_size": tuple(images.tensor.shape[-2:]),
-            "image_size": (height, width),
-            "output_size": (x.get("height", height), x.get("width", width)),
-        }
+        Sizes(padded_size, (height, width), (x.get("height", height), x.get("width", width)))
         for (height, width), x in zip(images.image_sizes, batched_inputs, strict=True)
     ]
 
