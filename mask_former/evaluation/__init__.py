@@ -1,5 +1,6 @@
 """Figures of merit: panoptic quality, mean IoU and average precision, by data set."""
 
+from mask_former.evaluation.background import BackgroundEvaluators
 from mask_former.evaluation.build import EVALUATORS, Task, build_evaluator
 from mask_former.evaluation.cityscapes import CityscapesInstanceEvaluator
 from mask_former.evaluation.confusion import ConfusionMatrix
@@ -14,6 +15,7 @@ from mask_former.evaluation.semantic import SemanticEvaluator
 
 __all__ = [
     "EVALUATORS",
+    "BackgroundEvaluators",
     "CityscapesInstanceEvaluator",
     "ConfusionMatrix",
     "InstanceEvaluator",

@@ -4,10 +4,12 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 
+from mask_former.evaluation.background import BackgroundEvaluators
 from mask_former.evaluation.cityscapes import CityscapesInstanceEvaluator
 from mask_former.evaluation.instance import InstanceEvaluator
 from mask_former.evaluation.panoptic import PanopticEvaluator
@@ -62,7 +64,8 @@ def build_evaluator(
     Beyond its main figure a data set is evaluated for what its metadata name annotations of.
 
     Args:
-        cfg: read for MODEL.MASK_FORMER.TEST.{SEMANTIC_ON, PANOPTIC_ON, INSTANCE_ON}.
+        cfg: read for MODEL.MASK_FORMER.TEST.{SEMANTIC_ON, PANOPTIC_ON, INSTANCE_ON} and
+            MODEL.DEVICE.
         dataset_name: a registered data set.
         output_folder: where predictions are saved; None: they are not.
 
@@ -93,4 +96,7 @@ def build_evaluator(
             f"the outputs that are switched on: set {switches}"
         )
     logger.info("%s is evaluated for %s", dataset_name, ", ".join(task.figure for task in tasks))
-    return DatasetEvaluators([task.evaluator(dataset_name, output_folder) for task in tasks])
+    evaluators = [task.evaluator(dataset_name, output_folder) for task in tasks]
+    # A model on the CPU leaves no time to fill.
+    on_cpu = torch.device(cfg.MODEL.DEVICE).type == "cpu"
+    return DatasetEvaluators(evaluators) if on_cpu else BackgroundEvaluators(evaluators)

@@ -5,6 +5,7 @@ from detectron2.evaluation import DatasetEvaluators
 from mask_former.config import add_mask_former_config
 from mask_former.evaluation import (
     EVALUATORS,
+    BackgroundEvaluators,
     InstanceEvaluator,
     PanopticEvaluator,
     SemanticEvaluator,
@@ -56,6 +57,19 @@ def test_table(register, evaluator_type, switches, lacking, expected):
     metadata = {k: v for k, v in EVERYTHING.items() if k not in lacking}
     name = register([], evaluator_type=evaluator_type, **metadata)
     assert kinds(build_evaluator(config(**switches), name)) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [("cpu", DatasetEvaluators), ("cuda", BackgroundEvaluators), ("cuda:1", BackgroundEvaluators)],
+)
+def test_works_beside_a_model_that_is_elsewhere(register, device, expected):
+    cfg = config(**ALL_ON)
+    cfg.MODEL.DEVICE = device
+    name = register([], evaluator_type="coco_panoptic_seg", **EVERYTHING)
+    evaluator = build_evaluator(cfg, name)
+    assert type(evaluator) is expected
+    assert kinds(evaluator) == ALL
 
 
 @pytest.mark.parametrize("metadata", [{"evaluator_type": "lvis"}, {}])
