@@ -17,7 +17,7 @@ Size = tuple[int, int]
 
 # Bytes of a tile, and columns that are made of their inputs at once. On a CPU a tile stays in the
 # cache; on a GPU few large tiles keep it busy.
-_TILE_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}
+_TILE_BYTES = {"cpu": 1 << 20, "cuda": 256 << 20}
 _BAND = {"cpu": 64, "cuda": 512}
 # The rows of two tiles overlap at their inputs.
 _LEAST_ROWS = 8
