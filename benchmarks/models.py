@@ -1,0 +1,92 @@
+"""What the benchmarks of whole models share: recipes, weights, images with segments."""
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model, build_resnet_backbone
+from detectron2.modeling.backbone.swin import SwinTransformer
+from detectron2.structures import BitMasks, Instances
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.peers.plain_network import PlainMaskFormer
+from mask_former.engine import load_config
+
+RECIPES = {
+    "R50": "configs/ade20k-150/maskformer_R50_bs16_160k.yaml",
+    "swin": "configs/ade20k-150/swin/maskformer_swin_tiny_bs16_160k.yaml",
+    "panoptic R50": "configs/coco-panoptic/maskformer_panoptic_R50_bs64_554k.yaml",
+}
+# Whatever makes two runs differ.
+WITHOUT_CHANCE = ["MODEL.MASK_FORMER.DROPOUT", "0.0", "MODEL.SWIN.DROP_PATH_RATE", "0.0"]
+
+
+def recipe(name: str, device: str, *options: str) -> CfgNode:
+    """A recipe without its weights and without dropout."""
+    keys = ["MODEL.DEVICE", device, "MODEL.WEIGHTS", "", *WITHOUT_CHANCE, *options]
+    return load_config(RECIPES[name], keys)
+
+
+def our_model(cfg: CfgNode) -> nn.Module:
+    """With random weights and, in frozen norms, the statistics of a network of that kind."""
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_var"):
+            buffer.uniform_(1.5, 2.5)  # keeps the residual stream from growing
+        elif name.endswith("running_mean"):
+            buffer.normal_(0, 0.1)
+    return model
+
+
+def plain_model(cfg: CfgNode, weights: dict[str, Tensor]) -> PlainMaskFormer:
+    """The plain transcription with weights of ours."""
+    if cfg.MODEL.BACKBONE.NAME == "D2SwinTransformer":
+        keys = cfg.MODEL.SWIN
+        backbone: nn.Module = PlainSwin(
+            embed_dim=keys.EMBED_DIM,
+            depths=keys.DEPTHS,
+            num_heads=keys.NUM_HEADS,
+            drop_path_rate=0.0,
+            out_indices=(0, 1, 2, 3),
+        )
+        channels = [keys.EMBED_DIM * 2**i for i in range(4)]
+    else:
+        shape = type("Shape", (), {"channels": 3})
+        backbone = build_resnet_backbone(cfg, shape)
+        channels = [s.channels for s in backbone.output_shape().values()]
+    model = PlainMaskFormer(
+        backbone,
+        channels,
+        num_classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+        num_queries=cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES,
+        encoder_layers=cfg.MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS,
+        decoder_layers=cfg.MODEL.MASK_FORMER.DEC_LAYERS,
+    )
+    model.load_state_dict(weights)
+    return model.to(cfg.MODEL.DEVICE)
+
+
+class PlainSwin(SwinTransformer):
+    """Detectron2's Swin Transformer under the names of ours."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {f"res{int(name[1:]) + 2}": y for name, y in super().forward(x).items()}
+
+
+def make_batch(
+    size: tuple[int, int], *, images: int, segments: int, classes: int
+) -> list[dict[str, Any]]:
+    """Random images with segments of different classes that cover them, from 16 x 16 cells."""
+    generator = torch.Generator().manual_seed(0)
+    batch = []
+    for _ in range(images):
+        cells = torch.rand(1, segments, 16, 16, generator=generator)
+        owner = F.interpolate(cells, size=size, mode="bilinear")[0].argmax(0)
+        masks = owner == torch.arange(segments)[:, None, None]
+        labels = torch.randperm(classes, generator=generator)[:segments]
+        image = torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8)
+        instances = Instances(size, gt_classes=labels, gt_masks=BitMasks(masks))
+        batch.append({"image": image, "instances": instances})
+    return batch

@@ -1,0 +1,139 @@
+"""A whole training step: network forward, matching, losses, backward, optimizer.
+
+    python -m benchmarks.training_step [--backbone swin] [--device cuda] [--quick]
+
+ADE20K's semantic recipe (512x512, batch 2, 6 layers, 10 segments an image), ours beside the
+`transformers` implementation and a plain transcription of the paper, with the same weights and
+images. Dropout is off, so that losses and gradients can be compared.
+"""
+
+import argparse
+from collections.abc import Mapping
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.measure import Timing, compare, matrix_rate
+from benchmarks.models import make_batch, our_model, recipe
+from benchmarks.report import Growth, Result, report
+from benchmarks.steps import PARTS, Clock, HuggingFaceStep, OurStep, PlainStep, Step
+from mask_former.engine.host_memory import keep_freed_memory
+
+OURS, OURS_BF16 = "ours, float32", "ours, bfloat16"
+HUGGING_FACE, PLAIN = "`transformers`, float32", "plain, float32"
+TARGETS = {"R50": (1.5, 2.5), "swin": (1.5, 2.2)}
+# Relative. A ReLU whose input is 0 but for rounding has one gradient or another.
+LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 1e-3
+
+
+def contenders(
+    backbone: str, device: str, size: int, *, images: int = 2, segments: int = 10
+) -> dict[str, Step]:
+    """Steps on the same images from the same weights."""
+    cfg = recipe(backbone, device)
+    classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    batch = make_batch((size, size), images=images, segments=segments, classes=classes)
+    model = our_model(cfg)
+    bf16_model = our_model(cfg)
+    return {
+        OURS: OurStep(cfg, model, batch, Clock(device)),
+        OURS_BF16: OurStep(cfg, bf16_model, batch, Clock(device), torch.bfloat16),
+        HUGGING_FACE: HuggingFaceStep(cfg, model, batch, Clock(device)),
+        PLAIN: PlainStep(cfg, model, batch, Clock(device)),
+    }
+
+
+def check(steps: Mapping[str, Step]) -> dict[str, str]:
+    """How the first step of each differs from ours; an error unless it equals ours in float32."""
+    losses, gradients, found = {}, {}, {}
+    for name, step in steps.items():
+        losses[name] = step.loss_and_gradients().double()
+        gradients[name] = step.gradients()
+    for name in steps.keys() - {OURS}:
+        loss = ((losses[name] - losses[OURS]) / losses[OURS]).abs().item()
+        gradient = _distance(gradients[name], gradients[OURS])
+        found[name] = f"loss {loss:.0e}, gradient {gradient:.0e}"
+        if "float32" in name and (loss > LOSS_TOLERANCE or gradient > GRADIENT_TOLERANCE):
+            raise SystemExit(f"{name} differs from ours: {found[name]}")
+    return found
+
+
+def _distance(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> float:
+    """Norm of the difference of all gradients, relative to that of `b`."""
+    assert a.keys() == b.keys(), a.keys() ^ b.keys()
+    difference = sum((a[name] - b[name]).double().square().sum() for name in b)
+    return (difference / sum(g.double().square().sum() for g in b.values())).sqrt().item()
+
+
+def measure(steps: Mapping[str, Step], backbone: str, rounds: int, device: str) -> list[Result]:
+    """The whole step, and its parts."""
+    agreement = check(steps)
+    done = {name: len(step.clock.steps) + 1 for name, step in steps.items()}  # one to warm up
+    timings = compare(steps, rounds=rounds, warmup=1, device=device)
+    target, target_bf16 = TARGETS[backbone]
+    results = [
+        Result("whole step", OURS, timings, agreement, f">= {target}"),
+        Result("the same, bfloat16", OURS_BF16, timings, target=f">= {target_bf16}"),
+    ]
+    for part in PARTS:
+        parts = {
+            name: Timing([s[part] for s in step.clock.steps[done[name] :][:rounds]])
+            for name, step in steps.items()
+        }
+        results.append(Result(part, OURS, parts))
+    return results
+
+
+def growth(backbone: str, device: str, sizes: list[int], seconds: dict[str, float]) -> Growth:
+    """Over the size of the images; of the last one, `seconds` are known."""
+    times: dict[str, list[float]] = {name: [] for name in seconds}
+    for size in sizes[:-1]:
+        steps = contenders(backbone, device, size)
+        timings = compare(steps, rounds=2, warmup=1, memory=False, device=device)
+        for name, timing in timings.items():
+            times[name].append(timing.median)
+    return Growth(
+        "height and width of the images", sizes, {n: [*times[n], seconds[n]] for n in seconds}
+    )
+
+
+def floor(step: Step, timings: Mapping[str, Timing], device: str) -> list[str]:
+    """What the multiply-adds of a step take at the rate of large matrix products."""
+    with FlopCounterMode(display=False) as counter:
+        step.loss_and_gradients()
+    multiply_adds = counter.get_total_flops() / 2
+    remarks = []
+    for name, dtype in ((OURS, torch.float32), (OURS_BF16, torch.bfloat16)):
+        rate = matrix_rate(dtype, device=device)
+        seconds = multiply_adds / rate
+        remarks.append(
+            f"{name}: {multiply_adds / 1e9:.0f} G multiply-adds at {rate / 1e9:.0f} G a second "
+            f"(measured) are {seconds * 1e3:.0f} ms, "
+            f"{100 * seconds / timings[name].median:.0f}% of the step."
+        )
+    return remarks
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--backbone", default="R50", choices=tuple(TARGETS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="small images, to try it out")
+    args = parser.parse_args()
+    sizes = [64, 96] if args.quick else [256, 384, 512]
+    keep_freed_memory()
+
+    steps = contenders(args.backbone, args.device, sizes[-1])
+    results = measure(steps, args.backbone, args.rounds, args.device)
+    timings = results[0].timings
+    remarks = floor(steps[OURS], timings, args.device)
+    del steps
+    medians = {name: timing.median for name, timing in timings.items()}
+    growths = [growth(args.backbone, args.device, sizes, medians)]
+    name = "training_step" if args.backbone == "R50" else f"training_step_{args.backbone}"
+    report(name, results, growths, remarks=remarks, device=args.device)
+
+
+if __name__ == "__main__":
+    main()
