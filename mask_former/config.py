@@ -37,6 +37,10 @@ def _add_model(cfg: CN) -> None:
     # precision on GPUs like it best. The results are the same but for rounding.
     cfg.MODEL.CHANNELS_LAST = True
 
+    # Compute the activations of the backbone's blocks again for the gradients, instead of keeping
+    # them: the same result in less memory and more time.
+    cfg.MODEL.BACKBONE.ACTIVATION_CHECKPOINTING = False
+
     # The pixel decoder, a name of PIXEL_DECODER_REGISTRY, and its transformer encoder's depth.
     cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME = "BasePixelDecoder"
     cfg.MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS = 0

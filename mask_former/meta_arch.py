@@ -10,6 +10,7 @@ from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from mask_former import inference
+from mask_former.backbone.checkpointing import checkpoint_blocks
 from mask_former.backbone.frozen_norm import fold_frozen_norms
 from mask_former.criterion import Matcher, SetCriterion
 from mask_former.data.metadata import thing_classes
@@ -100,6 +101,8 @@ class MaskFormer(nn.Module):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         backbone = build_backbone(cfg)
+        if cfg.MODEL.BACKBONE.ACTIVATION_CHECKPOINTING:
+            checkpoint_blocks(backbone)
         keys, test = cfg.MODEL.MASK_FORMER, cfg.MODEL.MASK_FORMER.TEST
         divisibility = keys.SIZE_DIVISIBILITY
         return {

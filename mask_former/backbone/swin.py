@@ -1,36 +1,112 @@
-"""Swin Transformer as a backbone: Detectron2's, under the published name and keys."""
+"""Swin Transformer (arXiv:2103.14030) as a backbone, under the published names and keys.
 
+Maps of tokens are (B, H, W, C) all the way; the rest of the shape legend is in `windows.py`.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY
-from detectron2.modeling.backbone.swin import SwinTransformer
-from torch import Tensor
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from torch import Tensor, nn
+
+from mask_former.backbone.windows import Windows
 
 
 @BACKBONE_REGISTRY.register()
-class D2SwinTransformer(SwinTransformer):
-    """Detectron2's Swin Transformer with the output names res2 ... res5.
+class D2SwinTransformer(Backbone):
+    """Swin Transformer with the output names res2 ... res5.
+
+    Stages after the last one that is asked for are not made.
 
     Args:
         out_features: names of the stages to return, of res2, res3, res4, res5.
-        options: see `detectron2.modeling.backbone.swin.SwinTransformer`.
+        pretrain_img_size: side of the images of the pretraining, in pixels, which the absolute
+            positions are of.
+        patch_size: side of the patches that become tokens, in pixels.
+        in_chans: channels of the images.
+        embed_dim: channels of the first stage; each further one has twice those before it.
+        depths: number of blocks of each stage.
+        num_heads: number of attention heads of each stage.
+        window_size: side of the windows, in tokens.
+        mlp_ratio: hidden channels of the feed-forward networks over those outside.
+        qkv_bias: queries, keys and values have a bias.
+        qk_scale: factor of the products of queries and keys; None: 1 / sqrt(channels of a head).
+        drop_rate: dropout of tokens at the start and at the end of each residual branch.
+        attn_drop_rate: dropout of attention weights.
+        drop_path_rate: probability with which the last block's residual branches are left out for
+            an image in training; it grows from 0 with the depth.
+        ape: add learned absolute positions to the patches.
+        patch_norm: normalize the patches.
 
     Raises:
-        ValueError: a name in `out_features` is no stage.
+        ValueError: a name in `out_features` is no stage, or there is none; `drop_path_rate` is
+            not in [0, 1).
     """
 
     @configurable
-    def __init__(self, *, out_features: list[str], **options: Any) -> None:
-        stages = [f"res{i + 2}" for i in range(len(options["depths"]))]
-        if unknown := set(out_features) - set(stages):
+    def __init__(
+        self,
+        *,
+        out_features: Sequence[str],
+        pretrain_img_size: int = 224,
+        patch_size: int = 4,
+        in_chans: int = 3,
+        embed_dim: int = 96,
+        depths: Sequence[int] = (2, 2, 6, 2),
+        num_heads: Sequence[int] = (3, 6, 12, 24),
+        window_size: int = 7,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        qk_scale: float | None = None,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.3,
+        ape: bool = False,
+        patch_norm: bool = True,
+    ) -> None:
+        super().__init__()
+        stages = [f"res{i + 2}" for i in range(len(depths))]
+        if not out_features or not set(out_features) <= set(stages):
             raise ValueError(
-                f"MODEL.SWIN.OUT_FEATURES names {sorted(unknown)}; the stages are {stages}"
+                f"MODEL.SWIN.OUT_FEATURES is {list(out_features)}; it must name some of {stages}"
             )
-        # Every stage has its norm, whether it is returned or not: the published weights do.
-        super().__init__(out_indices=range(len(stages)), **options)
-        self._names = {f"p{i}": name for i, name in enumerate(stages) if name in out_features}
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f"MODEL.SWIN.DROP_PATH_RATE is {drop_path_rate}; it must be in [0, 1)")
+        self._outputs = [i for i, name in enumerate(stages) if name in out_features]
+        num_stages = 1 + self._outputs[-1]
+        self.channels = [embed_dim * 2**i for i in range(num_stages)]
+        self.patch_size = patch_size
+        self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim, norm=patch_norm)
+        self.absolute_pos_embed = None
+        if ape:
+            side = pretrain_img_size // patch_size
+            self.absolute_pos_embed = nn.Parameter(torch.zeros(1, embed_dim, side, side))
+            nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
+        self.pos_drop = nn.Dropout(drop_rate)
+        deepest = max(sum(depths) - 1, 1)
+        drop_paths = [drop_path_rate * i / deepest for i in range(sum(depths))]
+        self.layers = nn.ModuleList(
+            Stage(
+                channels,
+                drop_paths[sum(depths[:i]) : sum(depths[: i + 1])],
+                downsample=i + 1 < num_stages,
+                num_heads=num_heads[i],
+                window_size=window_size,
+                mlp_ratio=mlp_ratio,
+                qkv_bias=qkv_bias,
+                qk_scale=qk_scale,
+                drop=drop_rate,
+                attn_drop=attn_drop_rate,
+            )
+            for i, channels in enumerate(self.channels)
+        )
+        for i in self._outputs:
+            self.add_module(f"norm{i}", nn.LayerNorm(self.channels[i]))
+        self.apply(_init_linear)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
@@ -56,17 +132,195 @@ class D2SwinTransformer(SwinTransformer):
 
     @property
     def size_divisibility(self) -> int:
-        # Detectron2's reads an attribute that it never sets.
         return 32
 
     def output_shape(self) -> dict[str, ShapeSpec]:
-        shapes = {
-            f"p{i}": ShapeSpec(channels=channels, stride=4 * 2**i)
-            for i, channels in enumerate(self.num_features)
+        return {
+            f"res{i + 2}": ShapeSpec(channels=self.channels[i], stride=self.patch_size * 2**i)
+            for i in self._outputs
         }
-        return {name: shapes[p] for p, name in self._names.items()}
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """(B, 3, H, W) -> {name: (B, C, H/stride, W/stride)}, sizes rounded up."""
-        outputs = super().forward(x)
-        return {name: outputs[p] for p, name in self._names.items()}
+        """(B, 3, H, W) -> {name: (B, C, H/stride, W/stride)}, sizes rounded up.
+
+        The maps lie in memory with their channels last.
+        """
+        x = self.patch_embed(x)
+        if self.absolute_pos_embed is not None:
+            positions = F.interpolate(self.absolute_pos_embed, size=x.shape[1:3], mode="bicubic")
+            x = x + positions.permute(0, 2, 3, 1)
+        x = self.pos_drop(x)
+        outputs = {}
+        for i, stage in enumerate(self.layers):
+            x = stage(x)
+            if i in self._outputs:
+                outputs[f"res{i + 2}"] = self.get_submodule(f"norm{i}")(x).permute(0, 3, 1, 2)
+            if stage.downsample is not None:
+                x = stage.downsample(x)
+        return outputs
+
+
+class PatchEmbed(nn.Module):
+    """Image (B, 3, H, W) -> tokens of its patches (B, H/size, W/size, C), sizes rounded up."""
+
+    def __init__(self, size: int, in_channels: int, channels: int, *, norm: bool) -> None:
+        super().__init__()
+        self.size = size
+        self.proj = nn.Conv2d(in_channels, channels, kernel_size=size, stride=size)
+        self.norm = nn.LayerNorm(channels) if norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        below, right = (-side % self.size for side in x.shape[-2:])
+        if below or right:
+            x = F.pad(x, (0, right, 0, below))
+        return self.norm(self.proj(x).permute(0, 2, 3, 1).contiguous())
+
+
+class PatchMerging(nn.Module):
+    """Tokens (B, H, W, C) -> (B, H/2, W/2, 2C), sizes rounded up: one of each 2 x 2."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * channels)
+        self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, height, width, channels = x.shape
+        if height % 2 or width % 2:
+            x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
+        # The published weights expect the four column by column.
+        x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).permute(0, 1, 3, 4, 2, 5)
+        return self.reduction(self.norm(x.flatten(3)))
+
+
+class Stage(nn.Module):
+    """Blocks whose windows lie by turns on the map's grid and half a window beside it."""
+
+    def __init__(
+        self, channels: int, drop_paths: Sequence[float], *, downsample: bool, **options: Any
+    ) -> None:
+        super().__init__()
+        self.window_size = options["window_size"]
+        self.blocks = nn.ModuleList(Block(channels, drop_path=p, **options) for p in drop_paths)
+        self.downsample = PatchMerging(channels) if downsample else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> the same, before the downsampling."""
+        size = self.window_size
+        shifts = (0, size // 2)
+        windows = [Windows.of(*x.shape[1:3], size, shift, x.device) for shift in shifts]
+        for i, block in enumerate(self.blocks):
+            x = block(x, windows[i % 2])
+        return x
+
+
+class Block(nn.Module):
+    """Attention within windows, then a feed-forward network, each a residual branch (figure 3)."""
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        mlp_ratio: float,
+        drop: float,
+        drop_path: float,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels)
+        self.attn = WindowAttention(channels, **options)
+        self.norm2 = nn.LayerNorm(channels)
+        self.mlp = FeedForward(channels, int(channels * mlp_ratio), drop)
+        self.drop = nn.Dropout(drop)
+        self.drop_path = drop_path
+
+    def forward(self, x: Tensor, windows: Windows) -> Tensor:
+        """(B, H, W, C) -> the same."""
+        x = self.residual(x, lambda y: self.attn(self.norm1(y), windows))
+        return self.residual(x, lambda y: self.mlp(self.norm2(y)))
+
+    def residual(self, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
+        """`x + branch(x)`, in training without the branch for images drawn at random, and with
+        more of it for the others (stochastic depth, arXiv:1603.09382)."""
+        if not self.training or self.drop_path == 0:
+            return x + self.drop(branch(x))
+        keep = 1 - self.drop_path
+        if torch.compiler.is_compiling():
+            # One program for all draws: shapes do not depend on them.
+            kept = x.new_empty(len(x), 1, 1, 1).bernoulli_(keep)
+            return torch.addcmul(x, self.drop(branch(x)), kept / keep)
+        # Drawn on the host, which then knows the shapes without waiting for the device. When no
+        # image is left, the branch runs on none: its weights have gradients all the same.
+        kept = (torch.rand(len(x)) < keep).nonzero().squeeze(1).to(x.device, non_blocking=True)
+        if len(kept) == len(x):
+            return x + self.drop(branch(x)) / keep
+        added = self.drop(branch(x.index_select(0, kept)))
+        return x.index_add(0, kept, added.to(x.dtype), alpha=1 / keep)
+
+
+class WindowAttention(nn.Module):
+    """Multi-head attention of the tokens of a window, with relative positions (equation 4)."""
+
+    relative_position_index: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        num_heads: int,
+        window_size: int,
+        qkv_bias: bool,
+        qk_scale: float | None,
+        attn_drop: float,
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.scale = qk_scale or (channels // num_heads) ** -0.5
+        self.attn_drop = nn.Dropout(attn_drop)
+        self.qkv = nn.Linear(channels, 3 * channels, bias=qkv_bias)
+        self.proj = nn.Linear(channels, channels)
+        span = 2 * window_size - 1
+        self.relative_position_bias_table = nn.Parameter(torch.zeros(span**2, num_heads))
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+        i = torch.arange(window_size)
+        y, x = i.repeat_interleave(window_size), i.repeat(window_size)
+        index = span * (y[:, None] - y) + (x[:, None] - x) + span**2 // 2
+        self.register_buffer("relative_position_index", index)
+
+    def forward(self, x: Tensor, windows: Windows) -> Tensor:
+        """(B, H, W, C) -> the same."""
+        # Padding is a token of zeros, whose queries, keys and values are the bias.
+        qkv = windows.split(self.qkv(x), self.qkv.bias)
+        q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+        scores = (self.scale * q) @ k.transpose(-2, -1)
+        scores = scores.unflatten(0, (len(x), windows.count))
+        bias = self.relative_position_bias()
+        if windows.mask is not None:
+            bias = bias + windows.mask
+        weights = self.attn_drop((scores + bias).softmax(-1)).flatten(0, 1)
+        return self.proj(windows.join((weights @ v).transpose(1, 2).flatten(2)))
+
+    def relative_position_bias(self) -> Tensor:
+        """(heads, N, N)."""
+        table = self.relative_position_bias_table[self.relative_position_index.flatten()]
+        return table.t().reshape(-1, *self.relative_position_index.shape)
+
+
+class FeedForward(nn.Module):
+    """Two layers with a GELU between them."""
+
+    def __init__(self, channels: int, hidden: int, drop: float) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden)
+        self.drop = nn.Dropout(drop)
+        self.fc2 = nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.drop(F.gelu(self.fc1(x))))
+
+
+def _init_linear(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,126 @@
+"""Activation checkpointing changes nothing but memory and time."""
+
+import copy
+
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import build_model
+from detectron2.modeling.backbone import build_resnet_backbone
+from torch import nn
+
+from mask_former import model_zoo
+from mask_former.backbone import D2SwinTransformer
+from mask_former.backbone.checkpointing import checkpoint_blocks
+
+
+def swin():
+    return D2SwinTransformer(
+        out_features=["res2", "res5"],
+        embed_dim=8,
+        depths=[2, 2, 2, 2],
+        num_heads=[1, 1, 2, 2],
+        window_size=4,
+        drop_rate=0.1,
+        attn_drop_rate=0.1,
+        drop_path_rate=0.5,
+    )
+
+
+def resnet():
+    cfg = get_cfg()
+    cfg.MODEL.BACKBONE.FREEZE_AT = 0
+    cfg.MODEL.RESNETS.DEPTH = 18
+    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
+    cfg.MODEL.RESNETS.NORM = "BN"
+    cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res5"]
+    return build_resnet_backbone(cfg, ShapeSpec(channels=3))
+
+
+def saved_bytes(step):
+    """What autograd keeps for the gradients of `step`."""
+    kept = {}
+
+    def pack(x):
+        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        step()
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize("make", [swin, resnet])
+class TestCheckpointing:
+    def test_same_outputs_gradients_and_statistics(self, make):
+        torch.manual_seed(0)
+        plain = make().train()
+        checkpointed = copy.deepcopy(plain)
+        checkpoint_blocks(checkpointed)
+        image = torch.randn(2, 3, 64, 64)
+        for backbone in (plain, checkpointed):
+            torch.manual_seed(1)
+            backbone.outputs = backbone(image)
+            sum(x.square().sum() for x in backbone.outputs.values()).backward()
+            backbone.drawn = torch.rand(1)
+        assert torch.equal(checkpointed.drawn, plain.drawn)
+        for name, output in plain.outputs.items():
+            assert torch.equal(checkpointed.outputs[name], output)
+        gradients = {name: p.grad for name, p in plain.named_parameters()}
+        for name, parameter in checkpointed.named_parameters():
+            assert torch.equal(parameter.grad, gradients[name]), name
+        state = plain.state_dict()
+        assert list(state) == list(checkpointed.state_dict())
+        for name, value in checkpointed.state_dict().items():
+            assert torch.equal(value, state[name]), name
+
+    def test_keeps_less(self, make):
+        backbone = make().train()
+        image = torch.randn(1, 3, 64, 64)
+        before = saved_bytes(lambda: backbone(image))
+        checkpoint_blocks(backbone)
+        assert saved_bytes(lambda: backbone(image)) < before / 3
+
+    def test_a_copy_is_its_own(self, make):
+        backbone = make().eval()
+        checkpoint_blocks(backbone)
+        twin = copy.deepcopy(backbone)
+        image = torch.randn(1, 3, 64, 64)
+        before = backbone(image)["res5"]
+        nn.init.zeros_(next(twin.parameters()))
+        assert torch.equal(backbone(image)["res5"], before)
+        assert not torch.equal(twin(image)["res5"], before)
+
+
+def test_running_statistics_in_evaluation():
+    """Frozen norms of a training (in evaluation mode) keep normalizing with their statistics."""
+    torch.manual_seed(0)
+    plain = resnet().train()
+    for module in plain.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    checkpointed = copy.deepcopy(plain)
+    checkpoint_blocks(checkpointed)
+    image = torch.randn(2, 3, 64, 64)
+    for backbone in (plain, checkpointed):
+        backbone(image)["res5"].square().sum().backward()
+    for ours, expected in zip(checkpointed.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(ours.grad, expected.grad)
+
+
+def test_unknown_blocks():
+    with pytest.raises(ValueError, match="ACTIVATION_CHECKPOINTING.*Sequential"):
+        checkpoint_blocks(nn.Sequential(nn.Linear(2, 2)))
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_key(enabled, monkeypatch):
+    checkpointed = []
+    monkeypatch.setattr("mask_former.meta_arch.checkpoint_blocks", checkpointed.append)
+    cfg = model_zoo.get_config("ade20k-150/swin/maskformer_swin_tiny_bs16_160k")
+    cfg.MODEL.BACKBONE.ACTIVATION_CHECKPOINTING = enabled
+    cfg.MODEL.DEVICE = "meta"
+    with torch.device("meta"):
+        model = build_model(cfg)
+    assert checkpointed == [model.backbone] * enabled
