@@ -42,22 +42,30 @@ class ConfusionMatrix:
             ValueError: maps of different sizes, labels out of range or not integers.
         """
         runs = joint_runs(pred, gt)
-        # Labels of few bits would wrap.
-        pred, gt = runs.pred.astype(np.int64), runs.gt.astype(np.int64)
-        ignored = gt == self.ignore_label
-        self._check("prediction", pred, "")
-        self._check("ground truth", gt[~ignored], f" or be {self.ignore_label}")
-        rows = np.where(ignored, VOID, gt + 1)
-        counts = np.bincount(rows * (self.num_classes + 1) + pred + 1, runs.lengths)
+        ignored = runs.gt == self.ignore_label
+        self._check("prediction", runs.pred, None)
+        self._check("ground truth", runs.gt, ignored)
+        index = runs.gt.astype(np.int64)  # labels of few bits would wrap
+        index += 1
+        index[ignored] = VOID
+        index *= self.num_classes + 1
+        index += runs.pred
+        index += 1
+        counts = np.bincount(index, runs.lengths)
         cells = np.flatnonzero(counts)
         self._images[image_id] = cells, counts[cells].astype(np.int64)
 
-    def _check(self, what: str, labels: np.ndarray, otherwise: str) -> None:
+    def _check(self, what: str, labels: np.ndarray, ignored: np.ndarray | None) -> None:
+        if labels.min() >= 0 and labels.max() < self.num_classes:
+            return
         wrong = (labels < 0) | (labels >= self.num_classes)
+        if ignored is not None:
+            wrong &= ~ignored
         if wrong.any():
             raise ValueError(
                 f"the {what} has labels {np.unique(labels[wrong]).tolist()}; "
-                f"they have to lie in [0, {self.num_classes})" + otherwise
+                f"they have to lie in [0, {self.num_classes})"
+                + ("" if ignored is None else f" or be {self.ignore_label}")
             )
 
     def merge(self, other: "ConfusionMatrix") -> "ConfusionMatrix":

@@ -59,6 +59,17 @@ def test_unsigned_labels_do_not_wrap():
     assert matrix.counts()[250, 249] == 1
 
 
+@pytest.mark.parametrize("block", [1, 2, 8])
+def test_noise_and_blocks_are_counted_alike(block):
+    """Of single pixels, short and long runs; against counting pixel by pixel."""
+    pred, gt = np.random.default_rng(0).integers(0, 3, (2, 16, 24 // block)).repeat(block, axis=2)
+    gt[:3, 5:9] = 255
+    matrix = ConfusionMatrix(3)
+    matrix.update(0, pred, gt.astype(np.uint8))
+    expected = [[((pred == p) & (gt == g)).sum() for g in range(3)] for p in range(3)]
+    np.testing.assert_array_equal(matrix.counts(), expected)
+
+
 def test_merged_parts_equal_the_whole_and_an_image_counts_once():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 3, (6, 2, 50))
