@@ -100,10 +100,7 @@ class SetCriterion(nn.Module):
         self, predictions: Sequence[Prediction], targets: Sequence[Target], matching: Matching
     ) -> dict[str, Tensor]:
         """Focal and dice loss of the matched masks at the padded images' resolution, (L,) each."""
-        image, query = (x.view(len(predictions), -1) for x in (matching.image, matching.query))
-        matched = torch.cat(
-            [p.mask_logits[i, q] for p, i, q in zip(predictions, image, query, strict=True)]
-        )
+        matched = matched_masks(predictions, targets, matching)
         masks = torch.cat([target.masks for target in targets])
         valid = None
         if targets[0].valid is not None:
@@ -120,6 +117,30 @@ class SetCriterion(nn.Module):
         count = sum(len(target.labels) for target in targets)
         count = torch.tensor(float(count), device=self.empty_weight.device)
         return average_over_processes(count).clamp(min=1)
+
+
+def matched_masks(
+    predictions: Sequence[Prediction], targets: Sequence[Target], matching: Matching
+) -> Tensor:
+    """Mask logits of the matched queries, (M, h, w), in the order of `matching`.
+
+    Where the factors of the mask logits are known, these are multiplied out again: most queries
+    have no segment, and a gradient of zeros for all their masks would take longer.
+    """
+    layers = range(len(predictions))
+    layer, image, query = (
+        x.view(len(layers), -1) for x in (matching.layer, matching.image, matching.query)
+    )
+    features = predictions[0].mask_features
+    if features is None:
+        return torch.cat([predictions[i].mask_logits[image[i], query[i]] for i in layers])
+    embeddings = torch.stack([p.mask_embeddings for p in predictions])  # (L, B, Q, C)
+    num_queries = embeddings.shape[2]
+    # Every layer has the rows of image 0 first; how many, is known without asking the device.
+    rows = [min(len(target.labels), num_queries) for target in targets]
+    parts = embeddings[layer, image, query].split(rows, dim=1)
+    masks = torch.cat([e @ f for e, f in zip(parts, features.flatten(2), strict=True)], dim=1)
+    return masks.flatten(0, 1).unflatten(-1, features.shape[-2:])
 
 
 def average_over_processes(value: Tensor) -> Tensor:

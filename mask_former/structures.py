@@ -41,10 +41,15 @@ class Prediction:
     Attributes:
         class_logits: (B, Q, K+1); the last class is "no object".
         mask_logits: (B, Q, h, w); the mask probability is their sigmoid.
+        mask_embeddings, mask_features: (B, Q, C) and (B, C, h, w), if `mask_logits` are their
+            product. Masks that are learned can then be multiplied out on their own, so that the
+            gradient need not pass through all the others.
     """
 
     class_logits: Tensor
     mask_logits: Tensor
+    mask_embeddings: Tensor | None = None
+    mask_features: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class QueryClassifier(QueryMasks):
 
     def forward(self, pixels: PixelFeatures) -> Tensor:
         """Logits of the supervised layers, the final one last, (L, B, K, h, w)."""
-        return self.decode(pixels)[1]
+        return self.decode(pixels)[-1]
 
 
 @SEM_SEG_HEADS_REGISTRY.register()

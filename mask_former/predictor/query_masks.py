@@ -98,12 +98,12 @@ class QueryMasks(nn.Module):
             "enforce_input_proj": keys.ENFORCE_INPUT_PROJ,
         }
 
-    def decode(self, pixels: PixelFeatures) -> tuple[Tensor, Tensor]:
+    def decode(self, pixels: PixelFeatures) -> tuple[Tensor, Tensor, Tensor]:
         """Decode segments from every supervised layer, or in inference from the final one alone.
 
         Returns:
-            the segments' embeddings (L, B, Q, C) and mask logits (L, B, Q, h, w), the final
-            layer last.
+            of these layers, the final one last: the segments' embeddings, (L, B, Q, hidden_dim),
+            their mask embeddings, (L, B, Q, C), and mask logits, (L, B, Q, h, w).
         """
         feature = self.input_proj(pixels.maps[self.in_feature])
         layers = self.transformer(feature, self.query_embed.weight, sine_position_encoding(feature))
@@ -111,8 +111,8 @@ class QueryMasks(nn.Module):
         if not (self.training and self.deep_supervision):
             layers = layers[-1:]
         segments = torch.stack(layers)
-        embeddings = self.mask_embed(segments).transpose(0, 1).flatten(1, 2)  # (B, L * Q, C)
-        # One matrix product an image, for all layers; whatever order einsum chose was copied.
-        masks = embeddings @ pixels.mask_features.flatten(2)
+        embeddings = self.mask_embed(segments)
+        # One matrix product an image for all layers, without the copies that einsum would make.
+        masks = embeddings.transpose(0, 1).flatten(1, 2) @ pixels.mask_features.flatten(2)
         masks = masks.unflatten(1, (len(layers), -1)).transpose(0, 1)
-        return segments, masks.unflatten(-1, pixels.mask_features.shape[-2:])
+        return segments, embeddings, masks.unflatten(-1, pixels.mask_features.shape[-2:])

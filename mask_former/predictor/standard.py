@@ -34,6 +34,6 @@ class StandardPredictor(QueryMasks):
 
     def forward(self, pixels: PixelFeatures) -> list[Prediction]:
         """Return the predictions of every supervised layer, the final one last."""
-        segments, masks = self.decode(pixels)
-        classes = self.class_embed(segments)
-        return [Prediction(c, m) for c, m in zip(classes, masks, strict=True)]
+        segments, embeddings, masks = self.decode(pixels)
+        layers = zip(self.class_embed(segments), masks, embeddings, strict=True)
+        return [Prediction(*layer, pixels.mask_features) for layer in layers]
