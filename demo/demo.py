@@ -68,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_flags(parser, args)
     with reported_errors():
         cfg = load_config(args.config_file, args.opts)
+        cfg.MODEL.MASK_FORMER.TEST.SEMANTIC_LABELS = True
         task = select_task(cfg, args.task, args.confidence_threshold)
         run = run_images if args.input else run_video
         done, failures = run(cfg, task, args)
@@ -172,7 +173,9 @@ class Demo:
                 image, *found, metadata, shades=shades, scale=scale
             )
         elif self._task == "semantic":
-            labels = prediction["sem_seg"].argmax(0)
+            labels = prediction["sem_seg"]
+            if labels.ndim == 3:  # scores, as of the per-pixel baselines
+                labels = labels.argmax(0)
             prediction = {"sem_seg": labels}
             picture = visualization.draw_semantic(image, labels, metadata, scale=scale)
         else:

@@ -2,12 +2,16 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
+from detectron2.structures import BitMasks
 
+from mask_former import scaling
 from mask_former.inference import (
     confident_queries,
     instance_inference,
     panoptic_inference,
     semantic_inference,
+    semantic_labels,
     top_instances,
 )
 from mask_former.scaling import Sizes, scale_masks
@@ -153,3 +157,92 @@ class TestScaledMasks:
 
     def test_no_masks(self):
         assert scale_masks(torch.zeros(0, 8, 16), self.SIZES).shape == (0, 30, 50)
+
+
+def plain_order(masks, sizes):
+    """All masks at the size of the result, by PyTorch's interpolation."""
+    x = F.interpolate(masks[None], size=sizes.padded, mode="bilinear")
+    x = x[..., : sizes.image[0], : sizes.image[1]]
+    return F.interpolate(x, size=sizes.output, mode="bilinear")[0]
+
+
+@pytest.mark.parametrize("seed", range(6))
+class TestPlainOrder:
+    """Tile by tile the results are those of the plain order of operations."""
+
+    @pytest.fixture
+    def prediction(self, seed, monkeypatch):
+        """Class logits, blurred masks, and sizes at which there are several tiles."""
+        monkeypatch.setitem(scaling._TILE_BYTES, "cpu", 1 << 15)
+        generator = torch.Generator().manual_seed(seed)
+        height, width, *output = (20 + torch.randint(60, (4,), generator=generator)).tolist()
+        noise = torch.randn(12, 1, 6, 7, generator=generator)
+        masks = 9 * F.interpolate(noise, size=(24, 32), mode="bicubic")[:, 0]
+        sizes = Sizes((96, 128), (height, width), tuple(output))
+        return 3 * torch.randn(12, 8, generator=generator), masks, sizes
+
+    def test_panoptic(self, prediction):
+        classes, masks, sizes = prediction
+        keep, scores, labels = confident_queries(classes, 0.5)
+        assert len(keep) > 3
+        options = {"thing_classes": range(4), "overlap_threshold": 0.3}
+        found, segments = panoptic_inference(scores, labels, masks[keep], sizes, **options)
+        probability = plain_order(masks[keep], sizes).sigmoid()
+        winner = (probability * scores[:, None, None]).argmax(0)
+        expected, stuff, categories = torch.zeros_like(found), {}, []
+        for query, label in enumerate(labels.tolist()):
+            own, left = (probability[query] >= 0.5).sum(), (winner == query).sum()
+            if left == 0 or own == 0 or left / own < 0.3:
+                continue
+            if label not in stuff:
+                categories.append(label)
+            expected[winner == query] = stuff.get(label, len(categories))
+            if label >= 4:
+                stuff.setdefault(label, len(categories))
+        assert torch.equal(found, expected)
+        assert [segment["category_id"] for segment in segments] == categories
+
+    @pytest.mark.parametrize("scale_scores", [False, True])
+    def test_semantic(self, prediction, scale_scores):
+        classes, masks, sizes = prediction
+        options = {"scale_scores": scale_scores}
+        probability = classes.softmax(-1)[:, :-1]
+        if scale_scores:
+            at_image = plain_order(masks, sizes._replace(output=sizes.image)).sigmoid()
+            expected = torch.einsum("qk,qhw->khw", probability, at_image)
+            expected = F.interpolate(expected[None], size=sizes.output, mode="bilinear")[0]
+        else:
+            at_output = plain_order(masks, sizes).sigmoid()
+            expected = torch.einsum("qk,qhw->khw", probability, at_output)
+        found = semantic_inference(classes, masks, sizes, **options)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+        assert torch.equal(semantic_labels(classes, masks, sizes, **options), expected.argmax(0))
+
+    def test_instances(self, prediction):
+        classes, masks, sizes = prediction
+        queries, scores, labels = top_instances(classes, thing_classes=range(4), top_k=20)
+        assert len(queries.unique()) < len(queries)  # a query may stand for two instances
+        found = instance_inference(queries, scores, labels, masks, sizes)
+        expected = instance_inference(
+            torch.arange(20), scores, labels, plain_order(masks[queries], sizes)
+        )
+        assert torch.equal(found.pred_masks, expected.pred_masks)
+        assert torch.equal(found.pred_classes, expected.pred_classes)
+        torch.testing.assert_close(found.scores, expected.scores)
+        boxes = BitMasks(found.pred_masks).get_bounding_boxes()
+        assert torch.equal(found.pred_boxes.tensor, boxes.tensor)
+
+
+def test_the_first_of_equal_scores_wins():
+    same = torch.zeros(4, 5)
+    classes = logits_for([[0.2, 0.3, 0.3, 0.2]])
+    assert (semantic_labels(classes, same[None]) == 1).all()
+    panoptic, segments = panoptic_inference(
+        torch.full((3,), 0.7),
+        torch.arange(3),
+        same.repeat(3, 1, 1),
+        thing_classes=[],
+        overlap_threshold=0.0,
+    )
+    assert (panoptic == 1).all()
+    assert [segment["category_id"] for segment in segments] == [0]

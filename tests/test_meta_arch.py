@@ -129,6 +129,38 @@ def test_outputs_are_those_switched_on_at_the_requested_size(cfg, on):
             assert instances.pred_classes.max() < THINGS
 
 
+@pytest.mark.parametrize("before", [True, False], ids=["masks are resized", "scores are resized"])
+@pytest.mark.parametrize("size", [(100, 151), (64, 96), (31, 40)], ids=str)
+def test_labels_are_those_of_the_largest_scores(cfg, before, size):
+    cfg.MODEL.MASK_FORMER.TEST.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE = before
+    scores_of = make_model(cfg).eval()
+    cfg.MODEL.MASK_FORMER.TEST.SEMANTIC_LABELS = True
+    labels_of = make_model(cfg).eval()
+    inputs = make_inputs()
+    inputs[0] |= {"height": size[0], "width": size[1]}
+    with torch.no_grad():
+        for scores, labels in zip(scores_of(inputs), labels_of(inputs), strict=True):
+            assert labels["sem_seg"].dtype == torch.int64
+            assert torch.equal(labels["sem_seg"], scores["sem_seg"].argmax(0))
+
+
+def test_inference_is_exact_under_autocast_and_without_gradients(cfg):
+    cfg.MODEL.MASK_FORMER.TEST.INSTANCE_ON = cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON = True
+    model, inputs = make_model(cfg).eval(), make_inputs()
+    with torch.no_grad():
+        images = model.preprocess(inputs)
+        prediction = model.sem_seg_head(model.backbone(images.tensor))[-1]
+    expected = model.postprocess(prediction, images, inputs)
+    prediction.mask_logits.requires_grad_(True)
+    with torch.autocast("cpu", torch.bfloat16):
+        results = model.postprocess(prediction, images, inputs)
+    for result, other in zip(results, expected, strict=True):
+        assert not result["sem_seg"].requires_grad
+        assert torch.equal(result["sem_seg"], other["sem_seg"])
+        assert torch.equal(result["panoptic_seg"][0], other["panoptic_seg"][0])
+        assert torch.equal(result["instances"].scores, other["instances"].scores)
+
+
 def test_an_image_alone_and_in_a_batch_of_its_size_gives_the_same(cfg):
     model = make_model(cfg).eval()
     inputs = make_inputs(sizes=((64, 64), (64, 64)))

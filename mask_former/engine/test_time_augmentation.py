@@ -114,10 +114,16 @@ class SemanticSegmentorWithTTA(nn.Module):
 
     def _scores(self, view: "View", size: tuple[int, int]) -> Tensor:
         result = self.model([view.input(size)])[0]
+        name = type(self.model).__name__
         if "sem_seg" not in result:
             raise ValueError(
-                "test-time augmentation averages 'sem_seg', but this "
-                f"{type(self.model).__name__} returns {sorted(result)}"
+                f"test-time augmentation averages 'sem_seg', but this {name} returns "
+                f"{sorted(result)}"
+            )
+        if result["sem_seg"].dim() != 3:
+            raise ValueError(
+                f"test-time augmentation averages the scores of classes, but this {name} returns "
+                "labels: set MODEL.MASK_FORMER.TEST.SEMANTIC_LABELS to False"
             )
         return view.restore(result["sem_seg"])
 

@@ -34,6 +34,7 @@ from torch.utils.data import DataLoader
 from mask_former.checkpoint import MaskFormerCheckpointer
 from mask_former.data.loader import build_test_loader, build_train_loader
 from mask_former.engine.hooks import BestCheckpoint
+from mask_former.engine.labels import labels_if_enough
 from mask_former.engine.metrics_log import forget_metrics_from
 from mask_former.engine.optimizer import build_lr_scheduler, build_optimizer
 from mask_former.engine.random_state import RandomState, preserved_random_state
@@ -227,9 +228,10 @@ class Trainer(TrainerBase):
         results: Results = OrderedDict()
         for name in cfg.DATASETS.TEST:
             folder = output_folder and os.path.join(output_folder, name)
-            figures = inference_on_dataset(
-                model, cls.build_test_loader(cfg, name), cls.build_evaluator(cfg, name, folder)
-            )
+            loader = cls.build_test_loader(cfg, name)
+            evaluator = cls.build_evaluator(cfg, name, folder)
+            with labels_if_enough(model, evaluator):
+                figures = inference_on_dataset(model, loader, evaluator)
             if comm.is_main_process():
                 figures = OrderedDict((task + suffix, figures[task]) for task in figures)
                 logger.info(f"Evaluation of {name}:")

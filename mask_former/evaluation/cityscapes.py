@@ -63,6 +63,8 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
         ValueError: the metadata lack one of these.
     """
 
+    takes_labels = True  # it reads no semantic output
+
     def __init__(self, dataset_name: str) -> None:
         self._dataset_name = dataset_name
         metadata = MetadataCatalog.get(dataset_name)

@@ -46,6 +46,8 @@ class InstanceEvaluator(DatasetEvaluator):
         ValueError: the metadata lack `json_file`.
     """
 
+    takes_labels = True  # it reads no semantic output
+
     def __init__(self, dataset_name: str, output_folder: str | None = None) -> None:
         self._dataset_name = dataset_name
         self._output_folder = output_folder

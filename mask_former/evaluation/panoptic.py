@@ -42,6 +42,8 @@ class PanopticEvaluator(DatasetEvaluator):
         ValueError: the metadata lack one of these, or do not give every class one contiguous id.
     """
 
+    takes_labels = True  # it reads no semantic output
+
     def __init__(self, dataset_name: str, output_folder: str | None = None) -> None:
         self._dataset_name = dataset_name
         self._output_folder = output_folder

@@ -35,6 +35,8 @@ class SemanticEvaluator(DatasetEvaluator):
         ValueError: the metadata lack `stuff_classes`.
     """
 
+    takes_labels = True  # see `mask_former.engine.labels`
+
     def __init__(self, dataset_name: str) -> None:
         self._dataset_name = dataset_name
         metadata = MetadataCatalog.get(dataset_name)

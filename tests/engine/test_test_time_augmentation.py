@@ -255,6 +255,19 @@ def test_what_cannot_be_augmented(tmp_path):
     boxes.forward = lambda inputs: [{"instances": None}]
     with pytest.raises(ValueError, match=r"'sem_seg'.*\['instances'\]"):
         tta(boxes)([{"image": random_image()}])
+    labels = nn.Module()
+    labels.forward = lambda inputs: [{"sem_seg": torch.zeros(2, 3)}]
+    with pytest.raises(ValueError, match="SEMANTIC_LABELS to False"):
+        tta(labels)([{"image": random_image()}])
+
+
+def test_labels_are_those_of_the_mean_scores():
+    _, model = make_model()
+    x = [{"image": random_image()}]
+    (scores,) = tta(model)(x)
+    model.semantic_labels = True
+    (labels,) = tta(model)(x)
+    assert torch.equal(labels["sem_seg"], scores["sem_seg"].argmax(0))
 
 
 def test_evaluation_reports_both(shapes_root, tmp_path):
