@@ -5,15 +5,20 @@ The augmentations themselves are Detectron2's.
 
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
-from detectron2.projects.point_rend import ColorAugSSDTransform
 from torch import Tensor
 from torch.nn import functional as F
 
+from mask_former.data.color import ColorAugmentation
+from mask_former.data.resizing import ResizeAndCrop
+
 # DETR's scales before its crop (its section A.4).
 _DETR_SCALES = (400, 500, 600)
+# Axes of OpenCV's flip.
+_FLIPS = {T.HFlipTransform: 1, T.VFlipTransform: 0}
 _CROP_TYPES = ("relative", "relative_range", "absolute", "absolute_range")
 
 
@@ -32,17 +37,15 @@ def build_augmentation(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     resize = T.ResizeShortestEdge(
         cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
     )
-    crop = [_random_crop(cfg)] if cfg.INPUT.CROP.ENABLED else []
-    color = [ColorAugSSDTransform(cfg.INPUT.FORMAT)] if cfg.INPUT.COLOR_AUG_SSD else []
+    crop = _random_crop(cfg) if cfg.INPUT.CROP.ENABLED else None
+    color = [ColorAugmentation(cfg.INPUT.FORMAT)] if cfg.INPUT.COLOR_AUG_SSD else []
     flip = _random_flip(cfg)
     if cfg.INPUT.DATASET_MAPPER_NAME != "detr_panoptic":
-        return [resize, *crop, *color, *flip]
-    if crop:
-        zoom = T.AugmentationList(
-            [T.ResizeShortestEdge(_DETR_SCALES, sample_style="choice")] + crop
-        )
-        crop = [T.RandomApply(zoom, prob=0.5)]
-    return [*flip, *crop, resize, *color]
+        return [ResizeAndCrop(resize, crop) if crop else resize, *color, *flip]
+    if crop is None:
+        return [*flip, resize, *color]
+    zoom = ResizeAndCrop(T.ResizeShortestEdge(_DETR_SCALES, sample_style="choice"), crop)
+    return [*flip, T.RandomApply(zoom, prob=0.5), resize, *color]
 
 
 def _random_flip(cfg: CfgNode) -> list[T.Augmentation]:
@@ -75,7 +78,7 @@ class LabelledImage:
 
     Attributes:
         image: uint8 (H, W, C).
-        labels: int32 (H, W), or None. Classes, or ids of segments.
+        labels: uint8 or int32 (H, W), or None. Classes, or numbers of segments.
     """
 
     def __init__(
@@ -95,20 +98,32 @@ class LabelledImage:
 
     def transform(self, transform: T.Transform) -> None:
         """Apply `transform` to the image and to the labels."""
-        self.image = transform.apply_image(self.image)
+        self.image = transform_image(transform, self.image)
         if self.labels is not None:
             self.labels = transform_labels(transform, self.labels)
 
 
-def transform_labels(transform: T.Transform, labels: np.ndarray) -> np.ndarray:
-    """Apply `transform` to a label map of any int32 values, (H, W) -> (H', W').
+def transform_image(transform: T.Transform, image: np.ndarray) -> np.ndarray:
+    """Apply `transform` to an image, uint8 (H, W, C)."""
+    if type(transform) in _FLIPS:
+        # A view that runs backwards would slow down whatever comes after.
+        return cv2.flip(image, _FLIPS[type(transform)])
+    return transform.apply_image(image)
 
-    It travels as an image of four bytes a pixel: Detectron2 resizes bytes with PIL, centre to
+
+def transform_labels(transform: T.Transform, labels: np.ndarray) -> np.ndarray:
+    """Apply `transform` to a label map, uint8 or int32, (H, W) -> (H', W').
+
+    int32 travels as an image of four bytes a pixel: Detectron2 resizes bytes with PIL, centre to
     centre as it resizes the image, and other types with another rule or not at all.
     """
+    if type(transform) in _FLIPS:
+        return cv2.flip(labels, _FLIPS[type(transform)])
+    if labels.dtype == np.uint8:
+        return transform.apply_segmentation(labels).copy()  # PIL's memory cannot be written to
     planes = np.ascontiguousarray(labels, dtype=np.int32)[..., None].view(np.uint8)
     planes = transform.apply_segmentation(planes)
-    return planes.copy().view(np.int32)[..., 0]  # the copy may be written to, unlike PIL's memory
+    return planes.copy().view(np.int32)[..., 0]
 
 
 def pad_to_multiple(maps: Tensor, divisor: int, value: float) -> Tensor:
@@ -119,7 +134,7 @@ def pad_to_multiple(maps: Tensor, divisor: int, value: float) -> Tensor:
         divisor: both sides become multiples of this; 0 or less: nothing is padded.
         value: what is padded.
     """
-    if divisor <= 0:
-        return maps
     height, width = maps.shape[-2:]
+    if divisor <= 0 or (height % divisor == 0 and width % divisor == 0):
+        return maps
     return F.pad(maps, (0, -width % divisor, 0, -height % divisor), value=value)

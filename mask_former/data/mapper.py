@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from functools import partial
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
@@ -16,9 +17,9 @@ from mask_former.data.reading import (
     Record,
     check_image_format,
     read_annotations,
-    read_id_map,
     read_image,
     read_label_map,
+    read_segment_map,
 )
 from mask_former.data.targets import instance_target, panoptic_target, semantic_target
 from mask_former.structures import Target
@@ -33,10 +34,13 @@ class Annotation(ABC):
     """The annotation of one image: read and checked when made, turned into a target at last.
 
     Attributes:
-        label_map: int32 (H, W), to be transformed together with the image; None if there is none.
+        label_map: uint8 or int32 (H, W), to be transformed together with the image; None if there
+            is none.
+        void: the label of pixels of no segment, which are added as padding.
     """
 
     label_map: np.ndarray | None = None
+    void: int = 0
 
     @abstractmethod
     def __init__(
@@ -60,28 +64,26 @@ class SemanticAnnotation(Annotation):
 
     def __init__(self, record, size, num_classes, ignore_value) -> None:
         self.label_map = read_label_map(record, size, num_classes, ignore_value)
-        self._ignore_value = ignore_value
+        self.void = ignore_value
 
     def target(self, label_map, transforms, size) -> Target:
-        return semantic_target(torch.from_numpy(label_map), self._ignore_value)
+        return semantic_target(label_map, self.void)
 
 
 class PanopticAnnotation(Annotation):
-    """A segment id for each pixel; one segment per thing and per stuff class."""
+    """A segment for each pixel; one segment per thing and per stuff class."""
 
     def __init__(self, record, size, num_classes, ignore_value) -> None:
-        self.label_map = read_id_map(record, size, num_classes)
-        self._segments = record["segments_info"]
-        self._ignore_value = ignore_value
+        self.label_map = read_segment_map(record, size, num_classes)
+        segments = record["segments_info"]
+        self._segments = [{**segment, "id": n} for n, segment in enumerate(segments, start=1)]
+        self._class_of = np.array([ignore_value] + [s["category_id"] for s in segments])
 
     def target(self, label_map, transforms, size) -> Target:
-        return panoptic_target(torch.from_numpy(label_map), self._segments)
+        return panoptic_target(label_map, self._segments)
 
     def classes(self, label_map: np.ndarray) -> np.ndarray:
-        class_map = np.full_like(label_map, self._ignore_value)
-        for segment in self._segments:
-            class_map[label_map == segment["id"]] = segment["category_id"]
-        return class_map
+        return self._class_of[label_map]
 
 
 class InstanceAnnotation(Annotation):
@@ -189,9 +191,11 @@ class MaskFormerDatasetMapper:
         annotation = self.annotation(record, image.shape[:2], self.num_classes, self.ignore_value)
         sample = LabelledImage(image, annotation.label_map, annotation.classes)
         transforms = self.augmentations(sample)
-        target = annotation.target(sample.labels, transforms, sample.image.shape[:2])
-
         pad = partial(pad_to_multiple, divisor=self.size_divisibility)
+        labels = None
+        if sample.labels is not None:  # a map is less to pad than the masks that are made of it
+            labels = pad(torch.from_numpy(sample.labels), value=annotation.void).numpy()
+        target = annotation.target(labels, transforms, sample.image.shape[:2])
         masks = pad(target.masks, value=False)
         instances = Instances(masks.shape[-2:], gt_classes=target.labels, gt_masks=BitMasks(masks))
         result = {key: record[key] for key in _KEPT if key in record}
@@ -201,10 +205,11 @@ class MaskFormerDatasetMapper:
             result["valid"] = pad(target.valid, value=False)
         if issubclass(self.annotation, SemanticAnnotation):
             # The per-pixel baselines learn from the label map itself.
-            labels = torch.from_numpy(sample.labels).long()
-            result["sem_seg"] = pad(labels, value=self.ignore_value)
+            result["sem_seg"] = torch.from_numpy(labels).long()
         return result
 
 
 def _channels_first(image: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(image.transpose(2, 0, 1).copy())
+    planes = np.empty((image.shape[2], *image.shape[:2]), dtype=np.uint8)
+    cv2.split(image, list(planes))  # ten times as fast as a transposed copy
+    return torch.from_numpy(planes)

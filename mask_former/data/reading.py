@@ -13,6 +13,7 @@ from PIL import Image
 from mask_former.data.datasets.coco_format import decode_ids
 
 Record = Mapping[str, Any]
+_NUM_IDS = 1 << 24  # a panoptic PNG has three bytes for one
 
 
 def read_image(file_name: str, image_format: str | None) -> np.ndarray:
@@ -58,7 +59,9 @@ def read_image_size(file_name: str) -> tuple[int, int]:
 def read_label_map(
     record: Record, size: tuple[int, int], num_classes: int, ignore_value: int
 ) -> np.ndarray:
-    """Read `record`'s semantic annotation: the class of each pixel, int32 (H, W).
+    """Read `record`'s semantic annotation: the class of each pixel, (H, W).
+
+    It is uint8 where that holds the file's labels and the ignore value, and otherwise int32.
 
     Args:
         record: has `file_name` and `sem_seg_file_name`, a single-channel image.
@@ -77,7 +80,8 @@ def read_label_map(
             f"{file_name}: a label map has one channel of integers, but this image is "
             f"{labels.dtype} {labels.shape}."
         )
-    labels = labels.astype(np.int32)
+    bytes_suffice = labels.itemsize == 1 and 0 <= ignore_value < 256
+    labels = labels.astype(np.uint8 if bytes_suffice else np.int32)
     _check_size(file_name, labels.shape, record["file_name"], size)
     wrong = (labels != ignore_value) & ((labels < 0) | (labels >= num_classes))
     if wrong.any():
@@ -92,6 +96,19 @@ def read_label_map(
 def read_id_map(record: Record, size: tuple[int, int], num_classes: int) -> np.ndarray:
     """Read `record`'s panoptic annotation: the segment id of each pixel, int32 (H, W), 0 = none.
 
+    Arguments and errors are those of `read_segment_map`.
+    """
+    numbers = read_segment_map(record, size, num_classes)
+    ids = [0] + [segment["id"] for segment in record["segments_info"]]
+    return np.array(ids, dtype=np.int32)[numbers]
+
+
+def read_segment_map(record: Record, size: tuple[int, int], num_classes: int) -> np.ndarray:
+    """Read `record`'s panoptic annotation: the number of each pixel's segment, (H, W).
+
+    They are counted from 1 in the order of `segments_info`; 0 = none. The map is uint8 if there
+    are few enough of them, and otherwise int32.
+
     Args:
         record: has `file_name`, `segments_info` and `pan_seg_file_name`, a PNG in COCO's format
             (id = R + 256 G + 65536 B).
@@ -100,20 +117,36 @@ def read_id_map(record: Record, size: tuple[int, int], num_classes: int) -> np.n
 
     Raises:
         FileNotFoundError, ValueError: the file is missing, broken, of another size, or holds ids
-            that are not in `segments_info`; or a category id is out of range.
+            that are not in `segments_info`; or an id is listed twice, or a category id is out of
+            range.
     """
     file_name = require(record, "pan_seg_file_name")
     segments = require(record, "segments_info")
     check_categories(file_name, (segment["category_id"] for segment in segments), num_classes)
     id_map = read_ids(file_name)
     _check_size(file_name, id_map.shape, record["file_name"], size)
-    known = np.isin(id_map, [0] + [segment["id"] for segment in segments])
-    if not known.all():
+    numbers = _number_of_id(record, [segment["id"] for segment in segments]).take(id_map)
+    unknown = (numbers == 0) & (id_map != 0)
+    if unknown.any():
         raise ValueError(
-            f"{file_name} holds the segment ids {_listed(np.unique(id_map[~known]))}, not in the "
+            f"{file_name} holds the segment ids {_listed(np.unique(id_map[unknown]))}, not in the "
             f"segments_info of image {record.get('image_id')}. Do PNG and JSON belong together?"
         )
-    return id_map
+    return numbers
+
+
+def _number_of_id(record: Record, ids: list[int]) -> np.ndarray:
+    """A table from the id of a segment to its position in `ids`, counted from 1; else 0."""
+    if len(set(ids)) < len(ids) or not all(0 <= id_ < _NUM_IDS for id_ in ids):
+        raise ValueError(
+            f"{record['pan_seg_file_name']}: the segments_info of image {record.get('image_id')} "
+            f"lists the ids {_listed(ids)}, but each segment needs one of its own, in "
+            f"0..{_NUM_IDS - 1}."
+        )
+    # Pages of zeros that are only read take no time to clear.
+    table = np.zeros(_NUM_IDS, dtype=np.uint8 if len(ids) < 256 else np.int32)
+    table[ids] = np.arange(1, len(ids) + 1)
+    return table
 
 
 def read_annotations(record: Record, size: tuple[int, int], num_classes: int) -> list[dict]:

@@ -9,8 +9,9 @@ from mask_former.data.targets import instance_target, panoptic_target, semantic_
 IDENTITY = T.NoOpTransform()
 
 
-def test_semantic_target_by_hand():
-    label_map = torch.tensor([[7, 7, 2], [255, 2, 2]], dtype=torch.int32)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32])
+def test_semantic_target_by_hand(dtype):
+    label_map = np.array([[7, 7, 2], [255, 2, 2]], dtype=dtype)
     target = semantic_target(label_map, ignore_value=255)
     assert target.labels.dtype == torch.int64
     assert target.labels.tolist() == [2, 7]
@@ -20,13 +21,13 @@ def test_semantic_target_by_hand():
 
 
 def test_semantic_target_of_ignored_pixels_only_is_empty():
-    target = semantic_target(torch.full((4, 5), 65535, dtype=torch.int32), ignore_value=65535)
+    target = semantic_target(np.full((4, 5), 65535, dtype=np.int32), ignore_value=65535)
     assert target.labels.shape == (0,)
     assert target.masks.shape == (0, 4, 5)
 
 
 def test_panoptic_target_by_hand():
-    id_map = torch.tensor([[9, 9, 0], [70000, 9, 300]], dtype=torch.int32)
+    id_map = np.array([[9, 9, 0], [70000, 9, 300]], dtype=np.int32)
     segments = [
         {"id": 70000, "category_id": 1},
         {"id": 300, "category_id": 4, "iscrowd": 1},
@@ -41,7 +42,7 @@ def test_panoptic_target_by_hand():
 
 @pytest.mark.parametrize("segments", [[], [{"id": 1, "category_id": 0, "iscrowd": 1}]])
 def test_panoptic_target_without_segments_is_empty(segments):
-    target = panoptic_target(torch.ones(4, 5, dtype=torch.int32), segments)
+    target = panoptic_target(np.ones((4, 5), dtype=np.uint8), segments)
     assert target.labels.shape == (0,) and target.labels.dtype == torch.int64
     assert target.masks.shape == (0, 4, 5)
 
