@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from mask_former.losses import matched_mask_losses
+from mask_former.matched_losses import matched_mask_losses
 from mask_former.matcher import Matching
 from mask_former.structures import Prediction, Target
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from mask_former.losses import pairwise_dice_loss, pairwise_sigmoid_focal_loss
+from mask_former.losses import pairwise_mask_losses
 from mask_former.structures import Prediction, Target
 
 
@@ -88,15 +88,16 @@ class HungarianMatcher:
 
     def cost(self, predictions: Sequence[Prediction], image: int, target: Target) -> Tensor:
         """Return the cost of every pair of one image in every layer, float32 (L, Q, N)."""
-        masks = torch.stack([p.mask_logits[image] for p in predictions]).float()  # (L, Q, h, w)
-        segments = _sample(target.masks, masks.shape[-2:])
-        valid = None if target.valid is None else _sample(target.valid[None], masks.shape[-2:])[0]
-        masks = masks.flatten(0, 1).flatten(1)
-        classes = torch.cat([p.class_logits[image] for p in predictions]).float().softmax(-1)
-        cost = self.mask_weight * pairwise_sigmoid_focal_loss(masks, segments, valid=valid)
-        cost += self.dice_weight * pairwise_dice_loss(masks, segments, valid=valid)
-        cost -= self.class_weight * classes[:, target.labels]
-        return cost.unflatten(0, (len(predictions), -1))
+        size = predictions[0].mask_logits.shape[-2:]
+        segments = _sample(target.masks, size).float()
+        valid = None if target.valid is None else _sample(target.valid[None], size)[0].float()
+        costs = []
+        for prediction in predictions:
+            masks = prediction.mask_logits[image].flatten(1).float()
+            focal, dice = pairwise_mask_losses(masks, segments, valid=valid)
+            p = prediction.class_logits[image].float().softmax(-1)[:, target.labels]
+            costs.append(self.mask_weight * focal + self.dice_weight * dice - self.class_weight * p)
+        return torch.stack(costs)
 
 
 class FixedMatcher:
