@@ -97,6 +97,7 @@ def _plot(growths: Sequence[Growth], path: Path) -> None:
     figure, panels = plt.subplots(
         1, len(growths), figsize=(3.6 * len(growths), 3.4), squeeze=False, layout="constrained"
     )
+    explained: list[str] = []
     for panel, growth in zip(panels[0], growths, strict=True):
         for name, seconds in growth.seconds.items():
             panel.plot(growth.values, [1e3 * s for s in seconds], marker="o", label=name)
@@ -104,8 +105,10 @@ def _plot(growths: Sequence[Growth], path: Path) -> None:
         panel.set_xticks(growth.values, [f"{value:g}" for value in growth.values])
         panel.minorticks_off()
         panel.grid(alpha=0.3)
+        if list(growth.seconds) != explained:
+            explained = list(growth.seconds)
+            panel.legend(frameon=False)
     panels[0][0].set_ylabel("milliseconds")
-    panels[0][0].legend(frameon=False)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 

@@ -51,9 +51,15 @@ class ConfusionMatrix:
         index *= self.num_classes + 1
         index += runs.pred
         index += 1
-        counts = np.bincount(index, runs.lengths)
-        cells = np.flatnonzero(counts)
-        self._images[image_id] = cells, counts[cells].astype(np.int64)
+        if (self.num_classes + 1) ** 2 > 10 * len(index):
+            # Sorting costs less than a table of many classes that is nearly empty.
+            cells, index = np.unique(index, return_inverse=True)
+            counts = np.bincount(index, runs.lengths)
+        else:
+            counts = np.bincount(index, runs.lengths)
+            cells = np.flatnonzero(counts)
+            counts = counts[cells]
+        self._images[image_id] = cells, counts.astype(np.int64)
 
     def _check(self, what: str, labels: np.ndarray, ignored: np.ndarray | None) -> None:
         if labels.min() >= 0 and labels.max() < self.num_classes:

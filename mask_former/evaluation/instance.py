@@ -105,7 +105,7 @@ class InstanceEvaluator(DatasetEvaluator):
             PathManager.mkdirs(self._output_folder)
             path = os.path.join(self._output_folder, "instances.json")
             with PathManager.open(path, "w") as file:
-                json.dump(results, file)
+                file.write(json.dumps(results))  # several times as fast as json.dump
         return {iou_type: self._average_precision(results, iou_type) for iou_type in _IOU_TYPES}
 
     def _average_precision(self, results: list[dict[str, Any]], iou_type: str) -> dict[str, float]:

@@ -133,8 +133,9 @@ class PanopticEvaluator(DatasetEvaluator):
     def _write_json(self, saved: dict[Hashable, dict[str, Any]]) -> None:
         os.makedirs(self._output_folder, exist_ok=True)
         annotations = [saved[image_id] for image_id in sorted(saved, key=str)]
+        content = {"annotations": annotations, "categories": categories(self._metadata)}
         with open(os.path.join(self._output_folder, "panoptic.json"), "w") as file:
-            json.dump({"annotations": annotations, "categories": categories(self._metadata)}, file)
+            file.write(json.dumps(content))  # several times as fast as json.dump
 
     @cached_property
     def _ground_truth(self) -> dict[Hashable, _GroundTruth]:

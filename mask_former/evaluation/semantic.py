@@ -110,7 +110,7 @@ class SemanticEvaluator(DatasetEvaluator):
                     f"the model predicts {len(sem_seg)} classes, {self._dataset_name} has "
                     f"{len(self._class_names)}; see MODEL.SEM_SEG_HEAD.NUM_CLASSES"
                 )
-            sem_seg = sem_seg.argmax(dim=0)
+            sem_seg = sem_seg.max(dim=0).indices  # faster than argmax on a CPU
         return sem_seg.cpu().numpy()
 
     @cached_property

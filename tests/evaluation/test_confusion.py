@@ -60,13 +60,16 @@ def test_unsigned_labels_do_not_wrap():
 
 
 @pytest.mark.parametrize("block", [1, 2, 8])
-def test_noise_and_blocks_are_counted_alike(block):
-    """Of single pixels, short and long runs; against counting pixel by pixel."""
-    pred, gt = np.random.default_rng(0).integers(0, 3, (2, 16, 24 // block)).repeat(block, axis=2)
+@pytest.mark.parametrize("classes", [3, 100])
+def test_noise_and_blocks_are_counted_alike(block, classes):
+    """Single pixels, short and long runs, few and many classes; against counting class by class."""
+    rng = np.random.default_rng(0)
+    pred, gt = rng.integers(0, classes, (2, 16, 24 // block)).repeat(block, axis=2)
     gt[:3, 5:9] = 255
-    matrix = ConfusionMatrix(3)
+    matrix = ConfusionMatrix(classes)
     matrix.update(0, pred, gt.astype(np.uint8))
-    expected = [[((pred == p) & (gt == g)).sum() for g in range(3)] for p in range(3)]
+    of_pred, of_gt = (values == np.arange(classes)[:, None, None] for values in (pred, gt))
+    expected = np.einsum("phw,ghw->pg", of_pred.astype(int), of_gt.astype(int))
     np.testing.assert_array_equal(matrix.counts(), expected)
 
 
