@@ -1,7 +1,6 @@
 """COCO's average precision of instances."""
 
 import contextlib
-import copy
 import io
 import itertools
 import json
@@ -109,7 +108,7 @@ class InstanceEvaluator(DatasetEvaluator):
         return {iou_type: self._average_precision(results, iou_type) for iou_type in _IOU_TYPES}
 
     def _average_precision(self, results: list[dict[str, Any]], iou_type: str) -> dict[str, float]:
-        results = copy.deepcopy(results)  # pycocotools writes into them
+        results = [result.copy() for result in results]  # pycocotools adds to them
         if iou_type == "segm":
             # With a box, small, medium and large would be told apart by the area of the box.
             for result in results:
