@@ -26,11 +26,12 @@ def sine_position_encoding(feature: Tensor, *, temperature: float = 10_000.0) ->
     if channels % 4:
         raise ValueError(f"a sine position encoding needs channels divisible by 4, got {channels}")
     frequencies = torch.arange(channels // 4, dtype=torch.float32, device=feature.device)
-    scale = 2 * math.pi / temperature ** (frequencies * 4 / channels)
+    scale = temperature ** (frequencies * 4 / channels)
 
     def encode(size: int) -> Tensor:
         position = torch.arange(1, size + 1, dtype=torch.float32, device=feature.device)
-        angle = (position / (size + 1e-6))[:, None] * scale
+        # Rounded in this order, the values are those of the published models to the last bit.
+        angle = (position / (size + 1e-6) * (2 * math.pi))[:, None] / scale
         return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1)  # (size, C/2)
 
     y = encode(height)[:, None].expand(-1, width, -1)
