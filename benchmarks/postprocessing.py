@@ -1,0 +1,330 @@
+"""From the predictions of the network to a segmentation: panoptic, semantic, instances.
+
+    python -m benchmarks.postprocessing [--device cuda] [--rounds 9] [--quick]
+
+Ours beside the plain order of operations, and beside the image processor of `transformers`, which
+scales probabilities of the masks as predicted and knows no padding: nearly the same maps, from less
+work. Predictions are made up: smooth masks, a dozen of them of confident queries. Needs 10 GB of
+memory, for the plain order.
+"""
+
+import argparse
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import torch
+from detectron2.structures import Instances
+from torch import Tensor
+from transformers import MaskFormerImageProcessor
+
+from benchmarks.measure import compare, matrix_rate
+from benchmarks.peers import plain_inference as plain
+from benchmarks.predictions import Scene, make_scene
+from benchmarks.report import Growth, Result, report
+from mask_former import inference
+from mask_former.scaling import Size, Sizes, mask_tiles
+
+OURS, PLAIN, KEEP_FIRST = "ours", "plain order", "plain order, confident masks only"
+HUGGING_FACE = "`transformers`"
+OBJECT_THRESHOLD, OVERLAP_THRESHOLD, INSTANCES = 0.8, 0.5, 100
+# Scores that are less apart, relatively, are equal but for rounding.
+TIE = 1e-5
+
+
+# Panoptic
+
+
+def our_panoptic(scene: Scene) -> tuple[Tensor, list[dict[str, Any]]]:
+    keep, scores, labels = inference.confident_queries(scene.class_logits, OBJECT_THRESHOLD)
+    return inference.panoptic_inference(
+        scores,
+        labels,
+        scene.mask_logits[keep],
+        scene.sizes,
+        thing_classes=scene.things,
+        overlap_threshold=OVERLAP_THRESHOLD,
+    )
+
+
+def plain_panoptic(scene: Scene, keep_first: bool = False) -> tuple[Tensor, list[dict[str, Any]]]:
+    return plain.panoptic(
+        *scene,
+        thing_classes=scene.things,
+        object_threshold=OBJECT_THRESHOLD,
+        overlap_threshold=OVERLAP_THRESHOLD,
+        keep_first=keep_first,
+    )
+
+
+@cache
+def processor() -> MaskFormerImageProcessor:
+    return MaskFormerImageProcessor()
+
+
+def hugging_face_panoptic(scene: Scene) -> Tensor:
+    classes = scene.class_logits.shape[1] - 1
+    (found,) = processor().post_process_panoptic_segmentation(
+        scene.hugging_face,
+        threshold=OBJECT_THRESHOLD,
+        overlap_mask_area_threshold=OVERLAP_THRESHOLD,
+        label_ids_to_fuse=set(range(classes)) - set(scene.things),
+        target_sizes=[scene.sizes.output],
+    )
+    return found["segmentation"]
+
+
+def scaling_alone(scene: Scene) -> None:
+    keep, _, _ = inference.confident_queries(scene.class_logits, OBJECT_THRESHOLD)
+    for _ in mask_tiles(scene.mask_logits[keep], scene.sizes):
+        pass
+
+
+def panoptic(scene: Scene, rounds: int, device: str) -> Result:
+    ours, segments = our_panoptic(scene)
+    agreement = {}
+    for name, keep_first in ((PLAIN, False), (KEEP_FIRST, True)):
+        other, other_segments = plain_panoptic(scene, keep_first)
+        if not torch.equal(ours, other) or segments != other_segments:
+            raise SystemExit(f"panoptic: the map or the segments of {name} are not ours")
+        agreement[name] = "none"
+    agreement[HUGGING_FACE] = _share(ours != hugging_face_panoptic(scene))
+    timings = compare(
+        {
+            OURS: lambda: our_panoptic(scene),
+            PLAIN: lambda: plain_panoptic(scene),
+            KEEP_FIRST: lambda: plain_panoptic(scene, keep_first=True),
+            HUGGING_FACE: lambda: hugging_face_panoptic(scene),
+            "of ours, scaling the masks": lambda: scaling_alone(scene),
+        },
+        rounds=rounds,
+        device=device,
+    )
+    case = f"panoptic, {_describe(scene)}"
+    return Result(case, OURS, timings, agreement, ">= 10 of plain order")
+
+
+# Semantic
+
+
+def hugging_face_semantic(scene: Scene) -> Tensor:
+    (labels,) = processor().post_process_semantic_segmentation(
+        scene.hugging_face, target_sizes=[scene.sizes.output]
+    )
+    return labels
+
+
+def semantic(
+    scene: Scene, rounds: int, device: str, *, scaled: bool = False, peers: bool = True
+) -> Result:
+    """Labels; with `scaled` of scores that are made at the size of the image, then scaled."""
+    plain_scores = plain.semantic_scaled if scaled else plain.semantic
+
+    def ours() -> Tensor:
+        return inference.semantic_labels(*scene, scale_scores=scaled)
+
+    def plain_labels() -> Tensor:
+        return plain_scores(*scene).argmax(0)
+
+    agreement = {PLAIN: _ties(scene, ours(), plain_labels(), scaled)}
+    contenders: dict[str, Callable[[], Any]] = {OURS: ours}
+    if peers:
+        contenders["ours, scores of all classes"] = lambda: inference.semantic_inference(
+            *scene, scale_scores=scaled
+        )
+        contenders[HUGGING_FACE] = lambda: hugging_face_semantic(scene)
+        agreement[HUGGING_FACE] = _share(ours() != hugging_face_semantic(scene))
+    contenders[PLAIN] = plain_labels
+    timings = compare(contenders, rounds=rounds, warmup=0, device=device)
+    how = ", scores scaled" if scaled else ""
+    case = f"semantic labels, {_describe(scene)}{how}"
+    return Result(case, OURS, timings, agreement, ">= 2 of plain order, memory <= 1/4")
+
+
+def _ties(scene: Scene, ours: Tensor, other: Tensor, scaled: bool) -> str:
+    """In how many pixels labels differ, which have to be ties."""
+    rows, columns = (ours != other).nonzero(as_tuple=True)
+    if len(rows):
+        class_logits, mask_logits, sizes = scene
+        if scaled:
+            masks = plain.scale(plain.image_masks(mask_logits, sizes).sigmoid(), sizes.output)
+        else:
+            masks = plain.scale(plain.image_masks(mask_logits, sizes), sizes.output).sigmoid()
+        classes = class_logits.softmax(-1)[:, :-1].double()
+        scores = masks[:, rows, columns].double().T @ classes  # (differing pixels, K)
+        a, b = (scores.gather(1, x[rows, columns][:, None]) for x in (ours, other))
+        if ((a - b).abs() > TIE * a).any():
+            raise SystemExit(f"semantic: labels differ that are no ties, {scene.sizes}")
+    return f"{len(rows)} pixels, ties"
+
+
+# Instances
+
+
+def our_instances(scene: Scene) -> Instances:
+    pairs = inference.top_instances(scene.class_logits, thing_classes=scene.things, top_k=INSTANCES)
+    return inference.instance_inference(*pairs, scene.mask_logits, scene.sizes)
+
+
+def plain_instances(scene: Scene) -> tuple[Tensor, Tensor, Tensor]:
+    return plain.instances(*scene, thing_classes=scene.things, top_k=INSTANCES)
+
+
+def instances(scene: Scene, rounds: int, device: str) -> Result:
+    ours, (masks, scores, labels) = our_instances(scene), plain_instances(scene)
+    order = scores.argsort(descending=True)
+    order = order[masks[order].flatten(1).any(1)]
+    same_masks = torch.equal(ours.pred_masks, masks[order])
+    same_labels = torch.equal(ours.pred_classes, labels[order])
+    if not (same_masks and same_labels and torch.allclose(ours.scores, scores[order])):
+        raise SystemExit("instances: those of the plain order are not ours")
+    timings = compare(
+        {OURS: lambda: our_instances(scene), PLAIN: lambda: plain_instances(scene)},
+        rounds=rounds,
+        device=device,
+    )
+    case = f"{INSTANCES} instances, {_describe(scene)}"
+    return Result(case, OURS, timings, {PLAIN: "none but rounding of scores"})
+
+
+# What is measured
+
+
+def measure(rounds: int, device: str, quick: bool) -> tuple[list[Result], list[str]]:
+    """The cases of the table, and what to know about them."""
+    part = 4 if quick else 1
+
+    def scene(mask: Size, *sizes: Size, classes: int) -> Scene:
+        small = [(height // part, width // part) for height, width in (mask, *sizes)]
+        return make_scene(small[0], Sizes(*small[1:]), classes=classes, device=device)
+
+    coco = scene((200, 304), (800, 1216), (800, 1200), (480, 720), classes=133)
+    large = (1024, 2048)
+    ade = scene((256, 512), large, large, large, classes=150)
+    half = (512, 1024)
+    enlarged = scene((128, 256), half, half, large, classes=150)
+    full = scene((256, 512), large, large, large, classes=847)
+    few = max(1, rounds // 4)
+    results = [
+        panoptic(coco, rounds, device),
+        instances(coco, rounds, device),
+        semantic(ade, few, device),
+        semantic(enlarged, few, device, scaled=True, peers=False),
+        semantic(full, few, device, peers=False),
+    ]
+    rate = matrix_rate(device=device)
+    remarks = []
+    for case, result in ((ade, results[2]), (full, results[4])):
+        (queries, outputs), (height, width) = case.class_logits.shape, case.sizes.output
+        floor = queries * (outputs - 1) * height * width / rate
+        remarks.append(
+            f"Semantic labels, {outputs - 1} classes: the sum over the queries alone is "
+            f"{queries * (outputs - 1) * height * width / 1e9:.1f} billion multiply-adds, "
+            f"{floor * 1e3:.0f} ms at the measured matrix rate of {rate / 1e9:.0f} billion a "
+            f"second; ours takes {result.timings[OURS].median / floor:.1f} times that."
+        )
+    remarks.append(
+        "`transformers` scales probabilities from the size of the predicted masks to that of the "
+        "result, and compares the area of a mask where score times probability is at least 0.5: "
+        "not the published order, and less work."
+    )
+    return results, remarks
+
+
+def growths(device: str, quick: bool) -> list[Growth]:
+    """Panoptic by pixels and by segments, semantic labels by classes."""
+    side = 120 if quick else 480
+
+    def panoptic_scene(scale: float = 1.0, segments: int = 12) -> Scene:
+        output = (int(side * scale), int(1.5 * side * scale))
+        sizes = Sizes((800, 1216), (800, 1200), output)
+        options = {"classes": 133, "segments": segments, "device": device}
+        return make_scene((200, 304), sizes, **options)
+
+    def semantic_scene(classes: int = 150, queries: int = 100) -> Scene:
+        output = (side, 2 * side)
+        mask_size = (side // 4, side // 2)
+        options = {"classes": classes, "queries": queries, "device": device}
+        return make_scene(mask_size, Sizes(output, output, output), **options)
+
+    of_panoptic = {OURS: our_panoptic, PLAIN: plain_panoptic}
+    of_semantic = {
+        OURS: lambda scene: inference.semantic_labels(*scene),
+        PLAIN: lambda scene: plain.semantic(*scene).argmax(0),
+    }
+    return [
+        _growth(
+            "panoptic: height of the result (pixels)",
+            {side * x: panoptic_scene(scale=x) for x in (0.5, 1, 2)},
+            of_panoptic,
+            device,
+        ),
+        _growth(
+            "panoptic: confident queries of 100",
+            {n: panoptic_scene(segments=n) for n in (3, 12, 48)},
+            of_panoptic,
+            device,
+        ),
+        _growth(
+            f"labels of {side}x{2 * side}: classes",
+            {n: semantic_scene(classes=n) for n in (19, 150, 847)},
+            of_semantic,
+            device,
+        ),
+        _growth(
+            f"labels of {side}x{2 * side}: queries",
+            {n: semantic_scene(queries=n) for n in (50, 100, 200)},
+            of_semantic,
+            device,
+        ),
+    ]
+
+
+def _growth(
+    size: str,
+    scenes: dict[float, Scene],
+    functions: dict[str, Callable[[Scene], Any]],
+    device: str,
+) -> Growth:
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for scene in scenes.values():
+        contenders = {name: partial(run, scene) for name, run in functions.items()}
+        for name, timing in compare(
+            contenders, rounds=3, warmup=1, memory=False, device=device
+        ).items():
+            seconds[name].append(timing.median)
+    return Growth(size, list(scenes), seconds)
+
+
+def _describe(scene: Scene) -> str:
+    queries, classes = scene.class_logits.shape
+    _, image, output = scene.sizes
+    text = f"{queries} queries of {_size(scene.mask_logits.shape[-2:])}, {classes - 1} classes, "
+    if image != output:
+        text += f"image of {_size(image)} "
+    return f"{text}to {_size(output)}"
+
+
+def _size(size: Size) -> str:
+    return "x".join(map(str, size))
+
+
+def _share(different: Tensor) -> str:
+    return f"{different.float().mean():.2%} of pixels"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--quick", action="store_true", help="small images, few rounds")
+    args = parser.parse_args()
+    with torch.inference_mode():
+        rounds = 1 if args.quick else args.rounds
+        results, remarks = measure(rounds, args.device, args.quick)
+        found = growths(args.device, args.quick)
+    report("postprocessing", results, found, remarks=remarks, device=args.device)
+
+
+if __name__ == "__main__":
+    main()
