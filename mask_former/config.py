@@ -60,6 +60,12 @@ def _add_model(cfg: CN) -> None:
     # Which query learns which segment: "hungarian", that of the least total cost, or "fixed",
     # query i that of class i (needs NUM_OBJECT_QUERIES = NUM_CLASSES).
     cfg.MODEL.MASK_FORMER.MATCHER = "hungarian"
+    # Learn each mask at this many random points only, and match at as many; 0: at every pixel.
+    # An approximation: see docs/PERFORMANCE.md. 12544 is Mask2Former's.
+    cfg.MODEL.MASK_FORMER.TRAIN_NUM_POINTS = 0
+    # This share of the points is where the mask is least certain, of this many times as many.
+    cfg.MODEL.MASK_FORMER.OVERSAMPLE_RATIO = 3.0
+    cfg.MODEL.MASK_FORMER.IMPORTANCE_SAMPLE_RATIO = 0.75
     # Leave padded and unannotated pixels out of costs and mask losses. The published models were
     # trained with such pixels as background of every mask.
     cfg.MODEL.MASK_FORMER.IGNORE_VOID = False

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mask_former.matched_losses import matched_mask_losses
 from mask_former.matcher import Matching
+from mask_former.point_losses import PointSampling, point_mask_losses
 from mask_former.structures import Prediction, Target
 
 
@@ -33,6 +34,7 @@ class SetCriterion(nn.Module):
         matcher: assigns segments to queries.
         class_weight, mask_weight, dice_weight: weights of the losses.
         no_object_weight: weight of "no object" in the cross entropy, relative to a class.
+        points: learn masks at random points only, which is an approximation; None: everywhere.
     """
 
     empty_weight: Tensor
@@ -46,10 +48,12 @@ class SetCriterion(nn.Module):
         mask_weight: float = 20.0,
         dice_weight: float = 1.0,
         no_object_weight: float = 0.1,
+        points: PointSampling | None = None,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.matcher = matcher
+        self.points = points
         self.weights = {"loss_ce": class_weight, "loss_mask": mask_weight, "loss_dice": dice_weight}
         class_weights = torch.ones(num_classes + 1)
         class_weights[-1] = no_object_weight
@@ -105,9 +109,12 @@ class SetCriterion(nn.Module):
         valid = None
         if targets[0].valid is not None:
             valid = torch.stack([target.valid for target in targets])
-        losses = matched_mask_losses(
-            matched.float(), masks, matching.segment, valid=valid, image=matching.image
-        )
+        inputs = [matched.float(), masks, matching.segment]
+        regions = {"valid": valid, "image": matching.image}
+        if self.points is None:
+            losses = matched_mask_losses(*inputs, **regions)
+        else:
+            losses = point_mask_losses(*inputs, self.points.uncertain(inputs[0]), **regions)
         num_masks = self.num_masks(targets)
         focal, dice = (x.view(len(predictions), -1).sum(1) / num_masks for x in losses)
         return {"loss_mask": focal, "loss_dice": dice}
@@ -115,7 +122,8 @@ class SetCriterion(nn.Module):
     def num_masks(self, targets: Sequence[Target]) -> Tensor:
         """Number of segments of this process's batch, averaged over the processes, at least 1."""
         count = sum(len(target.labels) for target in targets)
-        count = torch.tensor(float(count), device=self.empty_weight.device)
+        # Filled on the device: a copy from here would have to wait for it.
+        count = torch.full((), float(count), device=self.empty_weight.device)
         return average_over_processes(count).clamp(min=1)
 
 

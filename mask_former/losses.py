@@ -106,13 +106,13 @@ def pairwise_mask_losses(
         torch.sigmoid(x, out=p)
         torch.sub(one, p, out=right)
         F.softplus(x, out=positive)
-        torch.pow(p, gamma, out=negative).mul_(positive).mul_(1 - alpha)
-        positive.sub_(x).mul_(right.pow_(gamma)).mul_(alpha)
+        torch.pow(p, gamma, out=negative).mul_(positive)
+        torch.sub(x, positive, out=positive).mul_(right.pow_(gamma))  # is negative
         background[part, 0] = negative @ counted
         area[part, 0] = p @ counted
         overlap[part] = p @ targets.T
-        focal[part] = positive.sub_(negative) @ targets.T
-    focal = (focal + background) / counted.sum().clamp(min=1)
+        focal[part] = negative.lerp_(positive, alpha) @ targets.T
+    focal = ((1 - alpha) * background - focal) / counted.sum().clamp(min=1)
     return focal, dice_of(overlap, area + targets.sum(1))
 
 

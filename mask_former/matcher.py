@@ -10,7 +10,9 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from mask_former.losses import pairwise_mask_losses
+from mask_former.point_losses import PointSampling, pixels_at, sample_logits
 from mask_former.structures import Prediction, Target
+from mask_former.transfer import to_device
 
 
 class NonFiniteError(FloatingPointError):
@@ -51,14 +53,21 @@ class HungarianMatcher:
 
     Args:
         class_weight, mask_weight, dice_weight: weights of the three terms, >= 0.
+        points: compare masks at random points, the same for all of an image; None: everywhere.
     """
 
     def __init__(
-        self, *, class_weight: float = 1.0, mask_weight: float = 20.0, dice_weight: float = 1.0
+        self,
+        *,
+        class_weight: float = 1.0,
+        mask_weight: float = 20.0,
+        dice_weight: float = 1.0,
+        points: PointSampling | None = None,
     ) -> None:
         self.class_weight = class_weight
         self.mask_weight = mask_weight
         self.dice_weight = dice_weight
+        self.points = points
 
     @torch.no_grad()
     def __call__(self, predictions: Sequence[Prediction], targets: Sequence[Target]) -> Matching:
@@ -89,11 +98,14 @@ class HungarianMatcher:
     def cost(self, predictions: Sequence[Prediction], image: int, target: Target) -> Tensor:
         """Return the cost of every pair of one image in every layer, float32 (L, Q, N)."""
         size = predictions[0].mask_logits.shape[-2:]
-        segments = _sample(target.masks, size).float()
-        valid = None if target.valid is None else _sample(target.valid[None], size)[0].float()
+        points = None if self.points is None else self.points.uniform(target.masks)
+        segments = _regions(target.masks, size, points).float()
+        valid = None
+        if target.valid is not None:
+            valid = _regions(target.valid[None], size, points)[0].float()
         costs = []
         for prediction in predictions:
-            masks = prediction.mask_logits[image].flatten(1).float()
+            masks = _logits(prediction.mask_logits[image], points)
             focal, dice = pairwise_mask_losses(masks, segments, valid=valid)
             p = prediction.class_logits[image].float().softmax(-1)[:, target.labels]
             costs.append(self.mask_weight * focal + self.dice_weight * dice - self.class_weight * p)
@@ -153,12 +165,22 @@ class FixedMatcher:
 def _matching(rows: list[tuple[int, int, int, int]], predictions: Sequence[Prediction]) -> Matching:
     """From (layer, image, query, segment) in any order."""
     columns = torch.tensor(sorted(rows), dtype=torch.int64).reshape(-1, 4).T
-    return Matching(*columns.to(predictions[0].class_logits.device))
+    return Matching(*to_device(columns, predictions[0].class_logits.device))
 
 
-def _sample(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """Scale bool masks (N, H, W) to `size` by nearest neighbour, uint8 (N, h * w)."""
-    return F.interpolate(masks.view(torch.uint8)[:, None], size=size).flatten(1)
+def _logits(masks: Tensor, points: Tensor | None) -> Tensor:
+    """Mask logits (Q, h, w) of all pixels or at `points`, (P, 2), as float32 (Q, P)."""
+    if points is None:
+        return masks.flatten(1).float()
+    return sample_logits(masks[None], points[None])[0]
+
+
+def _regions(masks: Tensor, size: tuple[int, int], points: Tensor | None) -> Tensor:
+    """Bool masks (N, H, W) scaled to `size` by nearest neighbour, or at `points`, (N, P)."""
+    if points is None:
+        return F.interpolate(masks.view(torch.uint8)[:, None], size=size).flatten(1)
+    row, column = pixels_at(points, masks)
+    return masks[:, row, column]
 
 
 def _finite_images(predictions: Sequence[Prediction]) -> Tensor:

@@ -15,8 +15,10 @@ from mask_former.backbone.frozen_norm import fold_frozen_norms
 from mask_former.criterion import Matcher, SetCriterion
 from mask_former.data.metadata import thing_classes
 from mask_former.matcher import FixedMatcher, HungarianMatcher, NonFiniteError
+from mask_former.point_losses import PointSampling
 from mask_former.scaling import Sizes
 from mask_former.structures import Prediction, Target
+from mask_former.transfer import to_device
 
 
 @META_ARCH_REGISTRY.register()
@@ -114,6 +116,7 @@ class MaskFormer(nn.Module):
                 mask_weight=keys.MASK_WEIGHT,
                 dice_weight=keys.DICE_WEIGHT,
                 no_object_weight=keys.NO_OBJECT_WEIGHT,
+                points=_points(cfg),
             ),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
@@ -172,7 +175,7 @@ class MaskFormer(nn.Module):
 
     def preprocess(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """Normalise the images and pad them to one size with zeros."""
-        images = [x["image"].to(self.device, non_blocking=True) for x in batched_inputs]
+        images = [to_device(x["image"], self.device) for x in batched_inputs]
         images = [(image - self.pixel_mean) / self.pixel_std for image in images]
         return ImageList.from_tensors(images, self.size_divisibility)
 
@@ -184,13 +187,14 @@ class MaskFormer(nn.Module):
         def padded(masks: Tensor) -> Tensor:
             size = (*masks.shape[:-2], *images.tensor.shape[-2:])
             result = torch.zeros(size, dtype=torch.bool, device=self.device)
-            result[..., : masks.shape[-2], : masks.shape[-1]] = masks.to(self.device)
+            result[..., : masks.shape[-2], : masks.shape[-1]] = to_device(masks, self.device)
             return result
 
         targets = []
         for x, image_size in zip(batched_inputs, images.image_sizes, strict=True):
-            labels = x["instances"].gt_classes.to(self.device)
-            masks = x["instances"].gt_masks
+            labels = to_device(x["instances"].gt_classes, self.device)
+            # To the device first: label maps travel lighter than the masks made of them.
+            masks = x["instances"].gt_masks.to(self.device)
             masks = padded(getattr(masks, "tensor", masks))
             valid = None
             if self.ignore_void:
@@ -262,7 +266,9 @@ def result_sizes(images: ImageList, batched_inputs: list[dict[str, Any]]) -> lis
 def _matcher(cfg: CfgNode) -> Matcher:
     keys = cfg.MODEL.MASK_FORMER
     if keys.MATCHER == "hungarian":
-        return HungarianMatcher(mask_weight=keys.MASK_WEIGHT, dice_weight=keys.DICE_WEIGHT)
+        return HungarianMatcher(
+            mask_weight=keys.MASK_WEIGHT, dice_weight=keys.DICE_WEIGHT, points=_points(cfg)
+        )
     if keys.MATCHER == "fixed":
         return FixedMatcher(
             num_classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, num_queries=keys.NUM_OBJECT_QUERIES
@@ -270,3 +276,10 @@ def _matcher(cfg: CfgNode) -> Matcher:
     raise ValueError(
         f"MODEL.MASK_FORMER.MATCHER is {keys.MATCHER!r}; it must be 'hungarian' or 'fixed'"
     )
+
+
+def _points(cfg: CfgNode) -> PointSampling | None:
+    keys = cfg.MODEL.MASK_FORMER
+    if keys.TRAIN_NUM_POINTS == 0:
+        return None
+    return PointSampling(keys.TRAIN_NUM_POINTS, keys.OVERSAMPLE_RATIO, keys.IMPORTANCE_SAMPLE_RATIO)
