@@ -33,6 +33,11 @@ class PixelFeatures:
     mask_features: Tensor
     maps: Mapping[str, Tensor]
 
+    def masks(self, embeddings: Tensor) -> Tensor:
+        """Mask logits of mask embeddings, (B, R, C) -> (B, R, h, w)."""
+        masks = embeddings @ self.mask_features.flatten(2)
+        return masks.unflatten(-1, self.mask_features.shape[-2:])
+
 
 @dataclass(frozen=True)
 class Prediction:

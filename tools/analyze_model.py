@@ -4,7 +4,8 @@
 
 Multiply-adds are those of one image: convolutions, matrix products and attention of the network and
 of semantic inference; normalisations and activation functions are left out, as in the paper. They
-are derived from shapes, without weights and without computing anything.
+are derived from shapes, without weights and without computing anything. Published counts are larger
+by the embeddings of all pixels, which our inference does not compute.
 """
 
 import argparse

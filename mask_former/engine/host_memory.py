@@ -4,7 +4,7 @@ import ctypes
 import platform
 
 # Parameters of mallopt, from malloc.h.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> bool:
@@ -19,7 +19,6 @@ def keep_freed_memory() -> bool:
     """
     if platform.libc_ver()[0] != "glibc":
         return False
-    largest = 2**31 - 1
-    options = {_MMAP_MAX: 0, _MMAP_THRESHOLD: largest, _TRIM_THRESHOLD: largest}
     mallopt = ctypes.CDLL(None).mallopt
-    return all([mallopt(option, value) for option, value in options.items()])
+    never = -1
+    return all([mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, never)])

@@ -9,6 +9,7 @@ from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from torch import Tensor, nn
 
 from mask_former.pixel_decoder.build import PIXEL_DECODER_REGISTRY
+from mask_former.pixel_decoder.projection import ProjectedPixels, Projection
 from mask_former.structures import PixelFeatures
 
 
@@ -106,5 +107,8 @@ class BasePixelDecoder(nn.Module):
             lateral = self.get_submodule(f"adapter_{i}")(features[self.in_features[i - 1]])
             x = lateral + F.interpolate(x, size=lateral.shape[-2:], mode="nearest")
             x = self.get_submodule(f"layer_{i}")(x)
+        maps = {**features, **added}
+        if not self.training:
+            return ProjectedPixels(Projection(x, self.mask_features), maps)
         embeddings = self.mask_features(x)
-        return PixelFeatures(embeddings, {**features, **added, "pixel_embedding": embeddings})
+        return PixelFeatures(embeddings, {**maps, "pixel_embedding": embeddings})

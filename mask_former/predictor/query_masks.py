@@ -113,6 +113,5 @@ class QueryMasks(nn.Module):
         segments = torch.stack(layers)
         embeddings = self.mask_embed(segments)
         # One matrix product an image for all layers, without the copies that einsum would make.
-        masks = embeddings.transpose(0, 1).flatten(1, 2) @ pixels.mask_features.flatten(2)
-        masks = masks.unflatten(1, (len(layers), -1)).transpose(0, 1)
-        return segments, embeddings, masks.unflatten(-1, pixels.mask_features.shape[-2:])
+        masks = pixels.masks(embeddings.transpose(0, 1).flatten(1, 2))
+        return segments, embeddings, masks.unflatten(1, (len(layers), -1)).transpose(0, 1)

@@ -36,4 +36,5 @@ class StandardPredictor(QueryMasks):
         """Return the predictions of every supervised layer, the final one last."""
         segments, embeddings, masks = self.decode(pixels)
         layers = zip(self.class_embed(segments), masks, embeddings, strict=True)
-        return [Prediction(*layer, pixels.mask_features) for layer in layers]
+        features = pixels.mask_features if self.training else None  # only losses need them
+        return [Prediction(*layer, features) for layer in layers]
