@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mask_former.data.color import ColorAugmentation
-from mask_former.data.resizing import ResizeAndCrop
+from mask_former.data.resizing import CategoryAreaCrop, ResizeAndCrop
 
 # DETR's scales before its crop (its section A.4).
 _DETR_SCALES = (400, 500, 600)
@@ -66,7 +66,7 @@ def _random_crop(cfg: CfgNode) -> T.Augmentation:
             f"INPUT.CROP.SINGLE_CATEGORY_MAX_AREA is {crop.SINGLE_CATEGORY_MAX_AREA}, but "
             "mask_former_instance has no label map to measure areas in; set it to 1.0."
         )
-    return T.RandomCrop_CategoryAreaConstraint(
+    return CategoryAreaCrop(
         crop.TYPE, crop.SIZE, crop.SINGLE_CATEGORY_MAX_AREA, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
     )
 

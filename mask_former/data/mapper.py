@@ -21,8 +21,12 @@ from mask_former.data.reading import (
     read_label_map,
     read_segment_map,
 )
-from mask_former.data.targets import instance_target, panoptic_target, semantic_target
-from mask_former.structures import Target
+from mask_former.data.targets import (
+    Segments,
+    instance_target,
+    panoptic_target,
+    semantic_target,
+)
 
 # What a training sample keeps of its record; all else would only be sent between processes.
 _KEPT = ("file_name", "image_id", "height", "width")
@@ -31,7 +35,7 @@ _PADDING = 128
 
 
 class Annotation(ABC):
-    """The annotation of one image: read and checked when made, turned into a target at last.
+    """The annotation of one image: read and checked when made, turned into segments at last.
 
     Attributes:
         label_map: uint8 or int32 (H, W), to be transformed together with the image; None if there
@@ -49,10 +53,13 @@ class Annotation(ABC):
         """Read the annotation of a record, whose image has the given size (height, width)."""
 
     @abstractmethod
-    def target(
+    def segments(
         self, label_map: np.ndarray | None, transforms: T.Transform, size: tuple[int, int]
-    ) -> Target:
-        """The segments of the transformed image, which has the given size (height, width)."""
+    ) -> Segments:
+        """The segments of the transformed image, which has the given size (height, width).
+
+        `label_map` is transformed, and padded.
+        """
 
     def classes(self, label_map: np.ndarray) -> np.ndarray:
         """The class of each pixel of a (transformed) label map."""
@@ -66,7 +73,7 @@ class SemanticAnnotation(Annotation):
         self.label_map = read_label_map(record, size, num_classes, ignore_value)
         self.void = ignore_value
 
-    def target(self, label_map, transforms, size) -> Target:
+    def segments(self, label_map, transforms, size) -> Segments:
         return semantic_target(label_map, self.void)
 
 
@@ -79,7 +86,7 @@ class PanopticAnnotation(Annotation):
         self._segments = [{**segment, "id": n} for n, segment in enumerate(segments, start=1)]
         self._class_of = np.array([ignore_value] + [s["category_id"] for s in segments])
 
-    def target(self, label_map, transforms, size) -> Target:
+    def segments(self, label_map, transforms, size) -> Segments:
         return panoptic_target(label_map, self._segments)
 
     def classes(self, label_map: np.ndarray) -> np.ndarray:
@@ -92,7 +99,7 @@ class InstanceAnnotation(Annotation):
     def __init__(self, record, size, num_classes, ignore_value) -> None:
         self._annotations = read_annotations(record, size, num_classes)
 
-    def target(self, label_map, transforms, size) -> Target:
+    def segments(self, label_map, transforms, size) -> Segments:
         return instance_target(self._annotations, transforms, size)
 
 
@@ -192,17 +199,21 @@ class MaskFormerDatasetMapper:
         sample = LabelledImage(image, annotation.label_map, annotation.classes)
         transforms = self.augmentations(sample)
         pad = partial(pad_to_multiple, divisor=self.size_divisibility)
-        labels = None
-        if sample.labels is not None:  # a map is less to pad than the masks that are made of it
-            labels = pad(torch.from_numpy(sample.labels), value=annotation.void).numpy()
-        target = annotation.target(labels, transforms, sample.image.shape[:2])
-        masks = pad(target.masks, value=False)
-        instances = Instances(masks.shape[-2:], gt_classes=target.labels, gt_masks=BitMasks(masks))
+        labels = sample.labels
+        if labels is not None:
+            labels = pad(torch.from_numpy(labels), value=annotation.void).numpy()
+        segments = annotation.segments(labels, transforms, sample.image.shape[:2])
+        masks = segments.masks
+        if labels is None:
+            masks = BitMasks(pad(masks.tensor, value=False))
+
         result = {key: record[key] for key in _KEPT if key in record}
         result["image"] = pad(_channels_first(sample.image), value=_PADDING)
-        result["instances"] = instances
+        result["instances"] = Instances(
+            tuple(result["image"].shape[1:]), gt_classes=segments.labels, gt_masks=masks
+        )
         if self.give_valid:
-            result["valid"] = pad(target.valid, value=False)
+            result["valid"] = pad(segments.valid, value=False)
         if issubclass(self.annotation, SemanticAnnotation):
             # The per-pixel baselines learn from the label map itself.
             result["sem_seg"] = torch.from_numpy(labels).long()

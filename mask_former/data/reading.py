@@ -11,9 +11,9 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image
 
 from mask_former.data.datasets.coco_format import decode_ids
+from mask_former.data.label_map import runs
 
 Record = Mapping[str, Any]
-_NUM_IDS = 1 << 24  # a panoptic PNG has three bytes for one
 
 
 def read_image(file_name: str, image_format: str | None) -> np.ndarray:
@@ -125,28 +125,24 @@ def read_segment_map(record: Record, size: tuple[int, int], num_classes: int) ->
     check_categories(file_name, (segment["category_id"] for segment in segments), num_classes)
     id_map = read_ids(file_name)
     _check_size(file_name, id_map.shape, record["file_name"], size)
-    numbers = _number_of_id(record, [segment["id"] for segment in segments]).take(id_map)
-    unknown = (numbers == 0) & (id_map != 0)
+    of_image = f"segments_info of image {record.get('image_id')}"
+    ids = np.array([0] + [segment["id"] for segment in segments])
+    order = np.argsort(ids)
+    if (np.diff(ids[order]) == 0).any():
+        raise ValueError(
+            f"{file_name}: the {of_image} lists the segment ids {_listed(ids[1:])}, but every "
+            "segment has one of its own, and none is 0."
+        )
+    found, lengths = runs(id_map)
+    numbers = order[np.searchsorted(ids, found, sorter=order).clip(max=len(segments))]
+    unknown = ids[numbers] != found
     if unknown.any():
         raise ValueError(
-            f"{file_name} holds the segment ids {_listed(np.unique(id_map[unknown]))}, not in the "
-            f"segments_info of image {record.get('image_id')}. Do PNG and JSON belong together?"
+            f"{file_name} holds the segment ids {_listed(np.unique(found[unknown]))}, not in the "
+            f"{of_image}. Do PNG and JSON belong together?"
         )
-    return numbers
-
-
-def _number_of_id(record: Record, ids: list[int]) -> np.ndarray:
-    """A table from the id of a segment to its position in `ids`, counted from 1; else 0."""
-    if len(set(ids)) < len(ids) or not all(0 <= id_ < _NUM_IDS for id_ in ids):
-        raise ValueError(
-            f"{record['pan_seg_file_name']}: the segments_info of image {record.get('image_id')} "
-            f"lists the ids {_listed(ids)}, but each segment needs one of its own, in "
-            f"0..{_NUM_IDS - 1}."
-        )
-    # Pages of zeros that are only read take no time to clear.
-    table = np.zeros(_NUM_IDS, dtype=np.uint8 if len(ids) < 256 else np.int32)
-    table[ids] = np.arange(1, len(ids) + 1)
-    return table
+    numbers = numbers.astype(np.uint8 if len(ids) <= 256 else np.int32)
+    return numbers.repeat(lengths).reshape(id_map.shape)
 
 
 def read_annotations(record: Record, size: tuple[int, int], num_classes: int) -> list[dict]:

@@ -5,56 +5,72 @@ of segments (paper, section 3.2); they differ only in how the set is made, and t
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import pycocotools.mask as mask_util
 import torch
 from detectron2.data.transforms import Transform
-from detectron2.structures import polygons_to_bitmask
-from numpy.typing import ArrayLike
+from detectron2.structures import BitMasks, polygons_to_bitmask
 from torch import Tensor
 
-from mask_former.structures import Target
+from mask_former.data.label_map import LabelMapMasks, areas
 
 
-def semantic_target(label_map: np.ndarray, ignore_value: int) -> Target:
+class Segments(NamedTuple):
+    """The ground truth of one image.
+
+    Attributes:
+        labels: class of each segment, int64 (N,).
+        masks: the segments, of (N, H, W).
+        valid: the pixels that are annotated, bool (H, W).
+    """
+
+    labels: Tensor
+    masks: BitMasks
+    valid: Tensor
+
+
+def semantic_target(label_map: np.ndarray, ignore_value: int) -> Segments:
     """One segment for each class that is present, in ascending order of the classes.
 
     Args:
-        label_map: class of each pixel, integers (H, W). Bytes are fastest, here and below.
+        label_map: class of each pixel, integers (H, W).
         ignore_value: label of the pixels that belong to no class.
     """
-    labels = _present(label_map)
-    labels = labels[labels != ignore_value]
-    return Target(
-        torch.from_numpy(labels.astype(np.int64)),
-        _masks(label_map, labels),
-        valid=torch.from_numpy(label_map != ignore_value),
-    )
+    labels, _ = areas(label_map)
+    labels = torch.from_numpy(labels[labels != ignore_value])
+    masks = LabelMapMasks(torch.from_numpy(label_map), labels)
+    return Segments(labels.long(), masks, valid=torch.from_numpy(label_map != ignore_value))
 
 
-def panoptic_target(id_map: np.ndarray, segments_info: Sequence[Mapping[str, Any]]) -> Target:
+def panoptic_target(id_map: np.ndarray, segments_info: Sequence[Mapping[str, Any]]) -> Segments:
     """One segment for each thing and each stuff class that is visible, in the order given.
 
     Crowds are left out: nobody can say how many segments they are. They are not valid, nor are
     pixels of no segment.
 
     Args:
-        id_map: segment id of each pixel, integers (H, W).
+        id_map: segment id of each pixel, integers (H, W), 0 = none.
         segments_info: the segments with their `id`, `category_id` and, optionally, `iscrowd`.
             Those that do not occur in `id_map` (any more, after a crop) are left out.
     """
-    segments = [segment for segment in segments_info if not segment.get("iscrowd", 0)]
+    visible = set(areas(id_map)[0].tolist())
+    segments = [segment for segment in segments_info if segment["id"] in visible]
+    valid = id_map != 0
+    for segment in segments:
+        if segment.get("iscrowd", 0):
+            valid &= id_map != segment["id"]
+    segments = [segment for segment in segments if not segment.get("iscrowd", 0)]
+    ids = np.array([segment["id"] for segment in segments], dtype=id_map.dtype)
     labels = torch.tensor([segment["category_id"] for segment in segments], dtype=torch.int64)
-    masks = _masks(id_map, [segment["id"] for segment in segments])
-    return _visible(labels, masks, valid=_union(masks))
+    masks = LabelMapMasks(torch.from_numpy(id_map), torch.from_numpy(ids))
+    return Segments(labels, masks, valid=torch.from_numpy(valid))
 
 
 def instance_target(
     annotations: Sequence[Mapping[str, Any]], transforms: Transform, size: tuple[int, int]
-) -> Target:
+) -> Segments:
     """One segment for each visible instance, in the order given; segments may overlap.
 
     Polygons are transformed as polygons and rasterized once, at the new size, so that their
@@ -70,10 +86,11 @@ def instance_target(
     masks = np.zeros((len(annotations), *size), dtype=bool)
     for mask, annotation in zip(masks, annotations, strict=True):
         mask[:] = _instance_mask(annotation["segmentation"], transforms, size)
-    masks = torch.from_numpy(masks)
     labels = torch.tensor([a["category_id"] for a in annotations], dtype=torch.int64)
-    crowd = torch.tensor([bool(a.get("iscrowd", 0)) for a in annotations], dtype=torch.bool)
-    return _visible(labels[~crowd], masks[~crowd], valid=~_union(masks[crowd]))
+    crowd = np.array([bool(a.get("iscrowd", 0)) for a in annotations], dtype=bool)
+    kept = ~crowd & masks.any(axis=(1, 2))
+    valid = ~masks[crowd].any(axis=0)
+    return Segments(labels[kept], BitMasks(masks[kept]), torch.from_numpy(valid))
 
 
 def _instance_mask(
@@ -87,27 +104,3 @@ def _instance_mask(
     # Detectron2's `apply_polygons` would need shapely for the same result.
     points = [np.array(polygon, dtype=np.float64).reshape(-1, 2) for polygon in segmentation]
     return polygons_to_bitmask([transforms.apply_coords(p).reshape(-1) for p in points], *size)
-
-
-def _present(label_map: np.ndarray) -> np.ndarray:
-    """The labels that occur, in ascending order."""
-    if label_map.dtype == np.uint8:
-        return cv2.calcHist([label_map], [0], None, [256], [0, 256]).ravel().nonzero()[0]
-    return np.unique(label_map)
-
-
-def _masks(label_map: np.ndarray, labels: ArrayLike) -> Tensor:
-    """Where each label is: bool (N, H, W). NumPy compares bytes 20 times as fast as torch does."""
-    labels = np.asarray(labels, dtype=label_map.dtype)
-    return torch.from_numpy(label_map == labels[:, None, None])
-
-
-def _union(masks: Tensor) -> Tensor:
-    return torch.from_numpy(masks.numpy().any(axis=0))
-
-
-def _visible(labels: Tensor, masks: Tensor, valid: Tensor) -> Target:
-    visible = torch.from_numpy(masks.numpy().any(axis=(1, 2)))  # stops at a mask's first pixel
-    if not visible.all():
-        labels, masks = labels[visible], masks[visible]
-    return Target(labels, masks, valid)

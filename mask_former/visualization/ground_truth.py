@@ -37,5 +37,5 @@ def draw_ground_truth(
         return draw_semantic(image, label_map, metadata, **options)
     annotations = read_annotations(record, size, num_classes)
     target = instance_target(annotations, NoOpTransform(), size)
-    instances = Instances(size, pred_masks=target.masks, pred_classes=target.labels)
+    instances = Instances(size, pred_masks=target.masks.tensor, pred_classes=target.labels)
     return draw_instances(image, instances, metadata, **options)

@@ -196,6 +196,19 @@ def test_void_pixels_do_not_count_as_a_class_in_the_limit(cfg, record):
         assert train(record)["instances"].gt_classes.tolist() == [0, 1]
 
 
+def test_more_segments_than_a_byte_can_number(cfg, record):
+    ids = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) // 3 * 7000
+    coded = np.stack([ids % 256, ids // 256 % 256, ids // 65536], -1)
+    Image.fromarray(coded.astype(np.uint8)).save(record["pan_seg_file_name"])
+    segments = [{"id": 7000 * k, "category_id": k % 5} for k in range(1, HEIGHT * WIDTH // 3)]
+    record["segments_info"] = segments
+    cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = True, "absolute", [24, 36]
+    instances = mapper(cfg, "mask_former_panoptic")(record)["instances"]
+    assert instances.gt_classes.tolist() == [segment["category_id"] for segment in segments]
+    for mask, segment in zip(instances.gt_masks.tensor, segments, strict=True):
+        assert np.array_equal(mask, ids == segment["id"])
+
+
 @pytest.mark.parametrize("name", TRAINED)
 def test_images_without_segments(cfg, record, name):
     void = np.full((HEIGHT, WIDTH), 255, dtype=np.uint8)
@@ -268,6 +281,15 @@ def error(cfg, name, record, kind=ValueError):
     with pytest.raises(kind) as info:
         mapper(cfg, name)(record)
     return str(info.value)
+
+
+@pytest.mark.parametrize("id_", [0, 1000])
+def test_segment_without_an_id_of_its_own(cfg, record, id_):
+    record["segments_info"][1]["id"] = id_
+    record["segments_info"][2]["id"] = 1000
+    message = error(cfg, "mask_former_panoptic", record)
+    assert record["pan_seg_file_name"] in message and "image 17" in message
+    assert f"5000, {id_}, 1000, 4000" in message
 
 
 def test_unknown_mapper(cfg):

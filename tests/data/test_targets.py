@@ -15,15 +15,15 @@ def test_semantic_target_by_hand(dtype):
     target = semantic_target(label_map, ignore_value=255)
     assert target.labels.dtype == torch.int64
     assert target.labels.tolist() == [2, 7]
-    assert target.masks.dtype == torch.bool
-    assert target.masks.int().tolist() == [[[0, 0, 1], [0, 1, 1]], [[1, 1, 0], [0, 0, 0]]]
+    assert target.masks.tensor.dtype == torch.bool
+    assert target.masks.tensor.int().tolist() == [[[0, 0, 1], [0, 1, 1]], [[1, 1, 0], [0, 0, 0]]]
     assert target.valid.int().tolist() == [[1, 1, 1], [0, 1, 1]]
 
 
 def test_semantic_target_of_ignored_pixels_only_is_empty():
     target = semantic_target(np.full((4, 5), 65535, dtype=np.int32), ignore_value=65535)
     assert target.labels.shape == (0,)
-    assert target.masks.shape == (0, 4, 5)
+    assert target.masks.tensor.shape == (0, 4, 5)
 
 
 def test_panoptic_target_by_hand():
@@ -36,7 +36,7 @@ def test_panoptic_target_by_hand():
     ]
     target = panoptic_target(id_map, segments)
     assert target.labels.tolist() == [1, 1]
-    assert target.masks.int().tolist() == [[[0, 0, 0], [1, 0, 0]], [[1, 1, 0], [0, 1, 0]]]
+    assert target.masks.tensor.int().tolist() == [[[0, 0, 0], [1, 0, 0]], [[1, 1, 0], [0, 1, 0]]]
     assert target.valid.int().tolist() == [[1, 1, 0], [1, 1, 0]]
 
 
@@ -44,7 +44,7 @@ def test_panoptic_target_by_hand():
 def test_panoptic_target_without_segments_is_empty(segments):
     target = panoptic_target(np.ones((4, 5), dtype=np.uint8), segments)
     assert target.labels.shape == (0,) and target.labels.dtype == torch.int64
-    assert target.masks.shape == (0, 4, 5)
+    assert target.masks.tensor.shape == (0, 4, 5)
 
 
 def rectangle(x0, y0, x1, y1):
@@ -89,7 +89,7 @@ def test_polygons_and_both_run_lengths_give_the_same_masks(transform, size):
 def test_uncompressed_run_lengths_of_a_mask_that_starts_in_the_corner():
     mask = np.eye(3, dtype=bool)
     annotations = [{"category_id": 0, "segmentation": as_rle(mask, compressed=False)}]
-    assert np.array_equal(instance_target(annotations, IDENTITY, (3, 3)).masks[0], mask)
+    assert np.array_equal(instance_target(annotations, IDENTITY, (3, 3)).masks.tensor[0], mask)
 
 
 def test_cropped_polygons_are_cut_off_as_masks_would_be():
@@ -97,9 +97,9 @@ def test_cropped_polygons_are_cut_off_as_masks_would_be():
     radius = 30 + 8 * np.cos(5 * angles)
     star = np.stack([50 + radius * np.cos(angles), 40 + radius * np.sin(angles)], 1).reshape(-1)
     annotations = [{"category_id": 0, "segmentation": [star.tolist()]}]
-    whole = instance_target(annotations, IDENTITY, (80, 100)).masks[0].numpy()
+    whole = instance_target(annotations, IDENTITY, (80, 100)).masks.tensor[0].numpy()
     crop = T.CropTransform(40, 30, 33, 25)
-    got = instance_target(annotations, crop, (25, 33)).masks[0].numpy()
+    got = instance_target(annotations, crop, (25, 33)).masks.tensor[0].numpy()
     # COCO's rasterization rounds points left of the origin differently, by a fifth of a pixel.
     assert (got != crop.apply_segmentation(whole)).sum() <= 2
     assert 100 < got.sum() < got.size
@@ -116,9 +116,9 @@ def test_instance_target_leaves_out_crowds_and_what_was_cropped_away():
     target = instance_target(annotations, T.CropTransform(5, 5, 5, 5), (5, 5))
     assert target.labels.tolist() == [2]
     assert target.valid.all()
-    assert target.masks.sum() == 9
+    assert target.masks.tensor.sum() == 9
     target = instance_target([], IDENTITY, (5, 6))
-    assert target.labels.shape == (0,) and target.masks.shape == (0, 5, 6)
+    assert target.labels.shape == (0,) and target.masks.tensor.shape == (0, 5, 6)
 
 
 def test_instance_target_leaves_the_annotations_as_they_are():
