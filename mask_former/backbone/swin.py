@@ -14,7 +14,6 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 
 from mask_former.backbone.windows import Windows
-from mask_former.layers.linear import Linear
 
 
 @BACKBONE_REGISTRY.register()
@@ -144,8 +143,10 @@ class D2SwinTransformer(Backbone):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) -> {name: (B, C, H/stride, W/stride)}, sizes rounded up.
 
-        The maps lie in memory with their channels last.
+        The maps have the memory format of the first weights.
         """
+        planes = self.patch_embed.proj.weight.is_contiguous()
+        layout = torch.contiguous_format if planes else torch.channels_last
         x = self.patch_embed(x)
         if self.absolute_pos_embed is not None:
             positions = F.interpolate(self.absolute_pos_embed, size=x.shape[1:3], mode="bicubic")
@@ -155,7 +156,8 @@ class D2SwinTransformer(Backbone):
         for i, stage in enumerate(self.layers):
             x = stage(x)
             if i in self._outputs:
-                outputs[f"res{i + 2}"] = self.get_submodule(f"norm{i}")(x).permute(0, 3, 1, 2)
+                feature = self.get_submodule(f"norm{i}")(x).permute(0, 3, 1, 2)
+                outputs[f"res{i + 2}"] = feature.contiguous(memory_format=layout)
             if stage.downsample is not None:
                 x = stage.downsample(x)
         return outputs
@@ -183,7 +185,7 @@ class PatchMerging(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(4 * channels)
-        self.reduction = Linear(4 * channels, 2 * channels, bias=False)
+        self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, height, width, channels = x.shape
@@ -278,8 +280,8 @@ class WindowAttention(nn.Module):
         self.num_heads = num_heads
         self.scale = qk_scale or (channels // num_heads) ** -0.5
         self.attn_drop = nn.Dropout(attn_drop)
-        self.qkv = Linear(channels, 3 * channels, bias=qkv_bias)
-        self.proj = Linear(channels, channels)
+        self.qkv = nn.Linear(channels, 3 * channels, bias=qkv_bias)
+        self.proj = nn.Linear(channels, channels)
         span = 2 * window_size - 1
         self.relative_position_bias_table = nn.Parameter(torch.zeros(span**2, num_heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
@@ -312,9 +314,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, channels: int, hidden: int, drop: float) -> None:
         super().__init__()
-        self.fc1 = Linear(channels, hidden)
+        self.fc1 = nn.Linear(channels, hidden)
         self.drop = nn.Dropout(drop)
-        self.fc2 = Linear(hidden, channels)
+        self.fc2 = nn.Linear(hidden, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.drop(F.gelu(self.fc1(x))))

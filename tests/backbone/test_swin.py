@@ -65,6 +65,24 @@ def test_equals_detectron2(options, size):
         torch.testing.assert_close(parameter.grad, expected[name].grad)
 
 
+@pytest.mark.parametrize("size", [(64, 96), (61, 150), (224, 224)])
+def test_bits_of_detectron2(size):
+    """The published models' order of operations: float32 outputs are theirs."""
+    options = {**TINY, "window_size": 7, "drop_path_rate": 0.0}
+    theirs, ours = SwinTransformer(**options), make(**options)
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    image = torch.randn(2, 3, *size)
+    for ours_map, expected in zip(ours(image).values(), theirs(image).values(), strict=True):
+        assert torch.equal(ours_map, expected)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_memory_format(layout):
+    swin = make().to(memory_format=layout)
+    for feature in swin(torch.randn(1, 3, 64, 96)).values():
+        assert feature.is_contiguous(memory_format=layout)
+
+
 @pytest.mark.parametrize("size", [(64, 96), (61, 83)])
 def test_output_shape_is_what_comes_out(size):
     swin = make(["res2", "res4"]).eval()
