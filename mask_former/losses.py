@@ -18,7 +18,7 @@ from torch import Tensor
 
 # Pixels that are worked on at a time: enough to keep the device busy, few enough to stay in a
 # processor's cache.
-_CHUNK_PIXELS = {"cpu": 1 << 19, "cuda": 1 << 23}
+_CHUNK_PIXELS = {"cpu": 1 << 20, "cuda": 1 << 23}
 
 
 def slices(masks: Tensor, pixels: int) -> list[slice]:

@@ -1,0 +1,255 @@
+"""Matching and losses, forward and backward, apart from the network.
+
+    python -m benchmarks.criterion [--device cuda] [--quick]
+
+ADE20K's semantic recipe (512x512, batch 2, 100 queries, 150 classes, 6 layers, 10 segments an
+image): ours beside the `transformers` implementation and a plain transcription of the paper, on
+the same predictions.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers.models.maskformer.modeling_maskformer import (
+    MaskFormerHungarianMatcher,
+    MaskFormerLoss,
+)
+
+from benchmarks.measure import Timing, compare
+from benchmarks.peers.plain_losses import (
+    MASK_WEIGHT,
+    NO_OBJECT_WEIGHT,
+    layer_losses,
+    plain_losses,
+    plain_matching,
+)
+from benchmarks.report import Growth, Result, report
+from mask_former.criterion import SetCriterion
+from mask_former.engine.host_memory import keep_freed_memory
+from mask_former.matcher import HungarianMatcher
+from mask_former.point_losses import PointSampling
+from mask_former.structures import Prediction, Target
+
+OURS, POINTS = "ours", "ours, 12544 points"
+PLAIN, HUGGING_FACE = "plain transcription", "`transformers`"
+# Relative, of the total loss and of the norm of the gradients.
+TOLERANCE = 1e-5
+
+
+def make_inputs(
+    device: str,
+    *,
+    size: int = 512,
+    images: int = 2,
+    queries: int = 100,
+    classes: int = 150,
+    segments: int = 10,
+    layers: int = 6,
+) -> tuple[list[Prediction], list[Target]]:
+    """Smooth blobs that make up the image, and masks as smooth."""
+    generator = torch.Generator().manual_seed(0)
+
+    def blobs(count: int, height: int) -> Tensor:
+        fields = torch.randn(images, count, 8, 8, generator=generator)
+        return F.interpolate(fields, size=(height, height), mode="bicubic")
+
+    owner = blobs(segments, size).argmax(1, keepdim=True)
+    masks = (owner == torch.arange(segments).view(1, -1, 1, 1)).to(device)
+    labels = torch.randint(classes, (images, segments), generator=generator).to(device)
+    targets = [Target(label, mask) for label, mask in zip(labels, masks, strict=True)]
+    predictions = []
+    for _ in range(layers):
+        class_logits = torch.randn(images, queries, classes + 1, generator=generator)
+        mask_logits = 3 * blobs(queries, size // 4) - 3
+        leaves = (x.to(device).requires_grad_() for x in (class_logits, mask_logits))
+        predictions.append(Prediction(*leaves))
+    return predictions, targets
+
+
+class Losses:
+    """A contender: weighted losses of predictions, and their gradients."""
+
+    def __init__(
+        self,
+        losses: Callable[[list[Prediction], list[Target]], Sequence[Tensor]],
+        predictions: list[Prediction],
+        targets: list[Target],
+    ) -> None:
+        self.total = lambda: sum(losses(predictions, targets))
+        self.leaves = [x for p in predictions for x in (p.class_logits, p.mask_logits)]
+
+    def __call__(self) -> tuple[Tensor, ...]:
+        """Loss and gradients."""
+        total = self.total()
+        return total.detach(), *torch.autograd.grad(total, self.leaves)
+
+
+def our_criterion(classes: int, points: PointSampling | None = None) -> SetCriterion:
+    return SetCriterion(
+        num_classes=classes,
+        matcher=HungarianMatcher(mask_weight=MASK_WEIGHT, points=points),
+        mask_weight=MASK_WEIGHT,
+        no_object_weight=NO_OBJECT_WEIGHT,
+        points=points,
+    )
+
+
+def our_losses(criterion: SetCriterion, *inputs: list) -> list[Tensor]:
+    return list(criterion(*inputs).values())
+
+
+def all_plain_losses(*inputs: list) -> list[Tensor]:
+    return [loss for layer in plain_losses(*inputs) for loss in layer.values()]
+
+
+def hugging_face_losses(
+    criterion: MaskFormerLoss, predictions: list[Prediction], targets: list[Target]
+) -> list[Tensor]:
+    *auxiliary, final = (
+        {"masks_queries_logits": p.mask_logits, "class_queries_logits": p.class_logits}
+        for p in predictions
+    )
+    losses = criterion(
+        **final,
+        mask_labels=[target.masks.float() for target in targets],
+        class_labels=[target.labels for target in targets],
+        auxiliary_predictions=auxiliary,
+    )
+    weights = criterion.weight_dict.items()
+    return [w * x for name, x in losses.items() for key, w in weights if name.startswith(key)]
+
+
+def contenders(predictions: list[Prediction], targets: list[Target]) -> dict[str, Losses]:
+    """All that have exact losses; ours first."""
+    classes = predictions[0].class_logits.shape[-1] - 1
+    device = predictions[0].class_logits.device
+    weights = {"loss_cross_entropy": 1.0, "loss_mask": MASK_WEIGHT, "loss_dice": 1.0}
+    matcher = MaskFormerHungarianMatcher(cost_mask=MASK_WEIGHT)
+    theirs = MaskFormerLoss(classes, matcher, weights, NO_OBJECT_WEIGHT).to(device)
+    functions = {
+        OURS: partial(our_losses, our_criterion(classes).to(device)),
+        HUGGING_FACE: partial(hugging_face_losses, theirs),
+        PLAIN: all_plain_losses,
+    }
+    return {name: Losses(f, predictions, targets) for name, f in functions.items()}
+
+
+def check(steps: Mapping[str, Losses]) -> dict[str, str]:
+    """How losses and gradients differ from ours; an error unless they equal them."""
+    loss, *gradients = steps[OURS]()
+    found = {}
+    for name in steps.keys() - {OURS}:
+        their_loss, *theirs = steps[name]()
+        of_loss = ((their_loss - loss) / loss).abs().item()
+        squares = sum((a - b).square().sum() for a, b in zip(theirs, gradients, strict=True))
+        of_gradient = (squares / sum(g.square().sum() for g in gradients)).sqrt().item()
+        found[name] = f"loss {of_loss:.0e}, gradient {of_gradient:.0e}"
+        if not max(of_loss, of_gradient) < TOLERANCE:
+            raise SystemExit(f"{name} differs from ours: {found[name]}")
+    return found
+
+
+def measure(
+    predictions: list[Prediction], targets: list[Target], rounds: int, device: str
+) -> list[Result]:
+    """Both together; then each on its own, with one matching for all contenders."""
+    steps = contenders(predictions, targets)
+    agreement = check(steps)
+    run = partial(compare, rounds=rounds, warmup=1, device=device)
+    # What the C library is told cannot be taken back: first all as they come, then all with that.
+    case, target = "matching + losses", ">= 6, memory <= 1/4 of plain"
+    results = [Result(case, OURS, run(steps), agreement, target)]
+    if device == "cpu":
+        keep_freed_memory()
+    classes = predictions[0].class_logits.shape[-1] - 1
+    sampled = our_criterion(classes, PointSampling(12544)).to(device)
+    steps[POINTS] = Losses(partial(our_losses, sampled), predictions, targets)
+    agreement = {**agreement, POINTS: "approximate"}
+    kept = "the same, freed memory kept by the C library, as our training does"
+    results.append(Result(kept, OURS, run(steps), agreement))
+
+    criterion = our_criterion(classes).to(device)
+    matching = criterion.matcher(predictions, targets)
+    pairs = [plain_matching(p, targets) for p in predictions]
+    matchers = {
+        OURS: lambda: criterion.matcher(predictions, targets),
+        PLAIN: lambda: [plain_matching(p, targets) for p in predictions],
+    }
+    results.append(Result("matching", OURS, run(matchers)))
+
+    def ours(*inputs: list) -> list[Tensor]:
+        losses = criterion.mask_losses(*inputs, matching)
+        layers = [criterion.class_loss(*inputs, matching), *losses.values()]
+        return [layer.sum() for layer in layers]
+
+    def plain(*inputs: list) -> list[Tensor]:
+        layers = zip(predictions, pairs, strict=True)
+        return [x for p, pair in layers for x in layer_losses(p, targets, pair).values()]
+
+    losses = {OURS: ours, PLAIN: plain}
+    losses = {name: Losses(f, predictions, targets) for name, f in losses.items()}
+    return [*results, Result("losses", OURS, run(losses))]
+
+
+def growth(name: str, values: list[int], option: str, device: str) -> Growth:
+    """Of ours and the plain transcription, as one size changes."""
+    seconds: dict[str, list[float]] = {OURS: [], PLAIN: []}
+    for value in values:
+        steps = contenders(*make_inputs(device, **{option: value}))
+        steps = {name: steps[name] for name in seconds}
+        timings = compare(steps, rounds=2, warmup=1, memory=False, device=device)
+        for contender, timing in timings.items():
+            seconds[contender].append(timing.median)
+    return Growth(name, values, seconds)
+
+
+def floor(predictions: list[Prediction], targets: list[Target], ours: Timing, device: str) -> str:
+    """What the functions alone take that each pixel needs: a sigmoid and a softplus."""
+    looked_at = sum(p.mask_logits.numel() for p in predictions)
+    learned = len(predictions) * sum(target.masks.numel() for target in targets)
+    x = torch.randn(1 << 19, device=device)
+    y = torch.empty_like(x)
+
+    def functions() -> None:
+        for _ in range((looked_at + learned) // len(x)):
+            torch.sigmoid(x, out=y)
+            F.softplus(x, out=y)
+
+    seconds = compare({"": functions}, rounds=3, memory=False, device=device)[""].median
+    return (
+        f"The matching looks at {looked_at / 1e6:.0f} M pixels, the losses at "
+        f"{learned / 1e6:.0f} M. A sigmoid and a softplus of each, without anything else, take "
+        f"{seconds * 1e3:.0f} ms, {100 * seconds / ours.median:.0f}% of ours."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--quick", action="store_true", help="small images, to try it out")
+    args = parser.parse_args()
+
+    inputs = make_inputs(args.device, size=128 if args.quick else 512)
+    results = measure(*inputs, args.rounds, args.device)
+    remarks = [floor(*inputs, results[0].timings[OURS], args.device)]
+    of = partial(growth, device=args.device)
+    growths = [
+        of("height and width of the images", [64, 128] if args.quick else [256, 512, 1024], "size")
+    ]
+    if not args.quick:
+        growths += [
+            of("classes", [20, 150, 847], "classes"),
+            of("queries", [50, 100, 200], "queries"),
+            of("segments of an image", [2, 10, 50], "segments"),
+            of("images of a batch", [1, 2, 4], "images"),
+        ]
+    report("criterion", results, growths, remarks=remarks, device=args.device)
+
+
+if __name__ == "__main__":
+    main()
