@@ -200,7 +200,10 @@ def instance_inference(
 @contextmanager
 def _exactly(like: Tensor) -> Iterator[None]:
     """Without gradients, and without autocast on the tensor's kind of device."""
-    with torch.no_grad(), torch.autocast(like.device.type, enabled=False):
+    kind = like.device.type
+    # There is none for shapes without values, the "meta" device.
+    autocast = torch.amp.is_autocast_available(kind)
+    with torch.no_grad(), torch.autocast(kind if autocast else "cpu", enabled=False):
         yield
 
 
