@@ -1,7 +1,7 @@
 """The building blocks that pixel decoders and predictors share."""
 
 from mask_former.layers.attention import Attention
-from mask_former.layers.linear import linear, speed_up_linear
+from mask_former.layers.linear import Linear, linear
 from mask_former.layers.mlp import MLP
 from mask_former.layers.position_encoding import sine_position_encoding
 from mask_former.layers.transformer import (
@@ -15,6 +15,7 @@ from mask_former.layers.transformer import (
 __all__ = [
     "MLP",
     "Attention",
+    "Linear",
     "Transformer",
     "TransformerDecoder",
     "TransformerDecoderLayer",
@@ -22,5 +23,4 @@ __all__ = [
     "TransformerEncoderLayer",
     "linear",
     "sine_position_encoding",
-    "speed_up_linear",
 ]

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mask_former.layers.linear import Linear, linear
+
 
 class Attention(nn.Module):
     """Multi-head scaled dot-product attention.
@@ -20,6 +22,8 @@ class Attention(nn.Module):
         ValueError: `num_heads` does not divide `dim`.
     """
 
+    published_rounding = True  # see `linear`
+
     def __init__(self, dim: int, num_heads: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         if dim % num_heads:
@@ -28,7 +32,7 @@ class Attention(nn.Module):
         self.dropout = dropout
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
-        self.out_proj = nn.Linear(dim, dim)
+        self.out_proj = Linear(dim, dim)
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
@@ -36,7 +40,9 @@ class Attention(nn.Module):
         """Attend from `query` (B, M, C) to `key` and `value` (B, S, C); return (B, M, C)."""
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         q, k, v = (
-            F.linear(x, weight, bias).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            linear(x, weight, bias, published_rounding=self.published_rounding)
+            .unflatten(-1, (self.num_heads, -1))
+            .transpose(1, 2)
             for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
         )
         x = F.scaled_dot_product_attention(

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mask_former.layers.attention import Attention
+from mask_former.layers.linear import Linear
 
 
 class _Layer(nn.Module):
@@ -19,8 +20,8 @@ class _Layer(nn.Module):
         super().__init__()
         self.pre_norm = pre_norm
         self.dropout = nn.Dropout(dropout)
-        self.linear1 = nn.Linear(dim, dim_feedforward)
-        self.linear2 = nn.Linear(dim_feedforward, dim)
+        self.linear1 = Linear(dim, dim_feedforward)
+        self.linear2 = Linear(dim_feedforward, dim)
         nn.init.xavier_uniform_(self.linear1.weight)
         nn.init.xavier_uniform_(self.linear2.weight)
 
