@@ -13,6 +13,7 @@ from mask_former import inference
 from mask_former.backbone.checkpointing import checkpoint_blocks
 from mask_former.backbone.frozen_norm import fold_frozen_norms
 from mask_former.criterion import Matcher, SetCriterion
+from mask_former.data.label_map import LabelMapMasks
 from mask_former.data.metadata import thing_classes
 from mask_former.matcher import FixedMatcher, HungarianMatcher, NonFiniteError
 from mask_former.point_losses import PointSampling
@@ -193,8 +194,9 @@ class MaskFormer(nn.Module):
         targets = []
         for x, image_size in zip(batched_inputs, images.image_sizes, strict=True):
             labels = to_device(x["instances"].gt_classes, self.device)
-            # To the device first: label maps travel lighter than the masks made of them.
-            masks = x["instances"].gt_masks.to(self.device)
+            masks = x["instances"].gt_masks
+            if isinstance(masks, LabelMapMasks):  # lighter to move than what is made of it
+                masks = masks.to(self.device)
             masks = padded(getattr(masks, "tensor", masks))
             valid = None
             if self.ignore_void:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mask_former.data.color import ColorAugmentation
-from mask_former.data.resizing import CategoryAreaCrop, ResizeAndCrop
+from mask_former.data.resizing import CategoryAreaCrop, FastResize, ResizeAndCrop
 
 # DETR's scales before its crop (its section A.4).
 _DETR_SCALES = (400, 500, 600)
@@ -34,7 +34,8 @@ def build_augmentation(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     """
     if not is_train:
         return [T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, "choice")]
-    resize = T.ResizeShortestEdge(
+    kind = FastResize if cfg.INPUT.FAST_RESIZE else T.ResizeShortestEdge
+    resize = kind(
         cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
     )
     crop = _random_crop(cfg) if cfg.INPUT.CROP.ENABLED else None
@@ -44,7 +45,7 @@ def build_augmentation(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
         return [ResizeAndCrop(resize, crop) if crop else resize, *color, *flip]
     if crop is None:
         return [*flip, resize, *color]
-    zoom = ResizeAndCrop(T.ResizeShortestEdge(_DETR_SCALES, sample_style="choice"), crop)
+    zoom = ResizeAndCrop(kind(_DETR_SCALES, sample_style="choice"), crop)
     return [*flip, T.RandomApply(zoom, prob=0.5), resize, *color]
 
 

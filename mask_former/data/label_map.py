@@ -1,12 +1,14 @@
 """Label maps: integers (H, W), mostly bytes, that tell the class or the segment of each pixel."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from detectron2.structures import BitMasks
 from torch import Tensor
+
+from mask_former.transfer import to_device
 
 
 class Runs(NamedTuple):
@@ -65,15 +67,10 @@ class LabelMapMasks(BitMasks):
     def device(self) -> torch.device:
         return self.label_map.device
 
-    def to(self, device: torch.device | str, **options: Any) -> "LabelMapMasks":
-        """The same on another device; `options` as of `torch.Tensor.to`, but no data type."""
-        return LabelMapMasks(
-            self.label_map.to(device, **options), self.labels.to(device, **options)
-        )
-
-    def pin_memory(self) -> "LabelMapMasks":
-        """The same in memory that a GPU can read by itself."""
-        return LabelMapMasks(self.label_map.pin_memory(), self.labels.pin_memory())
+    def to(self, device: torch.device | str) -> "LabelMapMasks":
+        """The same on another device; the host goes on."""
+        device = torch.device(device)
+        return LabelMapMasks(to_device(self.label_map, device), to_device(self.labels, device))
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -1,14 +1,43 @@
-"""Resizing and cropping in one: only what the crop keeps is computed.
+"""Resizing: together with a crop, of which only what it keeps is computed, or by PyTorch.
 
-The result is that of Detectron2's `ResizeShortestEdge` and `RandomCrop` one after the other, bit
-for bit, under the same random numbers.
+`ResizeAndCrop` gives what Detectron2's `ResizeShortestEdge` and `RandomCrop` give one after the
+other, bit for bit, under the same random numbers.
 """
 
 import numpy as np
+import torch
 from detectron2.data import transforms as T
 from PIL import Image
+from torch.nn import functional as F
 
 from mask_former.data.label_map import areas
+
+
+class FastResize(T.ResizeShortestEdge):
+    """Detectron2's resize with PyTorch's kernel, which takes a third of the time of PIL's.
+
+    PyTorch rounds the filter's weights to 16 bits, PIL to 32: about a hundredth of the values
+    differs, by one level of 255.
+    """
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        resize = super().get_transform(image)
+        if isinstance(resize, T.NoOpTransform):
+            return resize
+        return FastResizeTransform(resize.h, resize.w, resize.new_h, resize.new_w)
+
+
+class FastResizeTransform(T.ResizeTransform):
+    """Detectron2's, but for images."""
+
+    def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
+        if interp is not None:  # label maps
+            return super().apply_image(img, interp)
+        # Channels stay last in memory, where the kernel is fastest.
+        image = torch.tensor(img).permute(2, 0, 1)[None]
+        size = (self.new_h, self.new_w)
+        image = F.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)
+        return image[0].permute(1, 2, 0).numpy()
 
 
 class ResizeAndCrop(T.Augmentation):
@@ -62,6 +91,8 @@ class ResizeAndCropTransform(T.Transform):
         self.crop = crop
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
+        if isinstance(self.resize, FastResizeTransform):
+            return self.crop.apply_image(self.resize.apply_image(img))
         size = (self.resize.new_h, self.resize.new_w)
         return resize_window(img, size, (self.crop.y0, self.crop.x0, self.crop.h, self.crop.w))
 

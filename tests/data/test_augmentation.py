@@ -12,7 +12,7 @@ from mask_former.data.augmentation import (
     transform_labels,
 )
 from mask_former.data.color import ColorAugmentation
-from mask_former.data.resizing import ResizeAndCrop, ResizeAndCropTransform
+from mask_former.data.resizing import FastResizeTransform, ResizeAndCrop, ResizeAndCropTransform
 
 
 @pytest.fixture
@@ -45,6 +45,18 @@ def test_training_resizes_crops_colours_and_flips_in_this_order(cfg, name):
     augmentations = build_augmentation(cfg, True)
     assert kinds(augmentations) == [ResizeAndCrop, ColorAugmentation, T.RandomFlip]
     assert isinstance(augmentations[0].crop, T.RandomCrop)
+
+
+@pytest.mark.parametrize("name", ["mask_former_semantic", "detr_panoptic"])
+def test_fast_resize_is_for_training_only(cfg, name):
+    cfg.INPUT.DATASET_MAPPER_NAME, cfg.INPUT.FAST_RESIZE = name, True
+    image = image_of(40, 60)
+    np.random.seed(0)
+    transforms = T.AugmentationList(build_augmentation(cfg, True))(LabelledImage(image)).transforms
+    resized = [getattr(t, "resize", t) for t in transforms]
+    resized = [t for t in resized if isinstance(t, T.ResizeTransform)]
+    assert resized and all(isinstance(t, FastResizeTransform) for t in resized)
+    assert kinds(build_augmentation(cfg, False)) == [T.ResizeShortestEdge]
 
 
 def test_what_is_switched_off_is_left_out(cfg):
