@@ -36,9 +36,10 @@ def _add_model(cfg: CN) -> None:
     # Start from all of MODEL.WEIGHTS but what depends on the classes: to fine-tune on other ones.
     cfg.MODEL.WEIGHTS_WITHOUT_CLASS_HEAD = False
 
-    # Keep the channels of a pixel side by side in memory, as convolutions on CPUs and in mixed
-    # precision on GPUs like it best. The results are the same but for rounding.
-    cfg.MODEL.CHANNELS_LAST = True
+    # Compute in the order of operations of the published models, whose float32 results are then
+    # met to the last bit on the same machine. False: in the fastest order that is equal but for
+    # rounding; see mask_former/fastest_order.py.
+    cfg.MODEL.PUBLISHED_ROUNDING = True
 
     # Compute the activations of the backbone's blocks again for the gradients, instead of keeping
     # them: the same result in less memory and more time.

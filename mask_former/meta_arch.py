@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from mask_former import inference
 from mask_former.backbone.checkpointing import checkpoint_blocks
-from mask_former.backbone.frozen_norm import fold_frozen_norms
 from mask_former.criterion import Matcher, SetCriterion
 from mask_former.data.label_map import LabelMapMasks
 from mask_former.data.metadata import thing_classes
+from mask_former.fastest_order import use_fastest_order
 from mask_former.matcher import FixedMatcher, HungarianMatcher, NonFiniteError
 from mask_former.point_losses import PointSampling
 from mask_former.scaling import Sizes
@@ -44,7 +44,8 @@ class MaskFormer(nn.Module):
         semantic_labels: return the class of each pixel instead of the scores of all classes,
             which takes less time and much less memory. Detectron2's evaluators want scores.
         max_instances: number of instances an image may have.
-        channels_last: keep the channels of a pixel side by side in memory, in weights and maps.
+        published_rounding: compute in the order of operations of the published models, not in the
+            fastest one that equals it but for rounding.
 
     Raises:
         ValueError: nothing is switched on for inference.
@@ -73,7 +74,7 @@ class MaskFormer(nn.Module):
         resize_before_semantic: bool = False,
         semantic_labels: bool = False,
         max_instances: int = 100,
-        channels_last: bool = True,
+        published_rounding: bool = True,
     ) -> None:
         super().__init__()
         if not (semantic_on or instance_on or panoptic_on):
@@ -97,9 +98,8 @@ class MaskFormer(nn.Module):
         self.resize_before_semantic = resize_before_semantic or panoptic_on
         self.semantic_labels = semantic_labels
         self.max_instances = max_instances
-        fold_frozen_norms(self.backbone)
-        if channels_last:
-            self.to(memory_format=torch.channels_last)
+        if not published_rounding:
+            use_fastest_order(self)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -132,7 +132,7 @@ class MaskFormer(nn.Module):
             "resize_before_semantic": test.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE,
             "semantic_labels": test.SEMANTIC_LABELS,
             "max_instances": cfg.TEST.DETECTIONS_PER_IMAGE,
-            "channels_last": cfg.MODEL.CHANNELS_LAST,
+            "published_rounding": cfg.MODEL.PUBLISHED_ROUNDING,
         }
 
     @property

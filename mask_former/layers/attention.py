@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mask_former.layers.linear import Linear, linear
+from mask_former.layers.rounding import keeps_published_rounding
 
 
 class Attention(nn.Module):
@@ -22,7 +23,7 @@ class Attention(nn.Module):
         ValueError: `num_heads` does not divide `dim`.
     """
 
-    published_rounding = True  # see `linear`
+    published_rounding = True
 
     def __init__(self, dim: int, num_heads: int, *, dropout: float = 0.0) -> None:
         super().__init__()
@@ -37,15 +38,18 @@ class Attention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend from `query` (B, M, C) to `key` and `value` (B, S, C); return (B, M, C)."""
+        """Attend from `query` (M, B, C) to `key` and `value` (S, B, C); return (M, B, C)."""
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         q, k, v = (
             linear(x, weight, bias, published_rounding=self.published_rounding)
             .unflatten(-1, (self.num_heads, -1))
-            .transpose(1, 2)
+            .permute(1, 2, 0, 3)
             for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
         )
-        x = F.scaled_dot_product_attention(
-            q, k, v, dropout_p=self.dropout if self.training else 0.0
-        )
-        return self.out_proj(x.transpose(1, 2).flatten(2))
+        dropout = self.dropout if self.training else 0.0
+        if keeps_published_rounding(self, q):
+            weights = (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(-1)
+            x = F.dropout(weights, dropout) @ v
+        else:
+            x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        return self.out_proj(x.permute(2, 0, 1, 3).flatten(2))

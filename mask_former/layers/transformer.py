@@ -2,6 +2,8 @@
 
 Every sub-layer `f` is a residual branch. With post-norm it is `norm(x + f(x))`, with pre-norm
 `x + f(norm(x))`; that is the only difference, and it is written once, in `_Layer`.
+
+Sequences come first, (S, B, C): in memory, too, which decides how linear layers round.
 """
 
 from collections.abc import Callable
@@ -46,7 +48,7 @@ class TransformerEncoderLayer(_Layer):
         self.norm2 = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, pos: Tensor) -> Tensor:
-        """`x` (B, S, C), `pos` broadcastable to it; returns (B, S, C)."""
+        """`x` (S, B, C), `pos` broadcastable to it; returns (S, B, C)."""
         x = self.residual(x, self.norm1, lambda y: self.self_attn(y + pos, y + pos, y))
         return self.residual(x, self.norm2, self.feedforward)
 
@@ -65,7 +67,7 @@ class TransformerDecoderLayer(_Layer):
         self.norm3 = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, query_pos: Tensor, memory: Tensor, keys: Tensor) -> Tensor:
-        """`x` (B, Q, C), `memory` and `keys` (memory with positions) (B, S, C) -> (B, Q, C)."""
+        """`x` (Q, B, C), `memory` and `keys` (memory with positions) (S, B, C) -> (Q, B, C)."""
         x = self.residual(x, self.norm1, lambda y: self.self_attn(y + query_pos, y + query_pos, y))
         x = self.residual(x, self.norm2, lambda y: self.multihead_attn(y + query_pos, keys, memory))
         return self.residual(x, self.norm3, self.feedforward)
@@ -106,7 +108,7 @@ class TransformerEncoder(_Stack):
         return nn.LayerNorm(dim) if pre_norm else nn.Identity()
 
     def forward(self, x: Tensor, pos: Tensor) -> Tensor:
-        """`x` (B, S, C), `pos` broadcastable to it; returns (B, S, C)."""
+        """`x` (S, B, C), `pos` broadcastable to it; returns (S, B, C)."""
         for layer in self.layers:
             x = layer(x, pos)
         return self.norm(x)
@@ -122,14 +124,15 @@ class TransformerDecoder(_Stack):
 
         Args:
             query_pos: learned query embeddings, (Q, C).
-            memory: (B, S, C).
+            memory: (S, B, C).
             pos: positions of the memory, broadcastable to it.
 
         Returns:
-            the segment embeddings after each layer, L x (B, Q, C).
+            the segment embeddings after each layer, L x (Q, B, C).
         """
         keys = memory + pos
-        x = memory.new_zeros(len(memory), *query_pos.shape)
+        query_pos = query_pos[:, None].expand(-1, memory.shape[1], -1)
+        x = memory.new_zeros(query_pos.shape)
         outputs = []
         for layer in self.layers:
             x = layer(x, query_pos, memory, keys)
@@ -173,12 +176,12 @@ class Transformer(nn.Module):
             pos: position encoding of the map, (1, C, h, w).
 
         Returns:
-            the segment embeddings after each decoder layer, L x (B, Q, C).
+            the segment embeddings after each decoder layer, L x (Q, B, C).
         """
         pos = flatten_map(pos)
         return self.decoder(query_pos, self.encoder(flatten_map(feature), pos), pos)
 
 
 def flatten_map(feature: Tensor) -> Tensor:
-    """(B, C, h, w) -> (B, h*w, C)."""
-    return feature.flatten(2).transpose(1, 2)
+    """(B, C, h, w) -> (h*w, B, C)."""
+    return feature.flatten(2).permute(2, 0, 1)

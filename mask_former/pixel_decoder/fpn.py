@@ -8,6 +8,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from torch import Tensor, nn
 
+from mask_former.layers.rounding import keeps_published_rounding
 from mask_former.pixel_decoder.build import PIXEL_DECODER_REGISTRY
 from mask_former.pixel_decoder.projection import ProjectedPixels, Projection
 from mask_former.structures import PixelFeatures
@@ -30,6 +31,8 @@ class BasePixelDecoder(nn.Module):
     Raises:
         ValueError: `in_features` is empty, or an entry of it is no map of the backbone.
     """
+
+    published_rounding = True
 
     @configurable
     def __init__(
@@ -108,7 +111,7 @@ class BasePixelDecoder(nn.Module):
             x = lateral + F.interpolate(x, size=lateral.shape[-2:], mode="nearest")
             x = self.get_submodule(f"layer_{i}")(x)
         maps = {**features, **added}
-        if not self.training:
+        if not (self.training or keeps_published_rounding(self, x)):
             return ProjectedPixels(Projection(x, self.mask_features), maps)
         embeddings = self.mask_features(x)
         return PixelFeatures(embeddings, {**maps, "pixel_embedding": embeddings})

@@ -83,6 +83,6 @@ class TransformerEncoderPixelDecoder(BasePixelDecoder):
         encoded = self.transformer["encoder"](
             flatten_map(x), flatten_map(sine_position_encoding(x))
         )
-        encoded = encoded.transpose(1, 2).unflatten(2, feature.shape[-2:])
+        encoded = encoded.permute(1, 2, 0).unflatten(2, feature.shape[-2:])
         top, _ = super()._coarsest(encoded)
         return top, {"transformer_encoder": encoded}

@@ -110,7 +110,8 @@ class QueryMasks(nn.Module):
         # In inference the earlier layers' masks would be computed only to be thrown away.
         if not (self.training and self.deep_supervision):
             layers = layers[-1:]
-        segments = torch.stack(layers)
+        # (L, B, Q, C) in the memory of (L, Q, B, C).
+        segments = torch.stack(layers).transpose(1, 2)
         embeddings = self.mask_embed(segments)
         # One matrix product an image for all layers, without the copies that einsum would make.
         masks = pixels.masks(embeddings.transpose(0, 1).flatten(1, 2))

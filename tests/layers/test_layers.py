@@ -21,19 +21,23 @@ B, Q, S, C, HEADS = 2, 5, 7, 16, 4
 @pytest.fixture
 def tensors():
     torch.manual_seed(0)
-    return torch.randn(B, Q, C), torch.randn(B, S, C), torch.randn(B, S, C)
+    return torch.randn(Q, B, C), torch.randn(S, B, C), torch.randn(S, B, C)
 
 
-def test_attention_equals_pytorch_with_its_weights(tensors):
+@pytest.mark.parametrize("published_rounding", [True, False])
+def test_attention_equals_pytorch_with_its_weights(tensors, published_rounding):
     ours = Attention(C, HEADS)
+    ours.published_rounding = published_rounding
     nn.init.normal_(ours.in_proj_bias)
-    theirs = nn.MultiheadAttention(C, HEADS, batch_first=True)
+    theirs = nn.MultiheadAttention(C, HEADS)
     theirs.load_state_dict(ours.state_dict())  # strict: same names, same shapes
     torch.testing.assert_close(ours(*tensors), theirs(*tensors)[0])
 
 
-def test_attention_drops_weights_in_training_only(tensors):
+@pytest.mark.parametrize("published_rounding", [True, False])
+def test_attention_drops_weights_in_training_only(tensors, published_rounding):
     attention = Attention(C, HEADS, dropout=0.5)
+    attention.published_rounding = published_rounding
     assert not torch.equal(attention(*tensors), attention(*tensors))
     attention.eval()
     assert torch.equal(attention(*tensors), attention(*tensors))
@@ -47,9 +51,7 @@ def test_heads_must_divide_the_channels():
 @pytest.mark.parametrize("pre_norm", [False, True])
 def test_encoder_layer_equals_pytorch_without_positions(tensors, pre_norm):
     ours = TransformerEncoderLayer(C, HEADS, 32, dropout=0.0, pre_norm=pre_norm)
-    theirs = nn.TransformerEncoderLayer(
-        C, HEADS, 32, dropout=0.0, batch_first=True, norm_first=pre_norm
-    )
+    theirs = nn.TransformerEncoderLayer(C, HEADS, 32, dropout=0.0, norm_first=pre_norm)
     theirs.load_state_dict(ours.state_dict())
     torch.testing.assert_close(ours(tensors[1], torch.zeros(1)), theirs(tensors[1]))
 
@@ -57,9 +59,7 @@ def test_encoder_layer_equals_pytorch_without_positions(tensors, pre_norm):
 @pytest.mark.parametrize("pre_norm", [False, True])
 def test_decoder_layer_equals_pytorch_without_positions(tensors, pre_norm):
     ours = TransformerDecoderLayer(C, HEADS, 32, dropout=0.0, pre_norm=pre_norm)
-    theirs = nn.TransformerDecoderLayer(
-        C, HEADS, 32, dropout=0.0, batch_first=True, norm_first=pre_norm
-    )
+    theirs = nn.TransformerDecoderLayer(C, HEADS, 32, dropout=0.0, norm_first=pre_norm)
     theirs.load_state_dict(ours.state_dict())
     x, memory, _ = tensors
     actual = ours(x, torch.zeros(1), memory, memory)
@@ -71,7 +71,7 @@ def test_positions_are_added_to_queries_and_keys_but_not_to_values(tensors):
     layer = TransformerEncoderLayer(C, HEADS, 32, dropout=0.0, pre_norm=False)
     layer.self_attn.in_proj_bias.data.zero_()
     x = tensors[1]
-    same = x[:, :1].expand_as(x)
+    same = x[:1].expand_as(x)
     torch.testing.assert_close(layer(same, torch.ones(C)), layer(same, torch.zeros(C)))
     assert not torch.allclose(layer(x, tensors[2]), layer(x, torch.zeros(C)))
 
@@ -92,8 +92,8 @@ def test_decoder_returns_every_layer_through_the_shared_norm(tensors):
     decoder = TransformerDecoder(C, 3, pre_norm=False, **OPTIONS)
     query_pos, memory, pos = torch.randn(Q, C), tensors[1], tensors[2]
     outputs = decoder(query_pos, memory, pos)
-    assert [o.shape for o in outputs] == [(B, Q, C)] * 3
-    x = torch.zeros(B, Q, C)
+    assert [o.shape for o in outputs] == [(Q, B, C)] * 3
+    x, query_pos = torch.zeros(Q, B, C), query_pos[:, None]
     for layer, output in zip(decoder.layers, outputs, strict=True):
         x = layer(x, query_pos, memory, memory + pos)
         torch.testing.assert_close(output, decoder.norm(x))
@@ -107,12 +107,12 @@ def test_decoding_does_not_depend_on_the_order_of_memory_or_queries():
     feature, pos, queries = torch.randn(B, C, 3, 4), torch.randn(1, C, 3, 4), torch.randn(Q, C)
     last = model(feature, queries, pos)[-1]
     flipped = model(feature.flip(3), queries.flip(0), pos.flip(3))[-1]
-    torch.testing.assert_close(flipped.flip(1), last)
+    torch.testing.assert_close(flipped.flip(0), last)
 
 
 def test_flatten_map():
     feature = torch.arange(24.0).view(1, 2, 3, 4)
-    assert flatten_map(feature)[0, 5].tolist() == [5, 17]
+    assert flatten_map(feature)[5, 0].tolist() == [5, 17]
 
 
 class TestPositionEncoding:
