@@ -29,7 +29,10 @@ def read_image(file_name: str, image_format: str | None) -> np.ndarray:
         ValueError: the file is no image, or a broken one.
     """
     with _naming(file_name):
-        return detection_utils.read_image(file_name, image_format)
+        if image_format != "BGR":
+            return detection_utils.read_image(file_name, image_format)
+        # Detectron2 would return a view that runs backwards, which slows down what comes after.
+        return cv2.cvtColor(detection_utils.read_image(file_name, "RGB"), cv2.COLOR_RGB2BGR)
 
 
 def read_ids(file_name: str) -> np.ndarray:
