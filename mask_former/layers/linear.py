@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
+_HAS_ONEDNN = torch.backends.mkldnn.is_available()
+
 
 def linear(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, *, published_rounding: bool = True
@@ -30,7 +32,7 @@ def linear(
 
 
 def _is_slow(x: Tensor) -> bool:
-    if x.device.type != "cpu" or x.numel() == 0 or not torch.backends.mkldnn.is_available():
+    if x.device.type != "cpu" or x.numel() == 0 or not _HAS_ONEDNN:
         return False
     autocast = torch.is_autocast_enabled("cpu")
     return (torch.get_autocast_dtype("cpu") if autocast else x.dtype) == torch.float32
