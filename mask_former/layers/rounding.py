@@ -12,4 +12,7 @@ def keeps_published_rounding(module: nn.Module, x: Tensor) -> bool:
 
     Mixed precision rounds otherwise in any order, so that there the fastest is taken always.
     """
-    return module.published_rounding and not torch.is_autocast_enabled(x.device.type)
+    kind = x.device.type
+    # The "meta" device, of shapes without values, has no autocast.
+    mixed = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return module.published_rounding and not mixed
