@@ -8,39 +8,44 @@ images. Dropout is off, so that losses and gradients can be compared.
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import partial
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import Timing, compare, matrix_rate
 from benchmarks.models import make_batch, our_model, recipe
+from benchmarks.processes import in_processes
 from benchmarks.report import Growth, Result, report
 from benchmarks.steps import PARTS, Clock, HuggingFaceStep, OurStep, PlainStep, Step
 from mask_former.engine.host_memory import keep_freed_memory
 
-OURS, OURS_BF16 = "ours, float32", "ours, bfloat16"
+OURS, FAST, BF16 = "ours, float32", "ours, float32, fastest order", "ours, bfloat16, fastest order"
 HUGGING_FACE, PLAIN = "`transformers`, float32", "plain, float32"
+NAMES = (FAST, OURS, BF16, HUGGING_FACE, PLAIN)
 TARGETS = {"R50": (1.5, 2.5), "swin": (1.5, 2.2)}
 # Relative. A ReLU whose input is 0 but for rounding has one gradient or another.
 LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 1e-3
 
 
 def contenders(
-    backbone: str, device: str, size: int, *, images: int = 2, segments: int = 10
+    backbone: str, device: str, size: int, names: Collection[str] = NAMES
 ) -> dict[str, Step]:
     """Steps on the same images from the same weights."""
     cfg = recipe(backbone, device)
+    fast = recipe(backbone, device, "MODEL.PUBLISHED_ROUNDING", "False")
     classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-    batch = make_batch((size, size), images=images, segments=segments, classes=classes)
+    batch = make_batch((size, size), images=2, segments=10, classes=classes)
     model = our_model(cfg)
-    bf16_model = our_model(cfg)
-    return {
-        OURS: OurStep(cfg, model, batch, Clock(device)),
-        OURS_BF16: OurStep(cfg, bf16_model, batch, Clock(device), torch.bfloat16),
-        HUGGING_FACE: HuggingFaceStep(cfg, model, batch, Clock(device)),
-        PLAIN: PlainStep(cfg, model, batch, Clock(device)),
+    make = {
+        FAST: lambda: OurStep(fast, our_model(fast), batch, Clock(device)),
+        OURS: lambda: OurStep(cfg, model, batch, Clock(device)),
+        BF16: lambda: OurStep(fast, our_model(fast), batch, Clock(device), torch.bfloat16),
+        HUGGING_FACE: lambda: HuggingFaceStep(cfg, model, batch, Clock(device)),
+        PLAIN: lambda: PlainStep(cfg, model, batch, Clock(device)),
     }
+    return {name: make[name]() for name in names}
 
 
 def check(steps: Mapping[str, Step]) -> dict[str, str]:
@@ -65,23 +70,35 @@ def _distance(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> f
     return (difference / sum(g.double().square().sum() for g in b.values())).sqrt().item()
 
 
-def measure(steps: Mapping[str, Step], backbone: str, rounds: int, device: str) -> list[Result]:
+def measure(steps: Mapping[str, Step], rounds: int, device: str) -> list[Result]:
     """The whole step, and its parts."""
     agreement = check(steps)
     done = {name: len(step.clock.steps) + 1 for name, step in steps.items()}  # one to warm up
     timings = compare(steps, rounds=rounds, warmup=1, device=device)
-    target, target_bf16 = TARGETS[backbone]
-    results = [
-        Result("whole step", OURS, timings, agreement, f">= {target}"),
-        Result("the same, bfloat16", OURS_BF16, timings, target=f">= {target_bf16}"),
-    ]
+    results = [Result("whole step, freed memory kept by all", FAST, timings, agreement)]
     for part in PARTS:
         parts = {
             name: Timing([s[part] for s in step.clock.steps[done[name] :][:rounds]])
             for name, step in steps.items()
         }
-        results.append(Result(part, OURS, parts))
+        results.append(Result(part, FAST, parts))
     return results
+
+
+def one(name: str, backbone: str, device: str, size: int) -> Step:
+    return contenders(backbone, device, size, [name])[name]
+
+
+def as_they_come(backbone: str, device: str, size: int, rounds: int) -> list[Result]:
+    """The whole step where ours keeps freed memory, as our training does, and peers do not."""
+    make = {name: partial(one, name, backbone, device, size) for name in NAMES}
+    with in_processes(make, keep=frozenset({FAST, OURS, BF16})) as steps:
+        timings = compare(steps, rounds=rounds, warmup=2, memory=False, device=device)
+    target, target_bf16 = TARGETS[backbone]
+    return [
+        Result("whole step, each as it comes", FAST, timings, target=f">= {target}"),
+        Result("the same, bfloat16", BF16, timings, target=f">= {target_bf16}"),
+    ]
 
 
 def growth(backbone: str, device: str, sizes: list[int], seconds: dict[str, float]) -> Growth:
@@ -103,7 +120,7 @@ def floor(step: Step, timings: Mapping[str, Timing], device: str) -> list[str]:
         step.loss_and_gradients()
     multiply_adds = counter.get_total_flops() / 2
     remarks = []
-    for name, dtype in ((OURS, torch.float32), (OURS_BF16, torch.bfloat16)):
+    for name, dtype in ((FAST, torch.float32), (BF16, torch.bfloat16)):
         rate = matrix_rate(dtype, device=device)
         seconds = multiply_adds / rate
         remarks.append(
@@ -118,17 +135,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--backbone", default="R50", choices=tuple(TARGETS))
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--quick", action="store_true", help="small images, to try it out")
     args = parser.parse_args()
     sizes = [64, 96] if args.quick else [256, 384, 512]
     keep_freed_memory()
 
     steps = contenders(args.backbone, args.device, sizes[-1])
-    results = measure(steps, args.backbone, args.rounds, args.device)
+    results = measure(steps, args.rounds, args.device)
     timings = results[0].timings
     remarks = floor(steps[OURS], timings, args.device)
     del steps
+    results = as_they_come(args.backbone, args.device, sizes[-1], args.rounds) + results
     medians = {name: timing.median for name, timing in timings.items()}
     growths = [growth(args.backbone, args.device, sizes, medians)]
     name = "training_step" if args.backbone == "R50" else f"training_step_{args.backbone}"
