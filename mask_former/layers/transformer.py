@@ -131,7 +131,8 @@ class TransformerDecoder(_Stack):
             the segment embeddings after each layer, L x (Q, B, C).
         """
         keys = memory + pos
-        query_pos = query_pos[:, None].expand(-1, memory.shape[1], -1)
+        # Copies: PyTorch's FlopCounterMode fails on modules that are given views of parameters.
+        query_pos = query_pos[:, None].repeat(1, memory.shape[1], 1)
         x = memory.new_zeros(query_pos.shape)
         outputs = []
         for layer in self.layers:
