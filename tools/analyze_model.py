@@ -4,8 +4,8 @@
 
 Multiply-adds are those of one image: convolutions, matrix products and attention of the network and
 of semantic inference; normalisations and activation functions are left out, as in the paper. They
-are derived from shapes, without weights and without computing anything. Published counts are larger
-by the embeddings of all pixels, which our inference does not compute.
+are derived from shapes, without weights and without computing anything. Published counts differ by
+the padding of Swin's windows, which they have, and the scaling of masks, which they have not.
 """
 
 import argparse
