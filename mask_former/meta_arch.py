@@ -46,6 +46,7 @@ class MaskFormer(nn.Module):
         max_instances: number of instances an image may have.
         published_rounding: compute in the order of operations of the published models, not in the
             fastest one that equals it but for rounding.
+        compiled: compile backbone and head when they first run; weights keep their names.
 
     Raises:
         ValueError: nothing is switched on for inference.
@@ -75,6 +76,7 @@ class MaskFormer(nn.Module):
         semantic_labels: bool = False,
         max_instances: int = 100,
         published_rounding: bool = True,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         if not (semantic_on or instance_on or panoptic_on):
@@ -100,6 +102,9 @@ class MaskFormer(nn.Module):
         self.max_instances = max_instances
         if not published_rounding:
             use_fastest_order(self)
+        if compiled:
+            self.backbone.compile()
+            self.sem_seg_head.compile()
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -133,6 +138,7 @@ class MaskFormer(nn.Module):
             "semantic_labels": test.SEMANTIC_LABELS,
             "max_instances": cfg.TEST.DETECTIONS_PER_IMAGE,
             "published_rounding": cfg.MODEL.PUBLISHED_ROUNDING,
+            "compiled": cfg.MODEL.COMPILE,
         }
 
     @property

@@ -1,0 +1,53 @@
+"""The network can be compiled: in one piece, under the same names."""
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+
+from mask_former.engine import load_config
+
+R50 = "coco-panoptic/maskformer_panoptic_R50_bs64_554k"
+SWIN = "ade20k-150/swin/maskformer_swin_tiny_bs16_160k"
+SMALL = ["MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu", "MODEL.MASK_FORMER.DROPOUT", 0.0]
+SMALL += ["MODEL.RESNETS.WIDTH_PER_GROUP", 8, "MODEL.RESNETS.RES2_OUT_CHANNELS", 16]
+SMALL += ["MODEL.MASK_FORMER.DIM_FEEDFORWARD", 32, "MODEL.MASK_FORMER.DEC_LAYERS", 1]
+SMALL += ["MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS", 1, "MODEL.SWIN.DEPTHS", [1, 1, 1, 1]]
+SMALL += ["MODEL.SWIN.DROP_PATH_RATE", 0.0]
+
+
+def build(recipe, *options):
+    torch.manual_seed(0)
+    return build_model(load_config(f"configs/{recipe}.yaml", [*SMALL, *options]))
+
+
+@pytest.fixture(autouse=True)
+def forget_compiled_code():
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "training", "published_rounding"),
+    [(R50, True, True), (R50, False, False), (SWIN, True, False)],
+)
+def test_the_network_is_one_graph(recipe, training, published_rounding):
+    """What a compiler gets is the whole network, and computes the same."""
+    model = build(recipe, "MODEL.PUBLISHED_ROUNDING", published_rounding).train(training)
+
+    def network(images):
+        predictions = model.sem_seg_head(model.backbone(images))
+        return [(p.class_logits, p.mask_logits) for p in predictions]
+
+    captured = torch.compile(network, backend="eager", fullgraph=True)
+    with torch.set_grad_enabled(training):
+        images = torch.randn(1, 3, 64, 96)
+        torch.testing.assert_close(captured(images), network(images))
+
+
+def test_the_key_compiles_backbone_and_head_and_keeps_the_names_of_weights():
+    plain, compiled = (build(R50, "MODEL.COMPILE", value) for value in (False, True))
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    for model, expected in ((plain, False), (compiled, True)):
+        for module in (model.backbone, model.sem_seg_head):
+            assert (module._compiled_call_impl is not None) == expected
