@@ -18,7 +18,8 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from mask_former.scaling import Scaling, Size, Sizes, cut_rows, mask_tiles, tile_rows
+from mask_former.pixels import areas, assign_pixels, largest, result_size
+from mask_former.scaling import Scaling, Sizes, cut_rows, mask_tiles, tile_rows
 
 
 def semantic_inference(
@@ -41,7 +42,7 @@ def semantic_inference(
         scores (K, H, W), >= 0, not normalised.
     """
     with _exactly(mask_logits):
-        size = _result_size(mask_logits, sizes)
+        size = result_size(mask_logits, sizes)
         scores = mask_logits.new_empty(class_logits.shape[1] - 1, *size, dtype=torch.float32)
         for rows, tile in _score_tiles(class_logits, mask_logits, sizes, scale_scores):
             scores[:, rows] = tile.transpose(0, 1)
@@ -57,9 +58,9 @@ def semantic_labels(
 ) -> Tensor:
     """The class of the largest score at each pixel, int64 (H, W); see `semantic_inference`."""
     with _exactly(mask_logits):
-        labels = mask_logits.new_empty(_result_size(mask_logits, sizes), dtype=torch.int64)
+        labels = mask_logits.new_empty(result_size(mask_logits, sizes), dtype=torch.int64)
         for rows, tile in _score_tiles(class_logits, mask_logits, sizes, scale_scores):
-            labels[rows] = _largest(tile)
+            labels[rows] = largest(tile)
     return labels
 
 
@@ -103,23 +104,15 @@ def panoptic_inference(
         segment ids, int32 (H, W), 0 where there is none; and the segments as
         `{"id", "isthing", "category_id"}`, in Detectron2's format.
     """
-    size = _result_size(mask_logits, sizes)
+    size = result_size(mask_logits, sizes)
     if not len(scores):
         return mask_logits.new_zeros(size, dtype=torch.int32), []
     with _exactly(mask_logits):
-        winner = mask_logits.new_empty(size, dtype=torch.int64)
-        own_area = scores.new_zeros(len(scores), dtype=torch.int64)
-        for rows, tile in mask_tiles(mask_logits, sizes):
-            probability = tile.sigmoid_()
-            own_area += _area(torch.ge(probability, 0.5, out=torch.empty_like(tile)))
-            winner[rows] = _largest(probability.mul_(scores.float()[:, None]))
-        left_area = torch.bincount(winner.flatten(), minlength=len(scores))
+        winner, rows = assign_pixels(scores.float(), labels, mask_logits, sizes)
 
     segment_of = [0] * len(scores)
     segments: list[dict[str, Any]] = []
     stuff: dict[int, int] = {}
-    # One transfer for all segments.
-    rows = torch.stack((labels, own_area, left_area), 1).tolist()
     for query, (label, own, left) in enumerate(rows):
         if not own or not left or left / own < overlap_threshold:
             continue
@@ -175,7 +168,7 @@ def instance_inference(
         `Instances` with `pred_masks` bool (m, H, W), `scores`, `pred_classes`, `pred_boxes`,
         by falling score.
     """
-    size = _result_size(mask_logits, sizes)
+    size = result_size(mask_logits, sizes)
     queries, mask_of = queries.unique(return_inverse=True)
     with _exactly(mask_logits):
         masks = mask_logits.new_empty(len(queries), *size, dtype=torch.bool)
@@ -184,7 +177,7 @@ def instance_inference(
         for rows, tile in mask_tiles(mask_logits[queries], sizes):
             inside = torch.gt(tile, 0, out=torch.empty_like(tile))
             masks[:, rows] = inside.transpose(0, 1)
-            area += _area(inside)
+            area += areas(inside)
             total += tile.sigmoid_().mul_(inside).sum((0, 2))
         scores = scores * (total / area.clamp(min=1))[mask_of]
         order = scores.argsort(descending=True)
@@ -205,10 +198,6 @@ def _exactly(like: Tensor) -> Iterator[None]:
     autocast = torch.amp.is_autocast_available(kind)
     with torch.no_grad(), torch.autocast(kind if autocast else "cpu", enabled=False):
         yield
-
-
-def _result_size(mask_logits: Tensor, sizes: Sizes | None) -> Size:
-    return tuple(mask_logits.shape[-2:]) if sizes is None else tuple(sizes.output)
 
 
 def _score_tiles(
@@ -234,24 +223,6 @@ def _score_tiles(
             part = masks[start : start + sum_rows]
             first = rows.start + start
             yield slice(first, first + len(part)), classes @ part
-
-
-def _largest(tile: Tensor) -> Tensor:
-    """Index of the first largest of C values, of float32 (r, C, W), which is overwritten.
-
-    PyTorch's largest value is several times as fast as its index of it, on a CPU.
-    """
-    last = tile.shape[1] - 1
-    codes = torch.arange(last, -1, -1, dtype=tile.dtype, device=tile.device)[:, None]
-    return last - tile.eq_(tile.amax(1, keepdim=True)).mul_(codes).amax(1)
-
-
-def _area(inside: Tensor) -> Tensor:
-    """Number of pixels of each of C masks, zeros and ones in float32 (r, C, W): int64 (C,).
-
-    Floats are summed fast, and exactly up to 2^24, which a row does not reach.
-    """
-    return inside.sum(2).sum(0, dtype=torch.float64).long()
 
 
 def _boxes(masks: Tensor) -> Tensor:
