@@ -142,6 +142,9 @@ def _add_solver(cfg: CN) -> None:
     # Arithmetic of mixed precision (SOLVER.AMP.ENABLED): bfloat16, or float16 with a loss scaler
     # (GPU only). Costs and losses stay in float32.
     cfg.SOLVER.AMP.DTYPE = "bfloat16"
+    # Arithmetic of evaluation and of the predictor: float32, or mixed precision with bfloat16 or,
+    # on GPUs, float16. Post-processing stays in float32.
+    cfg.TEST.PRECISION = "float32"
     # The figure by which the best checkpoint is chosen, e.g. "panoptic_seg/PQ". Empty: the first
     # that the evaluation reports of PQ, mIoU, AP.
     cfg.TEST.BEST_CHECKPOINT_METRIC = ""

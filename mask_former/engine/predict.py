@@ -14,6 +14,7 @@ from torch import nn
 from mask_former.checkpoint import MaskFormerCheckpointer
 from mask_former.data.reading import check_image_format
 from mask_former.engine.setup import check_device
+from mask_former.engine.step import get_test_dtype
 from mask_former.engine.test_time_augmentation import with_test_time_augmentation
 
 # The tasks in the order in which they are chosen when a config switches on several.
@@ -105,6 +106,7 @@ class Predictor:
             "max_size": cfg.INPUT.MAX_SIZE_TEST,
             "input_format": cfg.INPUT.FORMAT,
             "metadata": MetadataCatalog.get(cfg.DATASETS.TEST[0]) if cfg.DATASETS.TEST else None,
+            "autocast": get_test_dtype(cfg),
         }
 
     def __call__(self, image: np.ndarray) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from detectron2.utils.logger import setup_logger
 
 from mask_former.data.checks import check_data
 from mask_former.engine.host_memory import keep_freed_memory
-from mask_former.engine.step import get_amp_dtype
+from mask_former.engine.step import get_amp_dtype, get_test_dtype
 from mask_former.evaluation.build import build_evaluator
 
 # What a run leaves in its folder, and another one would continue or overwrite.
@@ -41,6 +41,7 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
     """
     check_device(cfg)
     get_amp_dtype(cfg)
+    get_test_dtype(cfg)
     if not args.eval_only:
         check_numbers(cfg)
     if not (args.resume or args.eval_only):

@@ -34,6 +34,37 @@ def get_amp_dtype(cfg: CfgNode) -> torch.dtype | None:
     return _DTYPES[name]
 
 
+def get_test_dtype(cfg: CfgNode) -> torch.dtype | None:
+    """The arithmetic of mixed precision for evaluation and prediction; None for float32.
+
+    Raises:
+        ValueError: TEST.PRECISION is unknown, or is float16 on another device than a GPU.
+    """
+    name = cfg.TEST.PRECISION
+    if name not in ("float32", *_DTYPES):
+        known = ", ".join(("float32", *_DTYPES))
+        raise ValueError(f"TEST.PRECISION is {name!r}; it must be one of {known}.")
+    if name == "float16" and torch.device(cfg.MODEL.DEVICE).type != "cuda":
+        raise ValueError(
+            f"TEST.PRECISION float16 needs a GPU; on MODEL.DEVICE {cfg.MODEL.DEVICE} use bfloat16."
+        )
+    return _DTYPES.get(name)
+
+
+class MixedPrecision(nn.Module):
+    """`model` under autocast, and nothing around it."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.model = model
+        self.dtype = dtype
+
+    def forward(self, *inputs: Any) -> Any:
+        device = next(self.model.parameters()).device
+        with torch.autocast(device.type, self.dtype):
+            return self.model(*inputs)
+
+
 def distribute(model: nn.Module) -> nn.Module:
     """`model`, made to average its gradients over the processes if there are several."""
     if comm.get_world_size() == 1:

@@ -39,7 +39,14 @@ from mask_former.engine.metrics_log import forget_metrics_from
 from mask_former.engine.optimizer import build_lr_scheduler, build_optimizer
 from mask_former.engine.random_state import RandomState, preserved_random_state
 from mask_former.engine.resume import check_resumable, has_checkpoint
-from mask_former.engine.step import TrainStep, distribute, get_amp_dtype, share_buffers
+from mask_former.engine.step import (
+    MixedPrecision,
+    TrainStep,
+    distribute,
+    get_amp_dtype,
+    get_test_dtype,
+    share_buffers,
+)
 from mask_former.engine.summary import summarize
 from mask_former.engine.test_time_augmentation import with_test_time_augmentation
 from mask_former.evaluation.build import build_evaluator
@@ -226,12 +233,14 @@ class Trainer(TrainerBase):
             sets. Empty in all processes but the main one.
         """
         results: Results = OrderedDict()
+        dtype = get_test_dtype(cfg)
+        run = model if dtype is None else MixedPrecision(model, dtype)
         for name in cfg.DATASETS.TEST:
             folder = output_folder and os.path.join(output_folder, name)
             loader = cls.build_test_loader(cfg, name)
             evaluator = cls.build_evaluator(cfg, name, folder)
             with labels_if_enough(model, evaluator):
-                figures = inference_on_dataset(model, loader, evaluator)
+                figures = inference_on_dataset(run, loader, evaluator)
             if comm.is_main_process():
                 figures = OrderedDict((task + suffix, figures[task]) for task in figures)
                 logger.info(f"Evaluation of {name}:")

@@ -1,5 +1,10 @@
 import pytest
+import torch
+from torch import nn
 
+from mask_former.engine.config import get_cfg
+from mask_former.engine.step import MixedPrecision, get_test_dtype
+from mask_former.engine.trainer import Trainer
 from tests.engine import tiny
 
 
@@ -18,3 +23,39 @@ def test_bfloat16_trains_like_float32(shapes_root, tmp_path):
     assert mixed["losses"] != full["losses"]
     for iteration, loss in full["losses"].items():
         assert mixed["losses"][iteration] == pytest.approx(loss, rel=0.02)
+
+
+def test_evaluation_in_bfloat16_is_nearly_that_in_float32(shapes_root, tmp_path, monkeypatch):
+    """The model's products are in bfloat16; what evaluates its output is not under autocast."""
+    cfg = tiny.tiny_cfg(tmp_path, MODEL__DEVICE="cpu")
+    model = Trainer.build_model(cfg)
+    seen = {}
+    for precision in ("float32", "bfloat16"):
+        cfg.TEST.PRECISION = precision
+        handle = model.sem_seg_head.register_forward_hook(
+            lambda _, __, out, p=precision: seen.update({p: out[-1].mask_logits})
+        )
+        Trainer.test(cfg, model)
+        handle.remove()
+    assert seen["float32"].dtype == torch.float32 and seen["bfloat16"].dtype == torch.bfloat16
+    difference = (seen["bfloat16"] - seen["float32"]).abs().max()
+    assert 0 < difference < 0.1 * seen["float32"].abs().max()
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_only_the_model_is_under_autocast():
+    model = MixedPrecision(nn.Linear(4, 4), torch.bfloat16)
+    x = torch.ones(1, 4)
+    assert model(x).dtype == torch.bfloat16
+    assert (x @ x.T).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("precision", "message"), [("half", "float32, bfloat16, float16"), ("float16", "needs a GPU")]
+)
+def test_a_precision_that_there_is_not(precision, message):
+    cfg = get_cfg()
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.TEST.PRECISION = precision
+    with pytest.raises(ValueError, match=message):
+        get_test_dtype(cfg)
