@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from detectron2.layers import Conv2d, FrozenBatchNorm2d
+from detectron2.layers import Conv2d
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Instances
-from torch import nn
 
-from mask_former.backbone.frozen_norm import FrozenNormConv2d, fold_frozen_norms
+from mask_former.backbone.frozen_norm import FrozenNormConv2d
 from mask_former.engine import load_config
 
 RECIPES = ["ade20k-150/maskformer_R50_bs16_160k", "coco-panoptic/maskformer_panoptic_R50_bs64_554k"]
@@ -69,17 +68,3 @@ def test_it_takes_effect():
         assert model.backbone.res3[0].conv2.weight.is_contiguous(memory_format=format)
         flags = [m.published_rounding for m in model.modules() if hasattr(m, "published_rounding")]
         assert len(flags) > 20 and all(flag is not folds for flag in flags)
-
-
-def test_only_convolutions_before_frozen_norms_are_folded():
-    model = nn.ModuleList(
-        Conv2d(2, 2, 1, bias=bias, norm=norm)
-        for bias, norm in [
-            (False, FrozenBatchNorm2d(2)),
-            (False, None),
-            (False, nn.BatchNorm2d(2)),
-            (True, FrozenBatchNorm2d(2)),
-        ]
-    )
-    fold_frozen_norms(model)
-    assert [type(m) is FrozenNormConv2d for m in model] == [True, False, False, False]
