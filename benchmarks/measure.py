@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
@@ -118,17 +119,25 @@ def _cpu_name() -> str:
 
 
 def matrix_rate(dtype: torch.dtype = torch.float32, *, device: str = "cpu") -> float:
-    """Multiply-adds a second of a large matrix product: no network can do more.
+    """Multiply-adds a second of the better of a large matrix product and a large convolution.
 
-    The best of two: on a CPU, PyTorch leaves products of float32 matrices to another library than
-    convolutions, with kernels of one pixel here, and that library may be slower.
+    PyTorch leaves float32 matrices on a CPU to another library than convolutions, and that one may
+    not use all that the processor has.
     """
     size = 8192 if device == "cuda" else 2048
+    channels, side = size // 8, 128
     a, b = torch.randn(2, size, size, device=device).to(dtype)
-    kernels = b[:, :, None, None]
-    pixels = a.T.view(1, size, -1, 32).contiguous(memory_format=torch.channels_last)
-    products = (lambda: a @ b, lambda: torch.nn.functional.conv2d(pixels, kernels))
-    return size**3 / min(_time(product, device) for product in products for _ in range(10))
+    pixels = torch.randn(1, channels, side, side, device=device).to(dtype)
+    pixels = pixels.contiguous(memory_format=torch.channels_last)
+    kernels = torch.randn(channels, channels, 3, 3, device=device).to(dtype)
+    products = {
+        size**3: lambda: a @ b,
+        (3 * side * channels) ** 2: lambda: F.conv2d(pixels, kernels, padding=1),
+    }
+    return max(
+        multiply_adds / min(_time(product, device) for _ in range(10))
+        for multiply_adds, product in products.items()
+    )
 
 
 def bandwidth(*, device: str = "cpu") -> float:

@@ -41,7 +41,7 @@ NO_ENCODER += ["MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE", "res5"]
 NO_ENCODER += ["MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS", "0"]
 SEGMENTS, OVERLAP_THRESHOLD = 12, 0.0
 MASK_TOLERANCE, MASK_TOLERANCE_BF16 = 1e-4, 0.1
-PIXEL_TOLERANCE = 1e-3
+PIXEL_TOLERANCE = 1e-2
 Size = tuple[int, int]
 
 
@@ -196,7 +196,7 @@ def growth(device: str, sizes: list[Size], seconds: dict[str, Timing]) -> Growth
     times: dict[str, list[float]] = {name: [] for name in names}
     for size in sizes[:-1]:
         contenders = {name: Inference(name, device, size, True) for name in names}
-        timings = compare(contenders, rounds=3, warmup=1, memory=False, device=device)
+        timings = compare(contenders, rounds=2, warmup=1, memory=False, device=device)
         for name, timing in timings.items():
             times[name].append(timing.median)
     megapixels = [height * width / 1e6 for height, width in sizes]
@@ -224,7 +224,7 @@ def floor(device: str, size: Size, timings: dict[str, Timing]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="a small image, to try it out")
     args = parser.parse_args()
     sizes = [(64, 96), (96, 128)] if args.quick else [(400, 600), (560, 840), (800, 1200)]
