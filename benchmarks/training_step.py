@@ -94,7 +94,7 @@ def as_they_come(backbone: str, device: str, size: int, rounds: int) -> list[Res
     names = (FAST, BF16, HUGGING_FACE, PLAIN)
     make = {name: partial(one, name, backbone, device, size) for name in names}
     with in_processes(make, keep=frozenset({FAST, BF16})) as steps:
-        timings = compare(steps, rounds=rounds, warmup=1, memory=False, device=device)
+        timings = compare(steps, rounds=rounds, warmup=2, memory=False, device=device)
     target, target_bf16 = TARGETS[backbone]
     return [
         Result("whole step, each as it comes", FAST, timings, target=f">= {target}"),
