@@ -52,10 +52,7 @@ class PlainMapper:
         instances = Instances(tuple(result["image"].shape[1:]))
         instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
         masks = [self.pad(torch.from_numpy(np.ascontiguousarray(m)), False) for m in masks]
-        if not masks:
-            masks = torch.zeros((0, *instances.image_size))
-        else:
-            masks = torch.stack(masks)
+        masks = torch.zeros((0, *instances.image_size)) if not masks else torch.stack(masks)
         instances.gt_masks = BitMasks(masks)
         result["instances"] = instances
         return result
