@@ -9,13 +9,15 @@ Every option is passed on. The time to a panoptic quality is a command of its ow
 import subprocess
 import sys
 
-NAMES = ["criterion", "training_step", "swin", "postprocessing", "model_inference"]
-NAMES += ["evaluation", "loading"]
+COMMANDS = ["criterion", "training_step", "training_step --backbone swin", "swin"]
+COMMANDS += ["postprocessing", "model_inference", "evaluation", "loading"]
 
 
 def main() -> None:
-    for name in NAMES:
-        subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]], check=True)
+    for command in COMMANDS:
+        name, *options = command.split()
+        arguments = [f"benchmarks.{name}", *options, *sys.argv[1:]]
+        subprocess.run([sys.executable, "-m", *arguments], check=True)
     subprocess.run([sys.executable, "-m", "benchmarks.report"], check=True)
 
 

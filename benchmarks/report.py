@@ -8,7 +8,8 @@ its own two marks.
 
 import re
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,6 +42,18 @@ class Result:
     timings: dict[str, Timing]
     agreement: dict[str, str] = field(default_factory=dict)
     target: str = ""
+
+    @classmethod
+    def beside(
+        cls,
+        case: str,
+        ours: str,
+        timings: Mapping[str, Timing],
+        peers: Sequence[str],
+        target: str = "",
+    ) -> "Result":
+        """Ours and `peers` alone, of more contenders that took turns."""
+        return cls(case, ours, {name: timings[name] for name in (ours, *peers)}, target=target)
 
     def rows(self) -> list[list[str]]:
         ours = self.timings[self.ours]
@@ -76,17 +89,22 @@ def report(
     *,
     remarks: Sequence[str] = (),
     device: str = "cpu",
+    variant: str = "",
 ) -> None:
-    """Print the results of the benchmark `name` and keep them for the document."""
-    stem = name if device == "cpu" else f"{name}-{device}"
+    """Print the results of the benchmark `name` and keep them for the document.
+
+    `variant` is what the options of its command line chose, for the names of the files.
+    """
+    stem = "_".join(filter(None, [name, variant, device.replace("cpu", "")]))
+    command = " ".join([f"benchmarks.{name}", *sys.argv[1:]])
     rows = [row for result in results for row in result.rows()]
     parts = [tabulate(rows, HEADER, tablefmt="github", disable_numparse=True)] if rows else []
     parts += [f"- {remark}" for remark in remarks]
-    parts.append(f"Measured with `python -m benchmarks.{name}` on {machine(device)}.")
+    parts.append(f"Measured with `python -m {command}` on {machine(device)}.")
     OUTPUT.mkdir(parents=True, exist_ok=True)
     if growths:
         _plot(growths, OUTPUT / f"performance_{stem}.png")
-        parts.append(f"![How {name} grows](images/performance_{stem}.png)")
+        parts.append(f"![How {stem} grows](images/performance_{stem}.png)")
     text = "\n\n".join(parts).replace("\n\n- ", "\n- ") + "\n"
     print(text)
     (OUTPUT / f"{stem}.md").write_text(text)

@@ -19,6 +19,7 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 from mask_former.engine.errors import EXIT_CODE, reported_errors
+from mask_former.engine.host_memory import keep_freed_memory
 
 # A process waits this long for the others, for example while the main one evaluates.
 TIMEOUT = timedelta(minutes=30)
@@ -60,7 +61,7 @@ def launch(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
             "cpu), and machines are counted from 0."
         )
     if args.num_gpus * args.num_machines == 1:
-        main(cfg, args)
+        _call(main, cfg, args)
         return
     if backend == "nccl" and args.num_gpus > torch.cuda.device_count():
         raise ValueError(
@@ -113,9 +114,15 @@ def _run(
     dist.init_process_group(timeout=TIMEOUT, **group)
     comm.create_local_process_group(local_size)
     comm.synchronize()
-    main(cfg, args)
+    _call(main, cfg, args)
     # Not after an error: the others may be waiting for this process, and it would wait for them.
     dist.destroy_process_group()
+
+
+def _call(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
+    if cfg.MODEL.DEVICE == "cpu":
+        keep_freed_memory()
+    main(cfg, args)
 
 
 def _meeting_point(args: argparse.Namespace) -> str:

@@ -14,7 +14,6 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
 from mask_former.data.checks import check_data
-from mask_former.engine.host_memory import keep_freed_memory
 from mask_former.engine.step import get_amp_dtype, get_test_dtype
 from mask_former.evaluation.build import build_evaluator
 
@@ -106,8 +105,6 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
             file.write(cfg.dump())
         logging.getLogger(__name__).info(f"Config written to {path}")
 
-    if cfg.MODEL.DEVICE == "cpu":
-        keep_freed_memory()
     # Every process has its own random numbers, the same in every run with this SEED.
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
     # Trying out convolutions pays when sizes repeat, which they do not in an evaluation.
