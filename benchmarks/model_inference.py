@@ -227,7 +227,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="a small image in one process, to try it out")
+    parser.add_argument(
+        "--quick", action="store_true", help="a small image in one process, to try it out"
+    )
     args = parser.parse_args()
     sizes = [(64, 96), (96, 128)] if args.quick else [(400, 600), (560, 840), (800, 1200)]
     keep_freed_memory()

@@ -140,22 +140,33 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--backbone", default="R50", choices=tuple(TARGETS))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="small images in one process, to try it out")
+    parser.add_argument(
+        "--quick", action="store_true", help="small images in one process, to try it out"
+    )
     args = parser.parse_args()
     sizes = [64, 96] if args.quick else [256, 384, 512]
     keep_freed_memory()
 
+    # First, as this process will not give back what the others need.
+    results = []
+    if not args.quick:
+        results = as_they_come(args.backbone, args.device, sizes[-1], args.rounds)
     steps = contenders(args.backbone, args.device, sizes[-1])
-    results = measure(steps, args.rounds, args.device)
-    timings = results[0].timings
+    kept = measure(steps, args.rounds, args.device)
+    timings = kept[0].timings
     remarks = floor(steps[OURS], timings, args.device)
     del steps
-    if not args.quick:
-        results = as_they_come(args.backbone, args.device, sizes[-1], args.rounds) + results
     medians = {name: timing.median for name, timing in timings.items()}
     growths = [growth(args.backbone, args.device, sizes, medians)]
     variant = "" if args.backbone == "R50" else args.backbone
-    report("training_step", results, growths, remarks=remarks, device=args.device, variant=variant)
+    report(
+        "training_step",
+        results + kept,
+        growths,
+        remarks=remarks,
+        device=args.device,
+        variant=variant,
+    )
 
 
 if __name__ == "__main__":

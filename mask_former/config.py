@@ -139,6 +139,9 @@ def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
     # Weight decay of embeddings (queries, relative positions).
     cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
+    # Evaluate and save a moving average of the weights, over about the last 1 / (1 - EMA_DECAY)
+    # iterations; the weights that are trained are in the checkpoint besides. 0: no average.
+    cfg.SOLVER.EMA_DECAY = 0.0
     # Arithmetic of mixed precision (SOLVER.AMP.ENABLED): bfloat16, or float16 with a loss scaler
     # (GPU only). Costs and losses stay in float32.
     cfg.SOLVER.AMP.DTYPE = "bfloat16"

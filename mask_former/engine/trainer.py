@@ -49,6 +49,7 @@ from mask_former.engine.step import (
 )
 from mask_former.engine.summary import summarize
 from mask_former.engine.test_time_augmentation import with_test_time_augmentation
+from mask_former.engine.weight_average import build_weight_average
 from mask_former.evaluation.build import build_evaluator
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,9 @@ class Trainer(TrainerBase):
 
     Its methods are those of Detectron2's DefaultTrainer, to override in the same way. Runs in
     every process of a distributed training.
+
+    `model` is trained. `final_model` is evaluated and saved: the same or, with SOLVER.EMA_DECAY,
+    the moving average of its weights.
 
     Example::
 
@@ -76,7 +80,9 @@ class Trainer(TrainerBase):
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.last_results: Results = {}
 
-        model = self.build_model(cfg)
+        self._trained = model = self.build_model(cfg)
+        self.average = build_weight_average(cfg, model)
+        self.final_model = self.average.module if self.average else model
         self.optimizer = self.build_optimizer(cfg, model)
         self.scheduler = self.build_lr_scheduler(cfg, self.optimizer)
         self.model = distribute(model)
@@ -87,7 +93,7 @@ class Trainer(TrainerBase):
             amp_dtype=get_amp_dtype(cfg),
         )
         self.checkpointer = MaskFormerCheckpointer(
-            model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+            self.final_model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
         self.register_hooks(self.build_hooks())
 
@@ -113,6 +119,7 @@ class Trainer(TrainerBase):
                 checkpointables=[],
                 without_class_head=self.cfg.MODEL.WEIGHTS_WITHOUT_CLASS_HEAD,
             )
+            self._load_trained(self.final_model.state_dict())
 
     def train(self) -> Results:
         """Train up to SOLVER.MAX_ITER.
@@ -126,7 +133,7 @@ class Trainer(TrainerBase):
         """
         if self.start_iter >= self.max_iter:
             logger.info(f"Nothing to train: {self.start_iter} of {self.max_iter} iterations done.")
-            return self.test(self.cfg, self.model)
+            return self.test(self.cfg, self.final_model)
         # Not before the checkpoint is read: the samples continue where it ends.
         loader = self.build_train_loader(self.cfg, start_iter=self.start_iter)
         if comm.is_main_process():
@@ -152,6 +159,8 @@ class Trainer(TrainerBase):
         # update, so that no checkpoint gets its weights.
         SimpleTrainer.write_metrics(losses, data_time, self.iter)
         self.step.update()
+        if self.average:
+            self.average.update_parameters(self.model)
 
     def after_train(self) -> None:
         if self.iter < self.max_iter:
@@ -176,7 +185,7 @@ class Trainer(TrainerBase):
         result.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
         if comm.is_main_process():
             metric = cfg.TEST.BEST_CHECKPOINT_METRIC
-            result.append(BestCheckpoint(self.model, cfg.OUTPUT_DIR, metric))
+            result.append(BestCheckpoint(self.final_model, cfg.OUTPUT_DIR, metric))
             result.append(hooks.PeriodicWriter(self.build_writers(), period=20))
         return result
 
@@ -187,8 +196,8 @@ class Trainer(TrainerBase):
     def _evaluate(self) -> Results:
         # Evaluating more or less often must not change the training.
         with preserved_random_state():
-            share_buffers(self.model)
-            self.last_results = self.test(self.cfg, self.model)
+            share_buffers(self.final_model)
+            self.last_results = self.test(self.cfg, self.final_model)
         return self.last_results
 
     @classmethod
@@ -289,11 +298,14 @@ class Trainer(TrainerBase):
         return results
 
     def state_dict(self) -> dict[str, Any]:
-        return {
+        state = {
             **super().state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step.state_dict(),
         }
+        if self.average:  # which then is the checkpoint's model
+            state["trained"] = self._trained.state_dict()
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         check_resumable(state, self.optimizer)
@@ -305,5 +317,12 @@ class Trainer(TrainerBase):
         super().load_state_dict(state)
         # The checkpoint names the iteration that it was made after.
         self.start_iter = self.iter + 1
+        self._load_trained(state.get("trained", self.final_model.state_dict()))
         self.optimizer.load_state_dict(state["optimizer"])
         self.step.load_state_dict(state["step"])
+
+    def _load_trained(self, weights: dict[str, Any]) -> None:
+        """Train on from `weights`; the checkpointer has loaded `final_model`."""
+        self._trained.load_state_dict(weights)
+        if self.average:
+            self.average.n_averaged.fill_(self.start_iter)
