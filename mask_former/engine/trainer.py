@@ -81,11 +81,12 @@ class Trainer(TrainerBase):
         self.last_results: Results = {}
 
         self._trained = model = self.build_model(cfg)
-        self.average = build_weight_average(cfg, model)
-        self.final_model = self.average.module if self.average else model
         self.optimizer = self.build_optimizer(cfg, model)
         self.scheduler = self.build_lr_scheduler(cfg, self.optimizer)
         self.model = distribute(model)
+        # After all processes have got the weights of the main one.
+        self.average = build_weight_average(cfg, model)
+        self.final_model = self.average.module if self.average else model
         self.step = TrainStep(
             self.model,
             self.optimizer,

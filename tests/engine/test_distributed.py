@@ -24,6 +24,7 @@ def test_two_processes_train_like_one(shapes_root, tmp_path):
         "SOLVER__BASE_LR": 0.05,
         "SOLVER__BACKBONE_MULTIPLIER": 1.0,
         "SOLVER__MAX_ITER": 10,
+        "SOLVER__EMA_DECAY": 0.5,
     }
     one = tiny.tiny_cfg(tmp_path / "one", **options)
     two = tiny.tiny_cfg(tmp_path / "two", **options)
