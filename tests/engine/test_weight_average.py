@@ -64,7 +64,7 @@ def test_the_average_of_all_iterations_is_saved(shapes_root, tmp_path):
 
 def test_the_average_is_evaluated(shapes_root, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(Trainer, "test", lambda cfg, model: seen.append(model))
+    monkeypatch.setattr(Trainer, "test", lambda self, cfg, model: seen.append(model))
     trainer = Trainer(tiny.tiny_cfg(tmp_path, SOLVER__EMA_DECAY=0.9))
     trainer._evaluate()
     assert seen == [trainer.average.module] != [trainer.model]
