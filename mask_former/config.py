@@ -140,7 +140,8 @@ def _add_solver(cfg: CN) -> None:
     # Weight decay of embeddings (queries, relative positions).
     cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
     # Evaluate and save a moving average of the weights, over about the last 1 / (1 - EMA_DECAY)
-    # iterations; the weights that are trained are in the checkpoint besides. 0: no average.
+    # iterations; the weights that are trained are in the checkpoint besides, but not in
+    # model_best.pth. 0: no average. The average is not compiled by MODEL.COMPILE.
     cfg.SOLVER.EMA_DECAY = 0.0
     # Arithmetic of mixed precision (SOLVER.AMP.ENABLED): bfloat16, or float16 with a loss scaler
     # (GPU only). Costs and losses stay in float32.

@@ -12,7 +12,8 @@ def use_fastest_order(model: nn.Module) -> None:
     * The channels of a pixel lie side by side in memory, which convolutions on CPUs, and in mixed
       precision on GPUs, like best.
     * Frozen norms are multiplied into the convolutions before them.
-    * Attention is one operation, which holds no weights of all pairs.
+    * Attention is one operation, which holds no weights of all pairs (but in bfloat16 on CPUs,
+      where that is slow).
     * Inference multiplies the queries with the kernels of the last convolution of the pixel
       decoder, see `pixel_decoder/projection.py`.
     * Linear layers on CPUs are convolutions, see `layers/linear.py`.

@@ -169,6 +169,7 @@ def instance_inference(
         by falling score.
     """
     size = result_size(mask_logits, sizes)
+    scores = scores.float()
     queries, mask_of = queries.unique(return_inverse=True)
     with _exactly(mask_logits):
         masks = mask_logits.new_empty(len(queries), *size, dtype=torch.bool)

@@ -246,3 +246,11 @@ def test_the_first_of_equal_scores_wins():
     )
     assert (panoptic == 1).all()
     assert [segment["category_id"] for segment in segments] == [0]
+
+
+def test_instances_of_half_precision_have_scores_in_float32():
+    # The sum of so many probabilities is infinite in float16.
+    masks = torch.full((1, 300, 300), 20.0)
+    pairs = [torch.tensor([0]), torch.tensor([0.75]).half(), torch.tensor([1])]
+    (score,) = instance_inference(*pairs, masks.half()).scores
+    assert score.dtype == torch.float32 and score.item() == pytest.approx(0.75)

@@ -15,21 +15,29 @@ class FrozenNormConv2d(Conv2d):
     few, does what scaling the pixels does, and the shift is a bias. Only the kernels learn; names
     and values of the weights are those of the two modules.
 
-    Inference scales the kernels once and keeps them, until the weights change or training goes on.
+    Inference scales the kernels once and keeps them, until the weights change (other than through
+    `.data`), the mode is set, or there is a pass with gradients.
     """
 
     _kept: tuple[list[Any], tuple[Tensor, Tensor]] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C', h', w')."""
-        changing = torch.is_grad_enabled() or torch.compiler.is_compiling()
-        kernels, shift = self._scaled() if changing else self._scaled_once(x.device.type)
+        if torch.is_grad_enabled():
+            self._kept = None  # an update may follow, and fused ones do not raise the version
+        kernels, shift = self._scaled_once(x.device.type) if self._keeps() else self._scaled()
         x = F.conv2d(x, kernels, shift, self.stride, self.padding, self.dilation, self.groups)
         return x if self.activation is None else self.activation(x)
 
     def train(self, mode: bool = True) -> "FrozenNormConv2d":
         self._kept = None
         return super().train(mode)
+
+    def _keeps(self) -> bool:
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or self.weight.is_meta:
+            return False  # meta: tensors without values have no autocast to ask for
+        # Tensors that were made in inference mode have no version.
+        return not any(x.is_inference() for x in (self.weight, *self.norm.buffers()))
 
     def _scaled(self) -> tuple[Tensor, Tensor]:
         norm = self.norm

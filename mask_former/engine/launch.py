@@ -120,7 +120,7 @@ def _run(
 
 
 def _call(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
-    if cfg.MODEL.DEVICE == "cpu":
+    if torch.device(cfg.MODEL.DEVICE).type == "cpu":
         keep_freed_memory()
     main(cfg, args)
 

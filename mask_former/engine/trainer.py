@@ -86,7 +86,7 @@ class Trainer(TrainerBase):
         self.model = distribute(model)
         # After all processes have got the weights of the main one.
         self.average = build_weight_average(cfg, model)
-        self.final_model = self.average.module if self.average else model
+        self.final_model = self.average.model if self.average else model
         self.step = TrainStep(
             self.model,
             self.optimizer,
@@ -120,7 +120,7 @@ class Trainer(TrainerBase):
                 checkpointables=[],
                 without_class_head=self.cfg.MODEL.WEIGHTS_WITHOUT_CLASS_HEAD,
             )
-            self._load_trained(self.final_model.state_dict())
+            self._train_from(None)
 
     def train(self) -> Results:
         """Train up to SOLVER.MAX_ITER.
@@ -160,8 +160,11 @@ class Trainer(TrainerBase):
         # update, so that no checkpoint gets its weights.
         SimpleTrainer.write_metrics(losses, data_time, self.iter)
         self.step.update()
+
+    def after_step(self) -> None:
         if self.average:
-            self.average.update_parameters(self.model)
+            self.average.update(self.model)
+        super().after_step()
 
     def after_train(self) -> None:
         if self.iter < self.max_iter:
@@ -318,12 +321,14 @@ class Trainer(TrainerBase):
         super().load_state_dict(state)
         # The checkpoint names the iteration that it was made after.
         self.start_iter = self.iter + 1
-        self._load_trained(state.get("trained", self.final_model.state_dict()))
+        self._train_from(state.get("trained"))
         self.optimizer.load_state_dict(state["optimizer"])
         self.step.load_state_dict(state["step"])
 
-    def _load_trained(self, weights: dict[str, Any]) -> None:
-        """Train on from `weights`; the checkpointer has loaded `final_model`."""
-        self._trained.load_state_dict(weights)
+    def _train_from(self, weights: dict[str, Any] | None) -> None:
+        """Train on from `weights`, or from those of `final_model`, which have been loaded."""
         if self.average:
-            self.average.n_averaged.fill_(self.start_iter)
+            self.average.updates = self.start_iter
+            weights = weights or self.final_model.state_dict()
+        if weights:
+            self._trained.load_state_dict(weights)

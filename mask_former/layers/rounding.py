@@ -10,7 +10,7 @@ from torch import Tensor, nn
 def keeps_published_rounding(module: nn.Module, x: Tensor) -> bool:
     """Whether `module` is to compute on the device of `x` in the order of the published models.
 
-    Mixed precision rounds otherwise in any order, so that there the fastest is taken always.
+    Mixed precision rounds otherwise in any order, so that there modules take the fastest always.
     """
     kind = x.device.type
     # The "meta" device, of shapes without values, has no autocast.

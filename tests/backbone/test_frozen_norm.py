@@ -64,6 +64,31 @@ def test_kernels_are_kept_in_inference_only_and_in_its_precision():
     assert model[0]._kept is None
 
 
+def test_kept_kernels_follow_an_optimizer_that_raises_no_version():
+    model, x, _ = make()
+    with torch.no_grad():
+        model.eval()(x)
+    model(x).sum().backward()
+    torch.optim.AdamW(model.parameters(), lr=1.0, fused=True).step()
+    with torch.no_grad():
+        found = model(x)
+        model[0].__class__ = Conv2d
+        torch.testing.assert_close(found, model(x))
+
+
+@torch.inference_mode()
+def test_weights_that_were_made_in_inference_mode():
+    model, x, expected = make()
+    for _ in range(2):
+        torch.testing.assert_close(model.eval()(x), expected)
+
+
+@torch.no_grad()
+def test_shapes_without_values():
+    model, x, expected = make()
+    assert model.eval().to("meta")(x.to("meta")).shape == expected.shape
+
+
 def test_only_convolutions_before_frozen_norms_are_folded():
     model = nn.ModuleList(
         Conv2d(2, 2, 1, bias=bias, norm=norm)

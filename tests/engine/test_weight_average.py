@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mask_former.engine import Trainer
-from mask_former.engine.weight_average import moving_average
+from mask_former.engine.weight_average import WeightAverage
 from tests.engine import tiny
 
 
@@ -17,20 +17,20 @@ def load(path):
 
 def test_it_follows_the_weights_by_the_formula():
     model = nn.BatchNorm1d(1)
-    average = moving_average(model, 0.4)
+    average = WeightAverage(model, 0.4)
     expected = 0.0
-    # After the first update it is the model; then it keeps 2/11, 3/12, ..., at most 0.4.
+    # After the first update it is the model; then it keeps 1/10, 2/11, ..., at most 0.4.
     for keeps, weight in zip(
-        [0, 2 / 11, 3 / 12, 4 / 13, 5 / 14, 0.4, 0.4], range(1, 8), strict=True
+        [0, 1 / 10, 2 / 11, 3 / 12, 4 / 13, 5 / 14, 0.4, 0.4], range(1, 9), strict=True
     ):
         model.weight.data.fill_(weight)
         model.running_mean.fill_(10 * weight)
         model.num_batches_tracked += 1
-        average.update_parameters(model)
+        average.update(model)
         expected = keeps * expected + (1 - keeps) * weight
-        assert average.module.weight.item() == pytest.approx(expected)
-        assert average.module.running_mean.item() == pytest.approx(10 * expected)
-        assert average.module.num_batches_tracked == weight
+        assert average.model.weight.item() == pytest.approx(expected)
+        assert average.model.running_mean.item() == pytest.approx(10 * expected)
+        assert average.model.num_batches_tracked == weight
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0, 2.0])
@@ -49,7 +49,7 @@ def test_the_average_of_all_iterations_is_saved(shapes_root, tmp_path):
     assert record["losses"] == expected["losses"]
     average = load(tmp_path / "trained/model_0000000.pth")["model"]
     for n in range(1, 6):
-        keeps = (1 + n) / (10 + n)
+        keeps = n / (9 + n)
         weights = load(
             tmp_path / f"trained/model_{n:07}.pth"
             if n < 5
@@ -67,7 +67,7 @@ def test_the_average_is_evaluated(shapes_root, tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "test", lambda self, cfg, model: seen.append(model))
     trainer = Trainer(tiny.tiny_cfg(tmp_path, SOLVER__EMA_DECAY=0.9))
     trainer._evaluate()
-    assert seen == [trainer.average.module] != [trainer.model]
+    assert seen == [trainer.average.model] != [trainer.model]
 
 
 def test_a_resumed_run_continues_both(shapes_root, tmp_path):
