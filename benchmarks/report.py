@@ -125,7 +125,9 @@ def _plot(growths: Sequence[Growth], path: Path) -> None:
         panel.grid(alpha=0.3)
         if list(growth.seconds) != explained:
             explained = list(growth.seconds)
-            panel.legend(frameon=False)
+            # Many would hide the lines: they go beside the panel.
+            beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+            panel.legend(frameon=False, **(beside if len(explained) > 2 else {}))
     panels[0][0].set_ylabel("milliseconds")
     figure.savefig(path, dpi=120)
     plt.close(figure)
