@@ -60,7 +60,7 @@ def plot_curves(metrics: str | Path, output: str | Path, *, title: str = "") -> 
     losses = [n for n in names if n.startswith("loss_") and not re.search(r"_\d+$", n)]
     figures = [n for n in names if n.rsplit("/", 1)[-1] in _FIGURES]
     # A figure made without pyplot needs no display and leaves the user's backend alone.
-    figure = Figure(figsize=(13, 3.8), layout="constrained")
+    figure = Figure(figsize=(15, 3.8), layout="constrained")
     loss_axes, figure_axes, rate_axes = figure.subplots(1, 3)
     _plot(loss_axes, entries, ["total_loss", *losses], "loss", smooth=True)
     loss_axes.set_yscale("log")
@@ -96,7 +96,8 @@ def _plot(
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize="small")
+        # Beside the panel, where no curve can run through it.
+        axes.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     else:
         axes.text(0.5, 0.5, "none recorded", ha="center", transform=axes.transAxes, color="gray")
 
