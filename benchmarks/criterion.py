@@ -34,7 +34,7 @@ from mask_former.matcher import HungarianMatcher
 from mask_former.point_losses import PointSampling
 from mask_former.structures import Prediction, Target
 
-OURS, POINTS = "ours", "ours, 12544 points"
+OURS, COMPILED, POINTS = "ours", "ours, compiled", "ours, 12544 points"
 PLAIN, HUGGING_FACE = "plain transcription", "`transformers`"
 # Relative, of the total loss and of the norm of the gradients.
 TOLERANCE = 1e-5
@@ -88,13 +88,16 @@ class Losses:
         return total.detach(), *torch.autograd.grad(total, self.leaves)
 
 
-def our_criterion(classes: int, points: PointSampling | None = None) -> SetCriterion:
+def our_criterion(
+    classes: int, points: PointSampling | None = None, compiled: bool = False
+) -> SetCriterion:
     return SetCriterion(
         num_classes=classes,
-        matcher=HungarianMatcher(mask_weight=MASK_WEIGHT, points=points),
+        matcher=HungarianMatcher(mask_weight=MASK_WEIGHT, points=points, compiled=compiled),
         mask_weight=MASK_WEIGHT,
         no_object_weight=NO_OBJECT_WEIGHT,
         points=points,
+        compiled=compiled,
     )
 
 
@@ -132,6 +135,7 @@ def contenders(predictions: list[Prediction], targets: list[Target]) -> dict[str
     theirs = MaskFormerLoss(classes, matcher, weights, NO_OBJECT_WEIGHT).to(device)
     functions = {
         OURS: partial(our_losses, our_criterion(classes).to(device)),
+        COMPILED: partial(our_losses, our_criterion(classes, compiled=True).to(device)),
         HUGGING_FACE: partial(hugging_face_losses, theirs),
         PLAIN: all_plain_losses,
     }
@@ -164,19 +168,24 @@ def measure(
     sampled = our_criterion(classes, PointSampling(12544)).to(device)
     steps[POINTS] = Losses(partial(our_losses, sampled), predictions, targets)
     agreement[POINTS] = "approximate"
-    case, target = "matching + losses", ">= 6, memory <= 1/4 of plain"
-    results = [Result(case, OURS, run(steps), agreement, target)]
+    timings, target = run(steps), ">= 6, memory <= 1/4 of plain"
+    results = [
+        Result("matching + losses", OURS, timings, agreement, target),
+        Result.beside("compiled", COMPILED, timings, (HUGGING_FACE, PLAIN), target),
+    ]
 
     criterion = our_criterion(classes).to(device)
+    compiled = our_criterion(classes, compiled=True).to(device)
     matching = criterion.matcher(predictions, targets)
     pairs = [plain_matching(p, targets) for p in predictions]
     matchers = {
         OURS: lambda: criterion.matcher(predictions, targets),
+        COMPILED: lambda: compiled.matcher(predictions, targets),
         PLAIN: lambda: [plain_matching(p, targets) for p in predictions],
     }
     results.append(Result("matching", OURS, run(matchers)))
 
-    def ours(*inputs: list) -> list[Tensor]:
+    def ours(criterion: SetCriterion, *inputs: list) -> list[Tensor]:
         losses = criterion.mask_losses(*inputs, matching)
         layers = [criterion.class_loss(*inputs, matching), *losses.values()]
         return [layer.sum() for layer in layers]
@@ -185,14 +194,14 @@ def measure(
         layers = zip(predictions, pairs, strict=True)
         return [x for p, pair in layers for x in layer_losses(p, targets, pair).values()]
 
-    losses = {OURS: ours, PLAIN: plain}
+    losses = {OURS: partial(ours, criterion), COMPILED: partial(ours, compiled), PLAIN: plain}
     losses = {name: Losses(f, predictions, targets) for name, f in losses.items()}
     return [*results, Result("losses", OURS, run(losses))]
 
 
 def growth(name: str, values: list[int], option: str, device: str) -> Growth:
     """Of ours and the plain transcription, as one size changes."""
-    seconds: dict[str, list[float]] = {OURS: [], PLAIN: []}
+    seconds: dict[str, list[float]] = {OURS: [], COMPILED: [], PLAIN: []}
     for value in values:
         steps = contenders(*make_inputs(device, **{option: value}))
         steps = {name: steps[name] for name in seconds}

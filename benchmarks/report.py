@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 from tabulate import tabulate
 
 from benchmarks.measure import Timing, machine
@@ -121,6 +122,9 @@ def _plot(growths: Sequence[Growth], path: Path) -> None:
             panel.plot(growth.values, [1e3 * s for s in seconds], marker="o", label=name)
         panel.set(xlabel=growth.size, xscale="log", yscale="log")
         panel.set_xticks(growth.values, [f"{value:g}" for value in growth.values])
+        panel.yaxis.set(
+            major_locator=LogLocator(subs=(1, 2, 5)), major_formatter=StrMethodFormatter("{x:g}")
+        )
         panel.minorticks_off()
         panel.grid(alpha=0.3)
         if list(growth.seconds) != explained:

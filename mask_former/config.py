@@ -40,9 +40,9 @@ def _add_model(cfg: CN) -> None:
     # met to the last bit on the same machine. False: in the fastest order that is equal but for
     # rounding; see mask_former/fastest_order.py.
     cfg.MODEL.PUBLISHED_ROUNDING = True
-    # Compile backbone and head by torch.compile when they first run: minutes, once for every kind
-    # of input size, so that SIZE_DIVISIBILITY should leave few. For GPUs; on CPUs inference gains
-    # a little, and training nothing. The results are the same but for rounding.
+    # Compile backbone, head and losses by torch.compile when they first run: minutes, once for
+    # every kind of input size, so that SIZE_DIVISIBILITY should leave few. For GPUs; on CPUs the
+    # network gains a little. The results are the same but for rounding.
     cfg.MODEL.COMPILE = False
 
     # Compute the activations of the backbone's blocks again for the gradients, instead of keeping

@@ -35,6 +35,7 @@ class SetCriterion(nn.Module):
         class_weight, mask_weight, dice_weight: weights of the losses.
         no_object_weight: weight of "no object" in the cross entropy, relative to a class.
         points: learn masks at random points only, which is an approximation; None: everywhere.
+        compiled: compile what is computed for every pixel, when it first runs; not with points.
     """
 
     empty_weight: Tensor
@@ -49,11 +50,13 @@ class SetCriterion(nn.Module):
         dice_weight: float = 1.0,
         no_object_weight: float = 0.1,
         points: PointSampling | None = None,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.matcher = matcher
         self.points = points
+        self.compiled = compiled
         self.weights = {"loss_ce": class_weight, "loss_mask": mask_weight, "loss_dice": dice_weight}
         class_weights = torch.ones(num_classes + 1)
         class_weights[-1] = no_object_weight
@@ -112,7 +115,7 @@ class SetCriterion(nn.Module):
         inputs = [matched.float(), masks, matching.segment]
         regions = {"valid": valid, "image": matching.image}
         if self.points is None:
-            losses = matched_mask_losses(*inputs, **regions)
+            losses = matched_mask_losses(*inputs, **regions, compiled=self.compiled)
         else:
             losses = point_mask_losses(*inputs, self.points.uncertain(inputs[0]), **regions)
         num_masks = self.num_masks(targets)

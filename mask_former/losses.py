@@ -12,9 +12,18 @@ Where an image has pixels without annotation, `valid` leaves them out of the mea
 without it all pixels count.
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from mask_former import fused_losses
+
+# On some processors (AMD Zen 5) log1p, and with it softplus, takes ten times as long while the page
+# with one of its constants is not in memory, and only -0 makes it read that one: for all else a
+# mask suppresses the read, and with it the page fault.
+torch.log1p(torch.full((64,), -0.0, device="cpu"))
 
 # Pixels that are worked on at a time: enough to keep the device busy, few enough to stay in a
 # processor's cache.
@@ -77,6 +86,7 @@ def pairwise_mask_losses(
     valid: Tensor | None = None,
     alpha: float = 0.25,
     gamma: float = 2.0,
+    compiled: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Focal and dice loss of every mask against every target; without gradient.
 
@@ -87,6 +97,7 @@ def pairwise_mask_losses(
         targets: (N, P), bool, or zeros and ones of the logits' dtype.
         valid: the pixels that count, likewise, (P,): all masks and targets are of one image.
         alpha, gamma: see `sigmoid_focal_loss`.
+        compiled: compile what is computed for every pixel, when it first runs.
 
     Returns:
         focal and dice loss, (Q, N) each.
@@ -97,23 +108,31 @@ def pairwise_mask_losses(
         targets = targets * counted
     focal, overlap = logits.new_empty(2, len(logits), len(targets))
     area, background = logits.new_empty(2, len(logits), 1)
-    one = logits.new_ones(())
     parts = slices(logits, logits.shape[1])
-    work = logits.new_empty(4, parts[0].stop, logits.shape[1])
+    if compiled:
+        terms = fused_losses.compiled(fused_losses.pairwise_terms)
+    else:
+        terms = partial(_pairwise_terms, logits.new_empty(4, parts[0].stop, logits.shape[1]))
     for part in parts:
-        x = logits[part]
-        p, right, negative, positive = work[:, : len(x)]
-        torch.sigmoid(x, out=p)
-        torch.sub(one, p, out=right)
-        F.softplus(x, out=positive)
-        torch.pow(p, gamma, out=negative).mul_(positive)
-        torch.sub(x, positive, out=positive).mul_(right.pow_(gamma))  # is negative
-        background[part, 0] = negative @ counted
-        area[part, 0] = p @ counted
+        p, gain, area[part, 0], background[part, 0] = terms(logits[part], counted, alpha, gamma)
         overlap[part] = p @ targets.T
-        focal[part] = negative.lerp_(positive, alpha) @ targets.T
+        focal[part] = gain @ targets.T
     focal = ((1 - alpha) * background - focal) / counted.sum().clamp(min=1)
     return focal, dice_of(overlap, area + targets.sum(1))
+
+
+def _pairwise_terms(
+    work: Tensor, x: Tensor, counted: Tensor, alpha: float, gamma: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `fused_losses.pairwise_terms`, in `work`, (4, >= Q, P)."""
+    p, right, background, on_target = work[:, : len(x)]
+    torch.sigmoid(x, out=p)
+    torch.sub(x.new_ones(()), p, out=right)
+    F.softplus(x, out=on_target)
+    torch.pow(p, gamma, out=background).mul_(on_target)
+    torch.sub(x, on_target, out=on_target).mul_(right.pow_(gamma))  # is negative
+    area, on_background = p @ counted, background @ counted
+    return p, background.lerp_(on_target, alpha), area, on_background
 
 
 def dice_of(overlap: Tensor, total: Tensor) -> Tensor:

@@ -4,11 +4,14 @@ The formulas are those of `mask_former.losses`; here they are worked out mask by
 memory, together with their gradients.
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mask_former import fused_losses
 from mask_former.losses import count_of, dice_of, slices
 from mask_former.upsampling import upsampling
 
@@ -22,6 +25,7 @@ def matched_mask_losses(
     image: Tensor | None = None,
     alpha: float = 0.25,
     gamma: float = 2.0,
+    compiled: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Focal and dice loss of each mask, upsampled bilinearly, against its segment.
 
@@ -36,11 +40,13 @@ def matched_mask_losses(
         valid: the pixels of each image that count, bool (B, H, W); None: all.
         image: which image each mask belongs to, int64 (M,), in [0, B); needed with `valid` only.
         alpha, gamma: see `sigmoid_focal_loss`.
+        compiled: compile what is computed for every pixel, when it first runs.
 
     Returns:
         focal and dice loss, (M,) each.
     """
-    focal, dice = _MatchedMaskLosses.apply(logits, targets, segment, valid, image, alpha, gamma)
+    inputs = (logits, targets, segment, valid, image)
+    focal, dice = _MatchedMaskLosses.apply(*inputs, alpha, gamma, compiled)
     pixels = targets.shape[1] * targets.shape[2]
     return focal / (pixels if valid is None else count_of(valid.flatten(1))[image]), dice
 
@@ -50,7 +56,7 @@ class _MatchedMaskLosses(torch.autograd.Function):
     in the forward pass and backward only scales them."""
 
     @staticmethod
-    def forward(ctx, logits, targets, segment, valid, image, alpha, gamma):
+    def forward(ctx, logits, targets, segment, valid, image, alpha, gamma, compiled):
         scale = upsampling(logits.shape[-2:], targets.shape[-2:], logits)
         # Booleans are slow to convert to floating point, bytes are not.
         targets = scale.arrange(targets).view(torch.uint8)
@@ -58,17 +64,20 @@ class _MatchedMaskLosses(torch.autograd.Function):
         focal, dice = logits.new_empty(2, len(logits))
         gradients = logits.new_empty(2, *logits.shape) if ctx.needs_input_grad[0] else None
         parts = slices(logits, targets.shape[1])
-        # New memory for every part would cost more than what is done with it.
-        work = logits.new_empty(3, parts[0].stop, targets.shape[1])
+        if compiled:
+            terms = fused_losses.compiled(fused_losses.mask_terms)
+        else:
+            # New memory for every part would cost more than what is done with it.
+            work = logits.new_empty(3, parts[0].stop, targets.shape[1])
+            terms = partial(_mask_terms, work)
         for part in parts:
             x = scale.up(logits[part])
-            t = targets.index_select(0, segment[part]).to(x)
-            v = None if valid is None else valid.index_select(0, image[part]).to(x)
-            space = work[:, : len(x)]
-            focal[part], dice[part] = _focal_and_dice(x, t, v, alpha, gamma, space)
+            t = targets.index_select(0, segment[part])
+            v = None if valid is None else valid.index_select(0, image[part])
+            focal[part], overlap, total, full = terms(x, t, v, alpha, gamma)
+            dice[part] = dice_of(overlap, total)
             if gradients is not None:
-                gradients[0, part] = scale.down(space[0])
-                gradients[1, part] = scale.down(space[1])
+                gradients[:, part] = scale.down(full.flatten(0, 1)).unflatten(0, (2, len(x)))
         ctx.save_for_backward(gradients)
         return focal, dice
 
@@ -77,19 +86,21 @@ class _MatchedMaskLosses(torch.autograd.Function):
     def backward(ctx, grad_focal, grad_dice):
         (gradients,) = ctx.saved_tensors
         grad = gradients[0] * grad_focal[:, None, None]
-        return grad.addcmul_(gradients[1], grad_dice[:, None, None]), *[None] * 6
+        return grad.addcmul_(gradients[1], grad_dice[:, None, None]), *[None] * 7
 
 
-def _focal_and_dice(
-    x: Tensor, t: Tensor, valid: Tensor | None, alpha: float, gamma: float, space: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Sum of the focal loss over the pixels, and dice loss, (M,) each, of `x` (M, P).
+def _mask_terms(
+    work: Tensor, x: Tensor, t: Tensor, valid: Tensor | None, alpha: float, gamma: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `fused_losses.mask_terms`, in place, each array being used again as soon as it is free.
 
-    Leaves their gradients with respect to `x` in the first two of `space`, (3, M, P). Overwrites
-    `x` and works in place throughout, each array being used again as soon as it is free.
+    Overwrites `x` and `work`, (3, >= M, P), of which the gradients are a part.
     """
+    t = t.to(x)
+    valid = None if valid is None else valid.to(x)
     one = x.new_ones(())
-    weight, loss, spare = space
+    gradients, spare = work[:2, : len(x)], work[2, : len(x)]
+    weight, loss = gradients
     z = x.mul_(torch.sub(one, t, alpha=2, out=spare))  # the negative of mask_former.losses' z
     F.softplus(z, out=loss)
     wrong = z.sigmoid_()  # 1 - p_t
@@ -113,4 +124,4 @@ def _focal_and_dice(
     per_overlap = 2 / (total + 1)
     per_total = (2 * overlap + 1) / (total + 1) ** 2
     dice_gradient.mul_(torch.mul(t, -per_overlap[:, None], out=spare).add_(per_total[:, None]))
-    return focal, dice_of(overlap, total)
+    return focal, overlap, total, gradients

@@ -54,6 +54,7 @@ class HungarianMatcher:
     Args:
         class_weight, mask_weight, dice_weight: weights of the three terms, >= 0.
         points: compare masks at random points, the same for all of an image; None: everywhere.
+        compiled: compile what is computed for every pixel, when it first runs.
     """
 
     def __init__(
@@ -63,11 +64,13 @@ class HungarianMatcher:
         mask_weight: float = 20.0,
         dice_weight: float = 1.0,
         points: PointSampling | None = None,
+        compiled: bool = False,
     ) -> None:
         self.class_weight = class_weight
         self.mask_weight = mask_weight
         self.dice_weight = dice_weight
         self.points = points
+        self.compiled = compiled
 
     @torch.no_grad()
     def __call__(self, predictions: Sequence[Prediction], targets: Sequence[Target]) -> Matching:
@@ -106,7 +109,7 @@ class HungarianMatcher:
         costs = []
         for prediction in predictions:
             masks = _logits(prediction.mask_logits[image], points)
-            focal, dice = pairwise_mask_losses(masks, segments, valid=valid)
+            focal, dice = pairwise_mask_losses(masks, segments, valid=valid, compiled=self.compiled)
             p = prediction.class_logits[image].float().softmax(-1)[:, target.labels]
             costs.append(self.mask_weight * focal + self.dice_weight * dice - self.class_weight * p)
         return torch.stack(costs)

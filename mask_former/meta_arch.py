@@ -123,6 +123,7 @@ class MaskFormer(nn.Module):
                 dice_weight=keys.DICE_WEIGHT,
                 no_object_weight=keys.NO_OBJECT_WEIGHT,
                 points=_points(cfg),
+                compiled=cfg.MODEL.COMPILE,
             ),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
@@ -275,7 +276,10 @@ def _matcher(cfg: CfgNode) -> Matcher:
     keys = cfg.MODEL.MASK_FORMER
     if keys.MATCHER == "hungarian":
         return HungarianMatcher(
-            mask_weight=keys.MASK_WEIGHT, dice_weight=keys.DICE_WEIGHT, points=_points(cfg)
+            mask_weight=keys.MASK_WEIGHT,
+            dice_weight=keys.DICE_WEIGHT,
+            points=_points(cfg),
+            compiled=cfg.MODEL.COMPILE,
         )
     if keys.MATCHER == "fixed":
         return FixedMatcher(

@@ -1,10 +1,14 @@
 """The network can be compiled: in one piece, under the same names."""
 
+import shutil
+
 import pytest
 import torch
 from detectron2.modeling import build_model
 
 from mask_former.engine import load_config
+from mask_former.losses import pairwise_mask_losses
+from mask_former.matched_losses import matched_mask_losses
 
 R50 = "coco-panoptic/maskformer_panoptic_R50_bs64_554k"
 SWIN = "ade20k-150/swin/maskformer_swin_tiny_bs16_160k"
@@ -45,9 +49,32 @@ def test_the_network_is_one_graph(recipe, training, published_rounding):
         torch.testing.assert_close(captured(images), network(images))
 
 
-def test_the_key_compiles_backbone_and_head_and_keeps_the_names_of_weights():
+@pytest.mark.skipif(not shutil.which("c++"), reason="there is no C++ compiler on this machine")
+def test_compiled_losses_and_gradients_are_the_same():
+    """And the second size takes what was compiled for the first."""
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    generator = torch.Generator().manual_seed(0)
+    for size in (24, 32):
+        logits = 4 * torch.randn(2, 3, size, size, generator=generator)
+        targets = torch.rand(4, 4 * size, 4 * size, generator=generator) < 0.3
+        results = []
+        for compiled in (False, True):
+            masks = logits.flatten(0, 1).requires_grad_()
+            segment = torch.tensor([0, 1, 2, 3, 0, 2])
+            losses = torch.stack(matched_mask_losses(masks, targets, segment, compiled=compiled))
+            (gradient,) = torch.autograd.grad(losses.sum(), masks)
+            regions = targets[:, :size, :size].flatten(1)
+            costs = pairwise_mask_losses(logits[0].flatten(1), regions, compiled=compiled)
+            results.append((losses.detach(), gradient, *costs))
+        torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
+    assert counters["stats"]["unique_graphs"] == 2
+
+
+def test_the_key_compiles_backbone_head_and_losses_and_keeps_the_names_of_weights():
     plain, compiled = (build(R50, "MODEL.COMPILE", value) for value in (False, True))
     assert list(compiled.state_dict()) == list(plain.state_dict())
     for model, expected in ((plain, False), (compiled, True)):
         for module in (model.backbone, model.sem_seg_head):
             assert (module._compiled_call_impl is not None) == expected
+        assert model.criterion.compiled is model.criterion.matcher.compiled is expected

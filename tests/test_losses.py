@@ -7,8 +7,15 @@ import pytest
 import torch
 from torchvision.ops import sigmoid_focal_loss as torchvision_focal_loss
 
-from mask_former import losses
-from mask_former.losses import dice_loss, pairwise_mask_losses, sigmoid_focal_loss
+from mask_former import fused_losses, losses
+from mask_former.losses import dice_loss, sigmoid_focal_loss
+
+
+@pytest.fixture(params=[False, True], ids=["in place", "fused"])
+def pairwise_mask_losses(request, monkeypatch):
+    """In both forms; what is left to a compiler is here computed as it is written."""
+    monkeypatch.setattr(fused_losses, "compiled", lambda function: function)
+    return partial(losses.pairwise_mask_losses, compiled=request.param)
 
 
 @pytest.fixture
@@ -44,7 +51,7 @@ def test_an_empty_target_wants_an_empty_mask():
     assert dice_loss(torch.full((1, 50), 100.0), targets).item() == pytest.approx(1 - 1 / 51)
 
 
-def test_pairwise_equals_paired_for_every_pair(masks):
+def test_pairwise_equals_paired_for_every_pair(pairwise_mask_losses, masks):
     logits, targets = masks
     options = {"alpha": 0.3, "gamma": 1.5}
     pairs = pairwise_mask_losses(logits, targets[:3], **options)
@@ -56,7 +63,7 @@ def test_pairwise_equals_paired_for_every_pair(masks):
     assert [x.shape for x in pairwise_mask_losses(logits, targets[:0])] == [(5, 0)] * 2
 
 
-def test_pairwise_in_parts_equals_at_once(masks, monkeypatch):
+def test_pairwise_in_parts_equals_at_once(pairwise_mask_losses, masks, monkeypatch):
     logits, targets = masks
     expected = pairwise_mask_losses(logits, targets[:3])
     monkeypatch.setitem(losses._CHUNK_PIXELS, "cpu", 2 * logits.shape[1])  # 5 masks: 2 + 2 + 1
@@ -79,13 +86,13 @@ class TestValidPixels:
         torch.testing.assert_close(loss(logits, targets, valid=of_masks), expected)
         assert not torch.allclose(loss(logits, targets), expected)
 
-    def test_of_every_pair(self, masks, valid):
+    def test_of_every_pair(self, pairwise_mask_losses, masks, valid):
         logits, targets = masks
         expected = pairwise_mask_losses(logits[:, valid], targets[:3, valid])
         actual = pairwise_mask_losses(logits, targets[:3], valid=valid)
         torch.testing.assert_close(actual, expected)
 
-    def test_no_pixel_at_all_is_no_loss(self, masks):
+    def test_no_pixel_at_all_is_no_loss(self, pairwise_mask_losses, masks):
         logits, targets = masks
         none = torch.zeros(40, dtype=torch.bool)
         for loss in (sigmoid_focal_loss, dice_loss):
@@ -94,8 +101,10 @@ class TestValidPixels:
             assert cost.abs().max() == 0
 
 
-def test_losses_stay_finite_for_extreme_logits():
+def test_losses_stay_finite_for_extreme_logits(pairwise_mask_losses):
     logits = torch.tensor([[-1e4, 1e4]])
     wrong = torch.tensor([[True, False]])
+    focal, _ = pairwise_mask_losses(logits, torch.cat([wrong, ~wrong]))
+    assert focal[0].tolist() == pytest.approx([1e4 * (0.25 + 0.75) / 2, 0])
     assert sigmoid_focal_loss(logits, wrong).item() == pytest.approx(1e4 * (0.25 + 0.75) / 2)
     assert sigmoid_focal_loss(logits, ~wrong).item() == 0

@@ -1,12 +1,20 @@
 """Losses of upsampled masks against those of masks that are upsampled first, and numerically."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from mask_former import losses
+from mask_former import fused_losses, losses, matched_losses
 from mask_former.losses import dice_loss, sigmoid_focal_loss
-from mask_former.matched_losses import matched_mask_losses
+
+
+@pytest.fixture(params=[False, True], ids=["in place", "fused"])
+def matched_mask_losses(request, monkeypatch):
+    """In both forms; what is left to a compiler is here computed as it is written."""
+    monkeypatch.setattr(fused_losses, "compiled", lambda function: function)
+    return partial(matched_losses.matched_mask_losses, compiled=request.param)
 
 
 @pytest.fixture(params=[(24, 36), (18, 18), (23, 36)], ids=["x4", "x3 and x2", "any size"])
@@ -39,7 +47,9 @@ def reference(logits, targets, segment, valid=None, image=None):
 
 @pytest.mark.parametrize("all_valid", [True, False])
 @pytest.mark.parametrize("chunk", [1, 2000, 1 << 20])
-def test_equals_the_losses_of_the_upsampled_masks(inputs, valid, chunk, all_valid, monkeypatch):
+def test_equals_the_losses_of_the_upsampled_masks(
+    matched_mask_losses, inputs, valid, chunk, all_valid, monkeypatch
+):
     monkeypatch.setitem(losses._CHUNK_PIXELS, "cpu", chunk)
     logits = inputs[0]
     weights = torch.linspace(-1, 2, 14, dtype=torch.float64).view(2, 7)
@@ -52,7 +62,7 @@ def test_equals_the_losses_of_the_upsampled_masks(inputs, valid, chunk, all_vali
 
 
 @pytest.mark.parametrize("all_valid", [True, False])
-def test_gradient_is_numerically_right(inputs, valid, all_valid):
+def test_gradient_is_numerically_right(matched_mask_losses, inputs, valid, all_valid):
     logits, targets, segment = inputs
     options = {"alpha": 0.3, "gamma": 1.5} | ({} if all_valid else valid)
 
@@ -62,7 +72,7 @@ def test_gradient_is_numerically_right(inputs, valid, all_valid):
     assert torch.autograd.gradcheck(function, (logits,))
 
 
-def test_an_image_without_valid_pixels_has_no_gradient(inputs, valid):
+def test_an_image_without_valid_pixels_has_no_gradient(matched_mask_losses, inputs, valid):
     logits, targets, segment = inputs
     valid["valid"][1] = False
     values = torch.stack(matched_mask_losses(logits, targets, segment, **valid))
@@ -72,7 +82,7 @@ def test_an_image_without_valid_pixels_has_no_gradient(inputs, valid):
     assert logits.grad[~of_image].abs().amax((1, 2)).min() > 0
 
 
-def test_no_mask_has_a_gradient_of_zeros():
+def test_no_mask_has_a_gradient_of_zeros(matched_mask_losses):
     logits = torch.zeros(0, 4, 4, requires_grad=True)
     empty = torch.zeros(0, 16, 16, dtype=torch.bool)
     focal, dice = matched_mask_losses(logits, empty, torch.zeros(0, dtype=torch.int64))
@@ -80,7 +90,7 @@ def test_no_mask_has_a_gradient_of_zeros():
     assert logits.grad.shape == (0, 4, 4)
 
 
-def test_in_inference_mode(inputs):
+def test_in_inference_mode(matched_mask_losses, inputs):
     with torch.inference_mode():
         values = matched_mask_losses(*inputs)
     torch.testing.assert_close(values, reference(*inputs))
