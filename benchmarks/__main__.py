@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 COMMANDS = ["criterion", "training_step", "training_step --backbone swin", "swin"]
-COMMANDS += ["postprocessing", "model_inference", "evaluation", "loading"]
+COMMANDS += ["postprocessing", "model_inference", "frames", "evaluation", "loading"]
 
 
 def main() -> None:

@@ -16,7 +16,12 @@ from mask_former.engine import load_config
 RECIPES = {
     "R50": "configs/ade20k-150/maskformer_R50_bs16_160k.yaml",
     "swin": "configs/ade20k-150/swin/maskformer_swin_tiny_bs16_160k.yaml",
+    "swin_large": "configs/ade20k-150/swin/maskformer_swin_large_IN21k_384_bs16_160k_res640.yaml",
     "panoptic R50": "configs/coco-panoptic/maskformer_panoptic_R50_bs64_554k.yaml",
+    "panoptic swin": "configs/coco-panoptic/swin/maskformer_panoptic_swin_tiny_bs64_554k.yaml",
+    "panoptic swin_large": (
+        "configs/coco-panoptic/swin/maskformer_panoptic_swin_large_IN21k_384_bs64_554k.yaml"
+    ),
 }
 # Whatever makes two runs differ.
 WITHOUT_CHANCE = ["MODEL.MASK_FORMER.DROPOUT", "0.0", "MODEL.SWIN.DROP_PATH_RATE", "0.0"]
@@ -48,6 +53,7 @@ def plain_model(cfg: CfgNode, weights: dict[str, Tensor]) -> PlainMaskFormer:
             embed_dim=keys.EMBED_DIM,
             depths=keys.DEPTHS,
             num_heads=keys.NUM_HEADS,
+            window_size=keys.WINDOW_SIZE,
             drop_path_rate=0.0,
             out_indices=(0, 1, 2, 3),
         )
@@ -61,11 +67,18 @@ def plain_model(cfg: CfgNode, weights: dict[str, Tensor]) -> PlainMaskFormer:
         channels,
         num_classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
         num_queries=cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES,
-        encoder_layers=cfg.MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS,
+        encoder_layers=encoder_layers(cfg),
         decoder_layers=cfg.MODEL.MASK_FORMER.DEC_LAYERS,
     )
     model.load_state_dict(weights)
     return model.to(cfg.MODEL.DEVICE)
+
+
+def encoder_layers(cfg: CfgNode) -> int:
+    """How many the pixel decoder has; not every pixel decoder reads the key."""
+    head = cfg.MODEL.SEM_SEG_HEAD
+    has_encoder = head.PIXEL_DECODER_NAME == "TransformerEncoderPixelDecoder"
+    return head.TRANSFORMER_ENC_LAYERS if has_encoder else 0
 
 
 class PlainSwin(SwinTransformer):

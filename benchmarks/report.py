@@ -3,7 +3,7 @@
     python -m benchmarks.report
 
 writes the tables and plots of all benchmarks that were run into docs/PERFORMANCE.md, each between
-its own two marks.
+its own two marks; one without marks, say of another device, gets a section at the end.
 """
 
 import re
@@ -142,7 +142,7 @@ def main() -> None:
     for path in sorted(OUTPUT.glob("*.md")):
         block = re.compile(rf"(<!-- {path.stem} -->\n).*?(<!-- end -->)", re.DOTALL)
         if not block.search(text):
-            raise SystemExit(f"{DOCUMENT} has no lines <!-- {path.stem} --> and <!-- end -->")
+            text += f"\n## {path.stem}\n\n<!-- {path.stem} -->\n<!-- end -->\n"
         found = path.read_text()
         text = block.sub(lambda match, found=found: f"{match[1]}\n{found}\n{match[2]}", text)
     DOCUMENT.write_text(text)
