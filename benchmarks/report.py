@@ -113,11 +113,15 @@ def report(
 
 
 def _plot(growths: Sequence[Growth], path: Path) -> None:
+    # Names stand beside the panels, where they hide no line, once for all that have the same.
+    named = [
+        i for i, g in enumerate(growths) if i == 0 or [*g.seconds] != [*growths[i - 1].seconds]
+    ]
+    size = (3.6 * len(growths) + 2.8 * len(named), 3.4)
     figure, panels = plt.subplots(
-        1, len(growths), figsize=(3.6 * len(growths), 3.4), squeeze=False, layout="constrained"
+        1, len(growths), figsize=size, squeeze=False, layout="constrained"
     )
-    explained: list[str] = []
-    for panel, growth in zip(panels[0], growths, strict=True):
+    for i, (panel, growth) in enumerate(zip(panels[0], growths, strict=True)):
         for name, seconds in growth.seconds.items():
             panel.plot(growth.values, [1e3 * s for s in seconds], marker="o", label=name)
         panel.set(xlabel=growth.size, xscale="log", yscale="log")
@@ -127,11 +131,8 @@ def _plot(growths: Sequence[Growth], path: Path) -> None:
         )
         panel.minorticks_off()
         panel.grid(alpha=0.3)
-        if list(growth.seconds) != explained:
-            explained = list(growth.seconds)
-            # Many would hide the lines: they go beside the panel.
-            beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
-            panel.legend(frameon=False, **(beside if len(explained) > 2 else {}))
+        if i in named:
+            panel.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     panels[0][0].set_ylabel("milliseconds")
     figure.savefig(path, dpi=120)
     plt.close(figure)
