@@ -30,10 +30,9 @@ from benchmarks.inference import (
     Inference,
     differing_pixels,
 )
-from benchmarks.loading import COCO
 from benchmarks.measure import Timing, compare
 from benchmarks.models import encoder_layers, recipe
-from benchmarks.photos import make_photos
+from benchmarks.photos import COCO, make_photos
 from benchmarks.report import Result, report
 from mask_former.data.mapper import MaskFormerDatasetMapper
 from mask_former.engine.host_memory import keep_freed_memory

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.measure import Timing, compare
 from benchmarks.peers.plain_mapper import PlainMapper
-from benchmarks.photos import make_photos
+from benchmarks.photos import ADE20K, COCO, make_photos
 from benchmarks.report import Growth, Result, report
 from mask_former.data.loader import BatchSampler, SeededDataset
 from mask_former.data.mapper import MaskFormerDatasetMapper
@@ -47,8 +47,7 @@ class Task:
         name: for the table.
         config_file: of the recipe, below `configs`.
         options: other keys and values.
-        photos: arguments of `make_photos`. The quality makes the JPEG files about as large as
-            those of the data set, 50 and 160 KB.
+        photos: arguments of `make_photos`.
     """
 
     name: str
@@ -68,20 +67,6 @@ class Task:
         }
 
 
-ADE20K = {
-    "size": (512, 683),
-    "segments": 10,
-    "classes": 150,
-    "panoptic": False,
-    "quality": 30,
-}
-COCO = {
-    "size": (480, 640),
-    "segments": 12,
-    "classes": 133,
-    "panoptic": True,
-    "quality": 92,
-}
 SEMANTIC = Task("ADE20K-like semantic", "ade20k-150/maskformer_R50_bs16_160k.yaml", (), ADE20K)
 LIMITED = Task(
     "the same, no class over 3/4 of a crop",
