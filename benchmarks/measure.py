@@ -118,6 +118,11 @@ def _cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def exact_float32() -> None:
+    """No TF32 on GPUs, which PyTorch takes for convolutions and calls float32."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+
 def matrix_rate(dtype: torch.dtype = torch.float32, *, device: str = "cpu") -> float:
     """Multiply-adds a second of the better of a large matrix product and a large convolution.
 

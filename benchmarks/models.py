@@ -10,6 +10,7 @@ from detectron2.structures import BitMasks, Instances
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.measure import exact_float32
 from benchmarks.peers.plain_network import PlainMaskFormer
 from mask_former.engine import load_config
 
@@ -29,6 +30,7 @@ WITHOUT_CHANCE = ["MODEL.MASK_FORMER.DROPOUT", "0.0", "MODEL.SWIN.DROP_PATH_RATE
 
 def recipe(name: str, device: str, *options: str) -> CfgNode:
     """A recipe without its weights and without dropout."""
+    exact_float32()
     keys = ["MODEL.DEVICE", device, "MODEL.WEIGHTS", "", *WITHOUT_CHANCE, *options]
     return load_config(RECIPES[name], keys)
 

@@ -36,6 +36,9 @@ def _add_model(cfg: CN) -> None:
     # Start from all of MODEL.WEIGHTS but what depends on the classes: to fine-tune on other ones.
     cfg.MODEL.WEIGHTS_WITHOUT_CLASS_HEAD = False
 
+    # On NVIDIA GPUs round the factors of float32 convolutions and matrix products to 10 bits, which
+    # is faster and an approximation. PyTorch by itself does so in convolutions.
+    cfg.MODEL.TF32 = False
     # Compute in the order of operations of the published models, whose float32 results are then
     # met to the last bit on the same machine. False: in the fastest order that is equal but for
     # rounding; see mask_former/fastest_order.py.

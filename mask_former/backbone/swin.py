@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mask_former.backbone.windows import Windows
 from mask_former.layers import Linear
+from mask_former.transfer import to_device
 
 
 @BACKBONE_REGISTRY.register()
@@ -255,7 +256,7 @@ class Block(nn.Module):
             return torch.addcmul(x, self.drop(branch(x)), kept / keep)
         # Drawn on the host, which then knows the shapes without waiting for the device. When no
         # image is left, the branch runs on none: its weights have gradients all the same.
-        kept = (torch.rand(len(x)) < keep).nonzero().squeeze(1).to(x.device, non_blocking=True)
+        kept = to_device((torch.rand(len(x)) < keep).nonzero().squeeze(1), x.device)
         if len(kept) == len(x):
             return x + self.drop(branch(x)) / keep
         added = self.drop(branch(x.index_select(0, kept)))

@@ -1,13 +1,15 @@
 """The optimizer and the learning rate's schedule, as the paper trains (section 4.1, appendix A)."""
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.layers.batch_norm import LayerNorm as ChannelsFirstLayerNorm
 from detectron2.projects.deeplab import build_lr_scheduler as build_deeplab_lr_scheduler
 from detectron2.solver import LRScheduler
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase  # every BatchNorm and InstanceNorm
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import SGD, AdamW, Optimizer
@@ -133,16 +135,36 @@ def clip_gradients_before_step(
         params = [p for group in optimizer.param_groups for p in group["params"]]
         # A GradScaler leaves the gradients of a fused optimizer scaled, and says here by how much.
         scale = getattr(optimizer, "grad_scale", None)
-        bound = limit if scale is None else limit * float(scale)
         if clip_type == "full_model":
-            clip_grad_norm_(params, bound, norm_type)
+            _clip_norm(params, limit, norm_type, scale)
         elif clip_type == "norm":
             for parameter in params:
-                clip_grad_norm_(parameter, bound, norm_type)
+                _clip_norm([parameter], limit, norm_type, scale)
+        elif scale is None:
+            clip_grad_value_(params, limit)
         else:
-            clip_grad_value_(params, bound)
+            bound = limit * scale
+            for gradient in _gradients(params):
+                gradient.clamp_(-bound, bound)
 
     optimizer.register_step_pre_hook(clip)
+
+
+def _clip_norm(
+    params: list[nn.Parameter], limit: float, norm_type: float, scale: Tensor | None
+) -> None:
+    if scale is None:
+        clip_grad_norm_(params, limit, norm_type)
+        return
+    # PyTorch's limit is a number, for which the host would have to wait.
+    norm = clip_grad_norm_(params, math.inf, norm_type)
+    if gradients := _gradients(params):
+        factor = (limit * scale / (norm + 1e-6)).clamp(max=1)
+        torch._foreach_mul_(gradients, factor.to(gradients[0].device))
+
+
+def _gradients(params: Iterable[nn.Parameter]) -> list[Tensor]:
+    return [p.grad for p in params if p.grad is not None]
 
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:

@@ -109,3 +109,5 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
     # Trying out convolutions pays when sizes repeat, which they do not in an evaluation.
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and not args.eval_only
+    torch.backends.cudnn.allow_tf32 = cfg.MODEL.TF32
+    torch.backends.cuda.matmul.allow_tf32 = cfg.MODEL.TF32
