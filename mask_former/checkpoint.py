@@ -189,12 +189,13 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
         model = self.model.state_dict()
         if has_head(model) and not has_head(weights):
             return self._load_backbone(file, checkpoint)
-        left_out = class_head(model) if self._without_class_head else set()
+        head = class_head(self.model)
+        left_out = head if self._without_class_head else set()
         checkpoint["model"] = {k: v for k, v in weights.items() if k not in left_out}
         incompatible = super()._load_model(checkpoint)
         if misfits(incompatible).keys() - left_out:
             starts = self.accept_backbone and not self._without_class_head
-            raise ValueError(describe_misfits(file, incompatible, model, starts=starts))
+            raise ValueError(describe_misfits(file, incompatible, head, starts=starts))
         if left_out:
             self.logger.info(f"Not loaded, since they depend on the classes: {sorted(left_out)}")
         return incompatible

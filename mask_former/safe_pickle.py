@@ -8,6 +8,7 @@ import collections
 import math
 import pickle
 import re
+from collections.abc import Callable
 from functools import partial
 from typing import Any, BinaryIO
 
@@ -78,6 +79,21 @@ def _numpy_dtype(dtype: Any) -> np.dtype:
     return dtype.numpy()
 
 
+class _Builder:
+    """A function that a pickle may call, but, unlike a function, cannot change."""
+
+    __slots__ = ("_build",)
+
+    def __init__(self, build: Callable[..., Any]) -> None:
+        self._build = build
+
+    def __call__(self, *args: Any) -> Any:
+        return self._build(*args)
+
+    def __setstate__(self, state: Any) -> None:
+        raise RefusedError(f"the state of {self._build}")
+
+
 def _make_array(*_: Any) -> _Array:
     return _Array(0, dtype=np.uint8)
 
@@ -97,13 +113,13 @@ def _latin1(text: bytes | str, *_: Any) -> bytes:
 
 ADMITTED: dict[str, Any] = {
     "collections.OrderedDict": collections.OrderedDict,
-    "_codecs.encode": _latin1,  # how Python 3 writes bytes for Python 2
+    "_codecs.encode": _Builder(_latin1),  # how Python 3 writes bytes for Python 2
     "numpy.ndarray": None,  # an argument of _reconstruct, never called
 }
 for _module in ("numpy.core", "numpy._core"):  # NumPy 1 and NumPy 2
-    ADMITTED[f"{_module}.multiarray._reconstruct"] = _make_array
-    ADMITTED[f"{_module}.multiarray.scalar"] = _make_scalar
-    ADMITTED[f"{_module}.numeric._frombuffer"] = _array_of_buffer
+    ADMITTED[f"{_module}.multiarray._reconstruct"] = _Builder(_make_array)
+    ADMITTED[f"{_module}.multiarray.scalar"] = _Builder(_make_scalar)
+    ADMITTED[f"{_module}.numeric._frombuffer"] = _Builder(_array_of_buffer)
 for _module in ("builtins", "__builtin__"):  # Python 3 and Python 2
     ADMITTED[f"{_module}.set"] = set
     ADMITTED[f"{_module}.frozenset"] = frozenset
@@ -120,7 +136,7 @@ class _PlainUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("numpy", "dtype"):
-            return partial(_DType, self._arrays)
+            return _Builder(partial(_DType, self._arrays))
         if f"{module}.{name}" not in ADMITTED:
             raise RefusedError(f"{module}.{name}")
         return ADMITTED[f"{module}.{name}"]

@@ -56,6 +56,9 @@ def read_weights_file(path: str) -> dict[str, Any]:
         content = _without_wrapper(content)
     if not isinstance(content["model"], dict):
         raise ValueError(f"{path}: 'model' is a {type(content['model']).__name__}, not weights.")
+    for name in content["model"]:
+        if not isinstance(name, str):
+            raise ValueError(f"{path} names a weight {name!r}, which is no text.")
     weights = {k: _to_tensor(path, k, v) for k, v in content["model"].items()}
     return {**content, "model": weights}
 
@@ -63,6 +66,8 @@ def read_weights_file(path: str) -> dict[str, Any]:
 def _without_wrapper(content: dict[str, Any]) -> dict[str, Any]:
     """Bare weights, as {"model": weights}; Caffe2's are known by names without a dot."""
     weights = content.get("blobs", content)
+    if not isinstance(weights, dict):
+        return {"model": weights}
     if any("." in str(name) for name in weights):
         return {"model": weights}
     # The momenta of Caffe2's optimizer lie between its weights.
@@ -71,12 +76,19 @@ def _without_wrapper(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _to_tensor(path: str, name: Any, value: Any) -> Tensor:
+    kind = f"a {type(value).__name__}"
     if isinstance(value, Tensor):
-        return value
+        if value.layout == torch.strided:
+            return value
+        kind = f"a tensor of layout {value.layout}"
     if isinstance(value, np.ndarray | np.generic):
         # A copy, writable and in this machine's byte order, as PyTorch requires.
-        return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("=")))
-    raise ValueError(f"{path}: '{name}' is a {type(value).__name__}, not a tensor or an array.")
+        array = np.array(value, dtype=value.dtype.newbyteorder("="))
+        try:
+            return torch.from_numpy(array)
+        except TypeError:
+            kind = f"an array of {value.dtype}"
+    raise ValueError(f"{path}: '{name}' is {kind}, not a tensor or an array of numbers.")
 
 
 def _read_safetensors(path: str) -> Any:

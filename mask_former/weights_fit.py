@@ -4,7 +4,9 @@ import re
 from typing import Any
 
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
-from torch import Tensor
+from torch import Tensor, nn
+
+from mask_former.matcher import FixedMatcher
 
 Weights = dict[str, Tensor]
 
@@ -21,17 +23,18 @@ def has_head(weights: Weights) -> bool:
     return any(name.startswith(HEAD) for name in weights)
 
 
-def class_head(model: Weights) -> set[str]:
+def class_head(model: nn.Module) -> set[str]:
     """Names of the weights of a model that depend on which classes it knows.
 
     Where queries stand for classes, one for each (fixed matching, PerPixelBaseline+), their
     embeddings are among them.
     """
-    names = {name for name in model if _CLASSIFIER.fullmatch(name)}
-    queries = model.get(f"{_PREDICTOR}query_embed.weight")
-    classes = model.get(f"{_PREDICTOR}class_embed.bias")
-    if queries is not None and (classes is None or len(queries) == len(classes) - 1):
-        names.add(f"{_PREDICTOR}query_embed.weight")
+    weights = model.state_dict()
+    names = {name for name in weights if _CLASSIFIER.fullmatch(name)}
+    queries, classes = f"{_PREDICTOR}query_embed.weight", f"{_PREDICTOR}class_embed.bias"
+    fixed = any(isinstance(getattr(m, "matcher", None), FixedMatcher) for m in model.modules())
+    if queries in weights and (fixed or classes not in weights):
+        names.add(queries)
     return names
 
 
@@ -76,16 +79,15 @@ def misfits(incompatible: Any) -> dict[str, str]:
     return wrong
 
 
-def describe_misfits(file: str, incompatible: Any, model: Weights, *, starts: bool) -> str:
+def describe_misfits(file: str, incompatible: Any, head: set[str], *, starts: bool) -> str:
     """The text of an error.
 
     Args:
-        model: the model's own weights.
+        head: `class_head` of the model.
         starts: a training starts from the file, so that a part of it may do.
     """
     wrong = misfits(incompatible)
     text = f"{file} holds another model than the configuration describes:{_listing(wrong)}"
-    head = class_head(model)
     # Not the queries, as long as there is a classifier: their number may differ by itself.
     classifier = {name for name in head if _CLASSIFIER.fullmatch(name)} or head
     sizes = [(a[0], b[0], name) for name, a, b in incompatible.incorrect_shapes]

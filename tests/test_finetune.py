@@ -141,14 +141,8 @@ def test_a_trained_model_is_used_whole(tmp_path):
     assert "WITHOUT_CLASS_HEAD" not in str(caught.value)
 
 
-def test_queries_are_the_classes_only_one_by_one():
-    weights = {
-        f"{PREDICTOR}class_embed.weight": torch.zeros(5, 3),
-        f"{PREDICTOR}class_embed.bias": torch.zeros(5),
-        f"{PREDICTOR}query_embed.weight": torch.zeros(5, 3),
-        f"{PREDICTOR}mask_embed.layers.0.weight": torch.zeros(3, 3),
-        f"{PREDICTOR}input_proj.weight": torch.zeros(3, 3, 1, 1),
-    }
-    assert class_head(weights) == CLASSIFIER
-    weights[f"{PREDICTOR}query_embed.weight"] = torch.zeros(4, 3)
-    assert class_head(weights) == CLASSIFIER | QUERIES
+def test_queries_are_the_classes_only_where_one_stands_for_each(tmp_path):
+    """Not wherever there are as many of them."""
+    options = {"MODEL__MASK_FORMER__NUM_OBJECT_QUERIES": 4}
+    assert class_head(build_model(make_cfg(tmp_path, 4, **options))) == CLASSIFIER
+    assert class_head(build_model(make_cfg(tmp_path, 4, "fixed matching"))) == CLASSIFIER | QUERIES

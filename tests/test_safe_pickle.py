@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from mask_former.safe_pickle import NUMBERS_AND_TEXTS, RefusedError, read_pickle
+from mask_former.safe_pickle import ADMITTED, NUMBERS_AND_TEXTS, RefusedError, read_pickle
 
 ARRAYS = [
     np.array([["a", "bc"], ["é", ""]]),
@@ -66,3 +66,19 @@ def test_a_call_in_an_array_of_objects(tmp_path):
     with pytest.raises(RefusedError, match="mkdir"):
         read_pickle(str(path), arrays=NUMBERS_AND_TEXTS)
     assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["_codecs.encode", "numpy.core.multiarray.scalar", "numpy.dtype", "builtins.set"]
+)
+def test_a_pickle_cannot_change_what_it_calls(tmp_path, name):
+    """Neither the attributes that a state sets, nor those of a state in two parts."""
+    module, _, function = name.rpartition(".")
+    path = tmp_path / "index.pkl"
+    for state in ({"__doc__": "changed"}, (None, {"__doc__": "changed"})):
+        # The function, its state, and the instruction to give it that.
+        pushed = pickle.dumps(state, protocol=0)[:-1]
+        path.write_bytes(f"c{module}\n{function}\n".encode() + pushed + b"b.")
+        with pytest.raises((RefusedError, TypeError, AttributeError)):
+            read_pickle(str(path))
+    assert all(value.__doc__ != "changed" for value in ADMITTED.values() if value is not None)

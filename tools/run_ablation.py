@@ -133,7 +133,8 @@ def report(results: Mapping[Recipe, Sequence[Figures]], iterations: int) -> str:
     orders = "\n".join(f"- {metric}: {order(paper, metric)}" for metric in METRICS)
     return f"""# Per-pixel and mask classification, compared
 
-<!-- Made by `python -m tools.run_ablation`: run that instead of editing this. -->
+<!-- Made by `python -m tools.run_ablation --iterations {iterations} --seeds {num_seeds}`: run that
+instead of editing this. -->
 
 The paper's comparison of formulations (section 4), repeated on the data set "shapes". All models
 share backbone, pixel decoder, data and optimization, and train for {iterations:,} iterations from

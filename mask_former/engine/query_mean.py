@@ -35,7 +35,9 @@ def match_queries(reference: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]
     Returns:
         for each query of `reference` the index of one of `other`, a permutation, (Q,).
     """
-    classes, masks = (a @ b.T for a, b in zip(reference, other, strict=True))
+    # In float32 also where the model runs in mixed precision.
+    with torch.autocast(reference[0].device.type, enabled=False):
+        classes, masks = (a.float() @ b.float().T for a, b in zip(reference, other, strict=True))
     _, index = linear_sum_assignment((classes * masks).cpu().numpy(), maximize=True)
     return torch.from_numpy(index).to(classes.device)
 

@@ -1,6 +1,7 @@
 """Optimizer, clipping and schedule, against the published recipe and hand-computed steps."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from mask_former.engine.optimizer import (
     clip_gradients_before_step,
     param_groups,
 )
+from tools.analyze_model import build_without_weights
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = json.loads((ROOT / "tests/reference/optimizer_ade20k150_R50.json").read_text())
@@ -53,6 +55,38 @@ def test_the_poly_schedule_is_the_published_one(recipe):
             scheduler.last_epoch = iteration - 1
             scheduler.step()
         assert optimizer.param_groups[head]["lr"] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("size", ["tiny_bs16_160k", "large_IN21k_384_bs16_160k_res640"])
+def test_swin_learns_as_published(size):
+    """Backbone and head at one rate, 6e-5, which begins at a millionth of it; by the names of the
+    parameters, norms and embeddings do not decay, and all else by 0.01."""
+    cfg = load_config(str(ROOT / f"configs/ade20k-150/swin/maskformer_swin_{size}.yaml"))
+    model = build_without_weights(cfg)
+    optimizer = build_optimizer(cfg, model)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    found = {
+        names[parameter]: (group["initial_lr"] if "initial_lr" in group else group["lr"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert found.keys() == set(names.values()) and set(found.values()) == {6e-5}
+    kept = {
+        names[parameter]
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        if group["weight_decay"] == 0
+    }
+    without = r"norm|relative_position_bias_table|query_embed"
+    assert kept == {name for name in found if re.search(without, name)}
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0, 0.01}
+    scheduler = build_lr_scheduler(cfg, optimizer)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(6e-11, rel=1e-9)
+    optimizer.step()
+    for iteration, expected in ((750, 0.5 * 6e-5), (80_000, 6e-5 * 0.5**0.9)):
+        scheduler.last_epoch = iteration - 1
+        scheduler.step()
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(expected, rel=1e-2)
 
 
 def test_the_multi_step_schedule_warms_up_and_drops():

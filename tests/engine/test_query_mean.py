@@ -31,6 +31,19 @@ def test_matching_by_hand():
     assert order[0] == 2
 
 
+def test_matching_in_mixed_precision_is_that_of_float32():
+    generator = torch.Generator().manual_seed(0)
+    views = [
+        (torch.rand(9, 5, generator=generator), torch.rand(9, 30, generator=generator))
+        for _ in range(2)
+    ]
+    expected = match_queries(*views)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(match_queries(*views), expected)
+    halves = [tuple(x.bfloat16() for x in view) for view in views]
+    assert sorted(match_queries(*halves).tolist()) == list(range(9))
+
+
 def test_mean_by_hand():
     mean = Mean()
     mean.add(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0], [3.0]]))

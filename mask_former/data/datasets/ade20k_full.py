@@ -62,9 +62,12 @@ def _read_metadata(classes_file: Path) -> dict[str, Any]:
 
 
 def read_class_list(path: Path) -> list[str]:
-    """Class names, one a line, in the order of their labels; ValueError if a name comes twice."""
+    """Class names, one a line, in the order of their labels; ValueError if a name comes twice, or
+    there is none."""
     names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     names = [name for name in names if name]
+    if not names:
+        raise ValueError(f"{path} names no class; write one a line")
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise ValueError(f"{path} names classes twice: {listed(twice)}")
     return names
@@ -84,6 +87,10 @@ def prepare_ade20k_full(root: Path, classes_file: Path | None = None) -> Path:
     folder = require(root / FOLDER)
     index = read_index(folder)
     sources = index.sources(root)
+    # What is made of an image bears its name, without its folder.
+    names = Counter(path.name for split in sources.values() for path in split)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise ValueError(f"{folder / INDEX_FILE} has several images named {listed(twice)}")
     made = folder / CLASSES_FILE
     if classes_file is not None:
         classes = read_class_list(classes_file)

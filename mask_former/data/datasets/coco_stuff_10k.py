@@ -105,11 +105,15 @@ def prepare_coco_stuff_10k(root: Path) -> Path:
 
 def _convert(source: Path, path: Path) -> None:
     labels = _read_mat(source, "S")
-    if labels.ndim != 2 or labels.max() > LAST_STUFF:
+    # MATLAB's numbers may be floating-point.
+    known = np.isin(labels, range(LAST_STUFF + 1)).all() if labels.dtype.kind in "uif" else False
+    if labels.ndim != 2 or not known:
         raise ValueError(
-            f"{source} holds a label map of shape {labels.shape} with labels up to {labels.max()}; "
-            f"COCO-Stuff-10K has (height, width) and {LAST_STUFF}"
+            f"{source} holds a label map of shape {labels.shape} and type {labels.dtype} with "
+            f"labels that COCO-Stuff-10K does not have: it has (height, width) and 0 to "
+            f"{LAST_STUFF}. Unpack the data set again."
         )
+    labels = labels.astype(np.int64)
     class_of = np.full(LAST_STUFF + 1, IGNORE_LABEL, dtype=np.uint8)
     used = used_labels()
     class_of[used] = np.arange(len(used))

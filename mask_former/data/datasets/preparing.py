@@ -74,10 +74,7 @@ def build_folder(
 
 def verify_folder(folder: Path, names: Collection[str]) -> None:
     """Raise ValueError unless `folder` has a file, not empty, of each name."""
-    missing = [
-        name for name in names if not (path := folder / name).is_file() or not path.stat().st_size
-    ]
-    if missing:
+    if missing := _missing(folder, names):
         raise ValueError(
             f"{folder} lacks {len(missing)} of its {len(names)} files ({listed(missing)}). "
             "Remove the folder and run the same command again."
@@ -88,7 +85,14 @@ def _make_file(work: Callable[[Job, Path], Any], folder: Path, named: tuple[str,
     name, job = named
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    return work(job, path)
+    try:
+        return work(job, path)
+    except (ValueError, FileNotFoundError):
+        raise
+    except Exception as error:  # decoders raise anything, and do not say of which file
+        raise ValueError(
+            f"{path} cannot be made of {job} ({type(error).__name__}: {error})."
+        ) from error
 
 
 def parallel_map(
@@ -189,6 +193,7 @@ def pair_files(
         {
             str(path.relative_to(folder))[: -len(suffix)]: path
             for path in sorted(require(folder).rglob(f"*{suffix}"))
+            if not path.name.startswith(".")  # of macOS
         }
         for folder, suffix in ((images, image_suffix), (labels, label_suffix))
     ]
@@ -196,19 +201,25 @@ def pair_files(
         ((images, image_suffix), *found),
         ((labels, label_suffix), *found[::-1]),
     ):
-        require_files(folder, [f"{stem}{suffix}" for stem in sorted(other.keys() - here.keys())])
+        require_files(folder, [f"{stem}{suffix}" for stem in sorted(here.keys() | other.keys())])
     if not found[0]:
         raise FileNotFoundError(f"{images} holds no {image_suffix} files; unpack the download.")
     return {stem: (path, found[1][stem]) for stem, path in found[0].items()}
 
 
 def require_files(folder: Path, names: Collection[str]) -> None:
-    """Raise FileNotFoundError unless `folder` has a file of each name."""
-    if missing := [name for name in names if not (folder / name).is_file()]:
+    """Raise FileNotFoundError unless `folder` has a file, not empty, of each name."""
+    if missing := _missing(folder, names):
         raise FileNotFoundError(
-            f"{folder} lacks {len(missing)} files ({listed(missing)}). "
+            f"{folder} lacks {len(missing)} files ({listed(missing)}), or they are empty. "
             "Download or unpack the data set again; it is incomplete."
         )
+
+
+def _missing(folder: Path, names: Collection[str]) -> list[str]:
+    """Those of the files that are not there, or empty."""
+    paths = {name: folder / name for name in names}
+    return [name for name, path in paths.items() if not (path.is_file() and path.stat().st_size)]
 
 
 def require(path: Path, source: str = "") -> Path:

@@ -165,6 +165,9 @@ def test_a_given_list_of_classes(tmp_path, monkeypatch):
     (tmp_path / "mine.txt").write_text("unheard of")
     with pytest.raises(ValueError, match="mine.txt: the index has no classes unheard of"):
         prepare_ade20k_full(tmp_path, tmp_path / "mine.txt")
+    (tmp_path / "mine.txt").write_text("\n")
+    with pytest.raises(ValueError, match="mine.txt names no class"):
+        prepare_ade20k_full(tmp_path, tmp_path / "mine.txt")
     (tmp_path / "mine.txt").write_text(f"{NAMES[0]}\n{NAMES[0]}\n")
     with pytest.raises(ValueError, match="mine.txt names classes twice"):
         prepare_ade20k_full(tmp_path, tmp_path / "mine.txt")

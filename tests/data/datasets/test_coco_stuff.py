@@ -69,6 +69,14 @@ def test_labels(root):
     )
 
 
+def test_labels_of_matlab_may_be_floating_point(root):
+    folder = root / "coco" / "coco_stuff_10k"
+    save_mat(folder / "annotations" / f"{STEMS['train']}.mat", label_map().astype(np.float64))
+    prepare_coco_stuff_10k(root)
+    made = [folder / "annotations_detectron2" / s / f"{stem}.png" for s, stem in STEMS.items()]
+    np.testing.assert_array_equal(*(read(path) for path in made))
+
+
 def test_classes(root):
     metadata = MetadataCatalog.get("coco_2017_test_stuff_10k_sem_seg")
     assert metadata.evaluator_type == "sem_seg" and metadata.ignore_label == 255
@@ -116,11 +124,15 @@ def test_incomplete_download(root, missing):
         prepare_coco_stuff_10k(root)
 
 
-@pytest.mark.parametrize("broken", ["no .mat", "label"])
+@pytest.mark.parametrize("broken", ["no .mat", "label", "negative", "fraction"])
 def test_broken_annotation(root, broken):
     path = root / "coco" / "coco_stuff_10k" / "annotations" / f"{STEMS['train']}.mat"
     if broken == "label":
         save_mat(path, label_map() + 1)
+    elif broken == "negative":
+        save_mat(path, label_map().astype(np.int16) - 1)
+    elif broken == "fraction":
+        save_mat(path, label_map() / 2)
     else:
         path.write_bytes(b"cut off")
     with pytest.raises(ValueError, match=path.name):

@@ -37,6 +37,15 @@ def only_from_seven_on(number: int, path: Path) -> dict[str, int]:
     return square(number, path)
 
 
+def fail_without_a_name(number: int, path: Path) -> None:
+    raise OSError("image file is truncated")
+
+
+def test_an_error_names_the_file(tmp_path):
+    with pytest.raises(ValueError, match=r"0.txt cannot be made of 0 \(OSError: image file is tr"):
+        build_folder(tmp_path / "made", JOBS, fail_without_a_name, description="", workers=1)
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_folder_is_built(tmp_path, workers):
     collected = []
@@ -116,12 +125,17 @@ def test_what_describes_the_files_is_written_before_they_get_their_name(tmp_path
 def test_pairs(tmp_path):
     for name in ("images/b/1.jpg", "images/a.jpg", "labels/b/1.png", "labels/a.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
+        (tmp_path / name).write_bytes(b"some")
     images, labels = tmp_path / "images", tmp_path / "labels"
     assert pair_files(images, labels) == {
         "a": (images / "a.jpg", labels / "a.png"),
         "b/1": (images / "b/1.jpg", labels / "b/1.png"),
     }
+    (images / "._a.jpg").touch()  # of macOS
+    assert len(pair_files(images, labels)) == 2
+    (labels / "a.png").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match=r"labels lacks 1 files \(a.png\), or"):
+        pair_files(images, labels)
     (labels / "a.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"labels lacks 1 files \(a.png\)"):
         pair_files(images, labels)
