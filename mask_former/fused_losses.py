@@ -1,7 +1,8 @@
 """What matching and losses compute for every pixel, written for `torch.compile`.
 
-The formulas are those of `mask_former.losses`, where they are worked out operator by operator, in
-place. Here they have no steps: a compiler makes one or two passes over memory of them.
+The same formulas as in `mask_former.losses` and `matched_losses`, which work them out in place, one
+operator at a time. Here they are plain expressions, which a compiler fuses into one or two passes
+over memory.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from torch import Tensor
 
 @cache
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, compiled when it first runs; once for all sizes."""
+    """`function`, compiled when it first runs; once for all but a few sizes (none, one mask)."""
     return torch.compile(function, dynamic=True)
 
 

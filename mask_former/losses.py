@@ -20,14 +20,19 @@ from torch import Tensor
 
 from mask_former import fused_losses
 
-# On some processors (AMD Zen 5) log1p, and with it softplus, takes ten times as long while the page
-# with one of its constants is not in memory, and only -0 makes it read that one: for all else a
-# mask suppresses the read, and with it the page fault.
-torch.log1p(torch.full((64,), -0.0, device="cpu"))
-
 # Pixels that are worked on at a time: enough to keep the device busy, few enough to stay in a
 # processor's cache.
 _CHUNK_PIXELS = {"cpu": 1 << 20, "cuda": 1 << 23}
+
+
+def read_constant_of_log1p() -> None:
+    """Bring a page of PyTorch's float32 log1p, and so of softplus, into memory.
+
+    On some processors (AMD Zen 5) they take ten times as long while the page with one of their
+    constants is not there, and only -0 makes log1p read that one: for all else a mask suppresses
+    the read, and with it the page fault.
+    """
+    torch.log1p(torch.tensor(-0.0, dtype=torch.float32, device="cpu"))
 
 
 def slices(masks: Tensor, pixels: int) -> list[slice]:
@@ -112,6 +117,7 @@ def pairwise_mask_losses(
     if compiled:
         terms = fused_losses.compiled(fused_losses.pairwise_terms)
     else:
+        read_constant_of_log1p()
         terms = partial(_pairwise_terms, logits.new_empty(4, parts[0].stop, logits.shape[1]))
     for part in parts:
         p, gain, area[part, 0], background[part, 0] = terms(logits[part], counted, alpha, gamma)

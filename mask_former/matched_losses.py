@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mask_former import fused_losses
-from mask_former.losses import count_of, dice_of, slices
+from mask_former.losses import count_of, dice_of, read_constant_of_log1p, slices
 from mask_former.upsampling import upsampling
 
 
@@ -67,6 +67,7 @@ class _MatchedMaskLosses(torch.autograd.Function):
         if compiled:
             terms = fused_losses.compiled(fused_losses.mask_terms)
         else:
+            read_constant_of_log1p()
             # New memory for every part would cost more than what is done with it.
             work = logits.new_empty(3, parts[0].stop, targets.shape[1])
             terms = partial(_mask_terms, work)

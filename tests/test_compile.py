@@ -1,6 +1,4 @@
-"""The network can be compiled: in one piece, under the same names."""
-
-import shutil
+"""Network and losses can be compiled: the network in one piece, under the same names."""
 
 import pytest
 import torch
@@ -9,6 +7,7 @@ from detectron2.modeling import build_model
 from mask_former.engine import load_config
 from mask_former.losses import pairwise_mask_losses
 from mask_former.matched_losses import matched_mask_losses
+from tests.compiler import CAN_COMPILE
 
 R50 = "coco-panoptic/maskformer_panoptic_R50_bs64_554k"
 SWIN = "ade20k-150/swin/maskformer_swin_tiny_bs16_160k"
@@ -49,7 +48,7 @@ def test_the_network_is_one_graph(recipe, training, published_rounding):
         torch.testing.assert_close(captured(images), network(images))
 
 
-@pytest.mark.skipif(not shutil.which("c++"), reason="there is no C++ compiler on this machine")
+@pytest.mark.skipif(not CAN_COMPILE, reason="there is no C++ compiler with Python's headers")
 def test_compiled_losses_and_gradients_are_the_same():
     """And the second size takes what was compiled for the first."""
     counters = torch._dynamo.utils.counters
