@@ -30,8 +30,8 @@ from benchmarks.peers.plain_losses import (
 from benchmarks.report import Growth, Result, report
 from mask_former.criterion import SetCriterion
 from mask_former.engine.host_memory import keep_freed_memory
+from mask_former.losses.points import PointSampling
 from mask_former.matcher import HungarianMatcher
-from mask_former.point_losses import PointSampling
 from mask_former.structures import Prediction, Target
 
 OURS, COMPILED, POINTS = "ours", "ours, compiled", "ours, 12544 points"

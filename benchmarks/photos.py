@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mask_former.data.datasets.coco_format import encode_ids
+from mask_former.data.coco_format import encode_ids
 
 # Arguments of `make_photos` for images like those of two data sets; the quality makes their JPEG
 # files about as large, 50 and 160 KB.

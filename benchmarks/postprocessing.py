@@ -23,7 +23,7 @@ from benchmarks.peers import plain_inference as plain
 from benchmarks.predictions import Scene, make_scene
 from benchmarks.report import Growth, Result, report
 from mask_former import inference
-from mask_former.scaling import Size, Sizes, mask_tiles
+from mask_former.inference.resize import Size, Sizes, mask_tiles
 
 OURS, PLAIN, KEEP_FIRST = "ours", "plain order", "plain order, confident masks only"
 HUGGING_FACE = "`transformers`"

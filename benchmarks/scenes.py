@@ -11,7 +11,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from mask_former.data.datasets.coco_format import encode_ids, shape_info
+from mask_former.data.coco_format import encode_ids, shape_info
 
 IGNORED = 255
 """No class: of 256 and more it is one, which then is ignored."""

@@ -14,7 +14,7 @@ from torch.optim import AdamW, Optimizer
 from benchmarks.models import plain_model
 from benchmarks.peers.hugging_face import HuggingFaceMaskFormer
 from benchmarks.peers.plain_losses import layer_losses, plain_matching
-from mask_former.conversion.hugging_face import from_hugging_face
+from mask_former.checkpoint.hugging_face import from_hugging_face
 from mask_former.engine.optimizer import build_optimizer
 from mask_former.structures import Prediction, Target
 

@@ -27,7 +27,7 @@ from mask_former import visualization
 from mask_former.data.reading import read_image
 from mask_former.engine import load_config, reported_errors
 from mask_former.engine.predict import TASKS, Predictor, select_task
-from mask_former.results import ResultWriter
+from mask_former.evaluation.results import ResultWriter
 from mask_former.visualization import VideoReader, VideoWriter, files
 
 DEFAULT_INSTANCE_THRESHOLD = 0.5

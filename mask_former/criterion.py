@@ -7,9 +7,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from mask_former.matched_losses import matched_mask_losses
+from mask_former.losses.dense import matched_mask_losses
+from mask_former.losses.points import PointSampling, point_mask_losses
 from mask_former.matcher import Matching
-from mask_former.point_losses import PointSampling, point_mask_losses
 from mask_former.structures import Prediction, Target
 
 

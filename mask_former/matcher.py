@@ -9,10 +9,9 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from mask_former.losses import pairwise_mask_losses
-from mask_former.point_losses import PointSampling, pixels_at, sample_logits
-from mask_former.structures import Prediction, Target
-from mask_former.transfer import to_device
+from mask_former.losses.mask import pairwise_mask_losses
+from mask_former.losses.points import PointSampling, pixels_at, sample_logits
+from mask_former.structures import Prediction, Target, to_device
 
 
 class NonFiniteError(FloatingPointError):

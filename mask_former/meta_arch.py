@@ -15,11 +15,10 @@ from mask_former.criterion import Matcher, SetCriterion
 from mask_former.data.label_map import LabelMapMasks
 from mask_former.data.metadata import thing_classes
 from mask_former.fastest_order import use_fastest_order
+from mask_former.inference.resize import Sizes
+from mask_former.losses.points import PointSampling
 from mask_former.matcher import FixedMatcher, HungarianMatcher, NonFiniteError
-from mask_former.point_losses import PointSampling
-from mask_former.scaling import Sizes
-from mask_former.structures import Prediction, Target
-from mask_former.transfer import to_device
+from mask_former.structures import Prediction, Target, to_device
 
 
 @META_ARCH_REGISTRY.register()

@@ -16,7 +16,7 @@ from detectron2.modeling import build_model
 from torch import nn
 
 import mask_former.data.datasets  # noqa: F401  (registers which classes are things)
-from mask_former.checkpoint import MaskFormerCheckpointer
+from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.engine.config import load_config
 
 PACKAGE = Path(__file__).parent

@@ -17,6 +17,7 @@ Q     queries
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -71,3 +72,11 @@ class Target:
     labels: Tensor
     masks: Tensor
     valid: Tensor | None = None
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy to `device` while the host goes on: a GPU reads only pinned memory by itself, and the
+    host would wait for everything that the GPU has to do before."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

@@ -5,8 +5,8 @@ import torch
 from detectron2.modeling import build_model
 
 from mask_former.engine import load_config
-from mask_former.losses import pairwise_mask_losses
-from mask_former.matched_losses import matched_mask_losses
+from mask_former.losses.dense import matched_mask_losses
+from mask_former.losses.mask import pairwise_mask_losses
 from tests.compiler import CAN_COMPILE
 
 R50 = "coco-panoptic/maskformer_panoptic_R50_bs64_554k"

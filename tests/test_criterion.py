@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from mask_former.criterion import SetCriterion
-from mask_former.losses import dice_loss, sigmoid_focal_loss
+from mask_former.losses.mask import dice_loss, sigmoid_focal_loss
 from mask_former.matcher import HungarianMatcher
 from mask_former.structures import Prediction, Target
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mask_former.losses import dice_loss, sigmoid_focal_loss
+from mask_former.losses.mask import dice_loss, sigmoid_focal_loss
 from mask_former.matcher import FixedMatcher, HungarianMatcher, NonFiniteError
 from mask_former.structures import Prediction, Target
 

@@ -22,19 +22,19 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 
 import mask_former.data  # noqa: F401 (registers the data sets)
-from mask_former.checkpoint import MaskFormerCheckpointer
-from mask_former.conversion import SOURCES, Conversion, to_hugging_face
-from mask_former.conversion.files import (
+from mask_former.checkpoint import SOURCES, Conversion, to_hugging_face
+from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
+from mask_former.checkpoint.hugging_face_config import (
+    config_to_hugging_face,
+    processor_to_hugging_face,
+)
+from mask_former.checkpoint.write import (
     find_weights,
     read_as_ours,
     read_keys_beside,
     write_folder,
     write_weights,
     write_yaml,
-)
-from mask_former.conversion.hugging_face_config import (
-    config_to_hugging_face,
-    processor_to_hugging_face,
 )
 from mask_former.engine import load_config, reported_errors
 

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from transformers import MaskFormerConfig, MaskFormerForInstanceSegmentation
 from transformers.utils import logging
 
-from mask_former.conversion.hugging_face import to_hugging_face
-from mask_former.conversion.hugging_face_config import config_to_hugging_face
+from mask_former.checkpoint.hugging_face import to_hugging_face
+from mask_former.checkpoint.hugging_face_config import config_to_hugging_face
 from mask_former.structures import Prediction, Target
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mask_former.backbone.windows import Windows
 from mask_former.layers import Linear
-from mask_former.transfer import to_device
+from mask_former.structures import to_device
 
 
 @BACKBONE_REGISTRY.register()

@@ -8,7 +8,7 @@ import torch
 from detectron2.structures import BitMasks
 from torch import Tensor
 
-from mask_former.transfer import to_device
+from mask_former.structures import to_device
 
 
 class Runs(NamedTuple):

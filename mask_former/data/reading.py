@@ -10,7 +10,7 @@ from detectron2.data import detection_utils
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
-from mask_former.data.datasets.coco_format import decode_ids
+from mask_former.data.coco_format import decode_ids
 from mask_former.data.label_map import runs
 
 Record = Mapping[str, Any]

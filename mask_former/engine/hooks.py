@@ -9,7 +9,7 @@ from detectron2.engine import HookBase
 from torch import nn
 from tqdm import tqdm
 
-from mask_former.checkpoint import MaskFormerCheckpointer
+from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 
 logger = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 from torch import nn
 
-from mask_former.checkpoint import MaskFormerCheckpointer
+from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.data.reading import check_image_format
 from mask_former.engine.setup import check_device
 from mask_former.engine.step import get_test_dtype
-from mask_former.engine.test_time_augmentation import with_test_time_augmentation
+from mask_former.engine.tta import with_test_time_augmentation
 
 # The tasks in the order in which they are chosen when a config switches on several.
 TASKS = {"panoptic": "PANOPTIC_ON", "semantic": "SEMANTIC_ON", "instance": "INSTANCE_ON"}

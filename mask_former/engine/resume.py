@@ -5,7 +5,7 @@ from typing import Any
 from detectron2.utils import comm
 from torch.optim import Optimizer
 
-from mask_former.checkpoint import MaskFormerCheckpointer
+from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 
 
 def has_checkpoint(checkpointer: MaskFormerCheckpointer) -> bool:

@@ -31,10 +31,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from mask_former.checkpoint import MaskFormerCheckpointer
+from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.data.loader import build_test_loader, build_train_loader
+from mask_former.engine.ema import build_weight_average
 from mask_former.engine.hooks import BestCheckpoint
-from mask_former.engine.labels import labels_if_enough
+from mask_former.engine.label_maps import labels_if_enough
 from mask_former.engine.metrics_log import forget_metrics_from
 from mask_former.engine.optimizer import build_lr_scheduler, build_optimizer
 from mask_former.engine.random_state import RandomState, preserved_random_state
@@ -48,8 +49,7 @@ from mask_former.engine.step import (
     share_buffers,
 )
 from mask_former.engine.summary import summarize
-from mask_former.engine.test_time_augmentation import with_test_time_augmentation
-from mask_former.engine.weight_average import build_weight_average
+from mask_former.engine.tta import with_test_time_augmentation
 from mask_former.evaluation.build import build_evaluator
 
 logger = logging.getLogger(__name__)

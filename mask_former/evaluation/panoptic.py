@@ -16,7 +16,7 @@ from detectron2.utils.file_io import PathManager
 from mask_former.data.reading import read_ids
 from mask_former.evaluation.panoptic_quality import PanopticQuality, Segment
 from mask_former.evaluation.report import class_table, score_table
-from mask_former.results import categories, save_panoptic
+from mask_former.evaluation.results import categories, save_panoptic
 
 logger = logging.getLogger(__name__)
 

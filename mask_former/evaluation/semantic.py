@@ -35,7 +35,7 @@ class SemanticEvaluator(DatasetEvaluator):
         ValueError: the metadata lack `stuff_classes`.
     """
 
-    takes_labels = True  # see `mask_former.engine.labels`
+    takes_labels = True  # see `mask_former.engine.label_maps`
 
     def __init__(self, dataset_name: str) -> None:
         self._dataset_name = dataset_name

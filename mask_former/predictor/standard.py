@@ -7,7 +7,7 @@ from detectron2.layers import ShapeSpec
 from torch import nn
 
 from mask_former.predictor.build import PREDICTOR_REGISTRY
-from mask_former.predictor.query_masks import QueryMasks
+from mask_former.predictor.single_scale import QueryMasks
 from mask_former.structures import PixelFeatures, Prediction
 
 

@@ -28,15 +28,15 @@ from transformers import (
 )
 
 from mask_former.backbone.swin import D2SwinTransformer
-from mask_former.checkpoint import MaskFormerCheckpointer
-from mask_former.conversion import find_source, to_ours
-from mask_former.conversion.hugging_face_config import (
+from mask_former.checkpoint import find_source, to_ours
+from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
+from mask_former.checkpoint.hugging_face_config import (
     config_from_hugging_face,
     config_to_hugging_face,
     processor_to_hugging_face,
 )
+from mask_former.checkpoint.read import read_weights_file
 from mask_former.engine import get_cfg, load_config
-from mask_former.weights_file import read_weights_file
 from tools import convert_weights
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]

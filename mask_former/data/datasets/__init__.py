@@ -4,7 +4,7 @@ from mask_former.data.datasets import builtin  # noqa: F401  registers
 from mask_former.data.datasets.catalog import check_dataset, datasets_root, register_lazily
 from mask_former.data.datasets.instances import register_instances
 from mask_former.data.datasets.panoptic import load_panoptic, register_panoptic
-from mask_former.data.datasets.shapes import make_shapes
+from mask_former.data.shapes.make import make_shapes
 
 __all__ = [
     "check_dataset",

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from detectron2.data import MetadataCatalog
 
+from mask_former.data.coco_format import encode_ids, encode_mask, shape_info
 from mask_former.data.datasets.catalog import IGNORE_LABEL
-from mask_former.data.datasets.coco_format import encode_ids, encode_mask, shape_info
 from mask_former.data.datasets.instances import register_instances
 from mask_former.data.datasets.panoptic import register_panoptic
 from mask_former.data.datasets.preparing import (

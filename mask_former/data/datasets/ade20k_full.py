@@ -15,6 +15,7 @@ import numpy as np
 from detectron2.data.datasets import load_sem_seg
 from PIL import Image
 
+from mask_former.checkpoint.safe_pickle import NUMBERS_AND_TEXTS, RefusedError, read_pickle
 from mask_former.data.datasets.catalog import register_lazily
 from mask_former.data.datasets.preparing import (
     build_folder,
@@ -25,7 +26,6 @@ from mask_former.data.datasets.preparing import (
     require_files,
     write_labels,
 )
-from mask_former.safe_pickle import NUMBERS_AND_TEXTS, RefusedError, read_pickle
 
 FOLDER = "ADE20K_2021_17_01"
 SPLITS = {"train": "training", "val": "validation"}

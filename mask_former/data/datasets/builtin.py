@@ -17,7 +17,7 @@ from mask_former.data.datasets.coco import register_coco
 from mask_former.data.datasets.coco_stuff_10k import register_coco_stuff_10k
 from mask_former.data.datasets.mapillary_vistas import register_mapillary_vistas
 from mask_former.data.datasets.panoptic import register_panoptic
-from mask_former.data.datasets.shapes import CATEGORIES, SPLITS, split_paths
+from mask_former.data.shapes.make import CATEGORIES, SPLITS, split_paths
 
 _MADE_BY = "python -m tools.prepare_datasets shapes"
 

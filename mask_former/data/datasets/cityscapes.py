@@ -16,13 +16,13 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 
+from mask_former.data.coco_format import encode_ids, encode_mask, shape_info
 from mask_former.data.datasets.catalog import (
     IGNORE_LABEL,
     Records,
     check_dataset,
     register_lazily,
 )
-from mask_former.data.datasets.coco_format import encode_ids, encode_mask, shape_info
 from mask_former.data.datasets.preparing import (
     build_folder,
     pair_files,

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
+from mask_former.data.coco_format import decode_ids
 from mask_former.data.datasets.catalog import IGNORE_LABEL, read_json
-from mask_former.data.datasets.coco_format import decode_ids
 from mask_former.data.datasets.panoptic import register_panoptic
 from mask_former.data.datasets.preparing import (
     build_folder,

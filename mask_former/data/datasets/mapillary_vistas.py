@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from detectron2.data.datasets import load_sem_seg
 
+from mask_former.data.coco_format import decode_ids
 from mask_former.data.datasets.catalog import read_json, register_lazily
-from mask_former.data.datasets.coco_format import decode_ids
 from mask_former.data.datasets.panoptic import category_metadata, load_panoptic
 from mask_former.data.datasets.preparing import pair_files, read_labels, require, require_files
 

@@ -7,8 +7,8 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
+from mask_former.data.coco_format import encode_ids, segmentation, shape_info
 from mask_former.data.datasets.coco import prepare_coco, register_coco
-from mask_former.data.datasets.coco_format import encode_ids, segmentation, shape_info
 from tests.data.datasets.cycle import (
     cfg_of,
     empty_catalogs,

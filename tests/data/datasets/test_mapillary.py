@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from mask_former.data.datasets.coco_format import encode_ids, shape_info
+from mask_former.data.coco_format import encode_ids, shape_info
 from mask_former.data.datasets.mapillary_vistas import (
     prepare_mapillary_vistas,
     register_mapillary_vistas,

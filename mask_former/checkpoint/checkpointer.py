@@ -1,0 +1,191 @@
+"""Saving and loading: safe on both sides, and strict about what fits.
+
+The weights of a model are named as in the published checkpoints. Whatever is named otherwise goes
+through `NAME_RULES`, and what other code bases wrote through the tables of
+`sources.py` before.
+"""
+
+import os
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from torch import Tensor, nn
+
+from mask_former.checkpoint.atomic_write import replaced_when_complete
+from mask_former.checkpoint.match import (
+    HEAD,
+    backbone_weights,
+    class_head,
+    describe_misfits,
+    has_head,
+    misfits,
+)
+from mask_former.checkpoint.names import canonical_names
+from mask_former.checkpoint.read import read_weights_file
+from mask_former.checkpoint.sources import SOURCES, find_source, to_ours
+
+
+class MaskFormerCheckpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer with three promises.
+
+    - Nothing in a file is run: see `mask_former.checkpoint.read`.
+    - A checkpoint appears under its name when it is complete, so that an interrupted write never
+      harms the one before.
+    - What is loaded fits. A whole model fits weight by weight; a file without a head is a
+      backbone, and must hold at least half of the backbone's weights.
+
+    Args:
+        model: the model, or what DistributedDataParallel made of it.
+        save_dir: folder of the checkpoints.
+        save_to_disk: None: in the main process only.
+        accept_backbone: a file without a head will do, as where a training starts. False where
+            the model is to be used: its head would be random.
+        checkpointables: saved and loaded besides the model; have `state_dict` and
+            `load_state_dict`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        save_to_disk: bool | None = None,
+        accept_backbone: bool = True,
+        **checkpointables: Any,
+    ) -> None:
+        super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
+        self.accept_backbone = accept_backbone
+        self._without_class_head = False
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write `name`.pth into `save_dir`, and point `last_checkpoint` at it.
+
+        Args:
+            kwargs: what to save besides the model and the checkpointables. Tensors, numbers,
+                strings and plain containers: nothing else can be read back.
+        """
+        if not self._writes():
+            return
+        parts = {key: part.state_dict() for key, part in self.checkpointables.items()}
+        self.save_weights(name, **parts, **kwargs)
+        self.tag_last_checkpoint(f"{name}.pth")
+
+    def save_weights(self, name: str, **kwargs: Any) -> None:
+        """Write the model alone, and `kwargs`, into `save_dir`; nothing resumes from it."""
+        if not self._writes():
+            return
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        self.logger.info(f"Saving checkpoint to {path}")
+        with replaced_when_complete(path) as f:
+            torch.save({"model": self.model.state_dict(), **kwargs}, f)
+
+    def _writes(self) -> bool:
+        return bool(self.save_dir) and self.save_to_disk
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Make a file in `save_dir` the one that training resumes from."""
+        with replaced_when_complete(os.path.join(self.save_dir, "last_checkpoint")) as f:
+            f.write(last_filename_basename.encode())
+
+    def load(
+        self,
+        path: str,
+        checkpointables: list[str] | None = None,
+        *,
+        without_class_head: bool = False,
+    ) -> dict[str, Any]:
+        """Load the model, and the checkpointables named (None: all that the file holds).
+
+        Args:
+            path: file, http(s) or detectron2:// address. Empty: nothing is loaded.
+            without_class_head: leave the weights that depend on the classes as they are, see
+                `weights_fit.class_head`; the log names them.
+
+        Returns:
+            What else the file holds, such as "iteration".
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ConnectionError: the address cannot be downloaded.
+            ValueError: the file is broken, wants something run, or is for another model.
+        """
+        if path:
+            path = self._local_file(path)
+        self._without_class_head = without_class_head
+        try:
+            return super().load(path, checkpointables)
+        finally:
+            self._parsed_url_during_load = None  # Detectron2 leaves it set after an error.
+
+    def _local_file(self, path: str) -> str:
+        # Detectron2's "?matching_heuristics=True" says what the content shows here.
+        address = path.removesuffix("?matching_heuristics=True")
+        try:
+            local = self.path_manager.get_local_path(address)
+        except OSError as error:
+            raise ConnectionError(
+                f"MODEL.WEIGHTS {address} cannot be downloaded ({error}). Without a network, set "
+                "MODEL.WEIGHTS to a local copy."
+            ) from error
+        if not os.path.isfile(local):
+            raise FileNotFoundError(
+                f"There is no weights file {path}. It comes from MODEL.WEIGHTS or, when training "
+                "is resumed, from the file last_checkpoint in OUTPUT_DIR."
+            )
+        return local
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        checkpoint = read_weights_file(filename)
+        checkpoint["model"] = canonical_names(self._converted(filename, checkpoint["model"]))
+        checkpoint["file"] = filename
+        return checkpoint
+
+    def _converted(self, file: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights under our names, if another code base wrote them."""
+        source = find_source(weights)
+        # A backbone that is the other code base's own takes its weights as they are.
+        if source is None or any(
+            name.endswith(f".{SOURCES[source].sign}") for name in self.model.state_dict()
+        ):
+            return weights
+        try:
+            conversion = to_ours(weights, source)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
+        self.logger.info(
+            f"Weights of '{source}', converted: {len(conversion.weights)}; "
+            f"left out: {conversion.left_out}"
+        )
+        return conversion.weights
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        file, weights = checkpoint.pop("file"), checkpoint["model"]
+        checkpoint.pop("matching_heuristics", None)  # decided by content
+        model = self.model.state_dict()
+        if has_head(model) and not has_head(weights):
+            return self._load_backbone(file, checkpoint)
+        head = class_head(self.model)
+        left_out = head if self._without_class_head else set()
+        checkpoint["model"] = {k: v for k, v in weights.items() if k not in left_out}
+        incompatible = super()._load_model(checkpoint)
+        if misfits(incompatible).keys() - left_out:
+            starts = self.accept_backbone and not self._without_class_head
+            raise ValueError(describe_misfits(file, incompatible, head, starts=starts))
+        if left_out:
+            self.logger.info(f"Not loaded, since they depend on the classes: {sorted(left_out)}")
+        return incompatible
+
+    def _load_backbone(self, file: str, checkpoint: dict[str, Any]) -> Any:
+        if not self.accept_backbone:
+            raise ValueError(
+                f"{file} holds no head ({HEAD}*): it is a backbone to start a training from, "
+                "not a trained model. Set MODEL.WEIGHTS to a trained model."
+            )
+        checkpoint["model"] = backbone_weights(
+            file,
+            checkpoint["model"],
+            self.model.state_dict(),
+            is_caffe2=checkpoint.get("__author__") == "Caffe2",
+        )
+        return super()._load_model(checkpoint)

@@ -1,0 +1,60 @@
+"""Names of ImageNet classifiers, whose backbones trainings start from.
+
+The layers that classify are left out, and so is what our backbones have no counterpart of.
+"""
+
+from mask_former.checkpoint.names import Pair
+
+
+def _resnet_stage(theirs: str, ours: str) -> tuple[Pair, ...]:
+    return (
+        (f"{theirs}.{{i}}.conv{{k}}.weight", f"{ours}.{{i}}.conv{{k}}.weight"),
+        (f"{theirs}.{{i}}.bn{{k}}.*", f"{ours}.{{i}}.conv{{k}}.norm.*"),
+        (f"{theirs}.{{i}}.downsample.0.weight", f"{ours}.{{i}}.shortcut.weight"),
+        (f"{theirs}.{{i}}.downsample.1.*", f"{ours}.{{i}}.shortcut.norm.*"),
+    )
+
+
+# ResNets of torchvision, and timm's of the same architecture (no "d", "s" or "t" at the end).
+RESNET: tuple[Pair, ...] = (
+    ("conv1.weight", "backbone.stem.conv1.weight"),
+    ("bn1.*", "backbone.stem.conv1.norm.*"),
+    *_resnet_stage("layer1", "backbone.res2"),
+    *_resnet_stage("layer2", "backbone.res3"),
+    *_resnet_stage("layer3", "backbone.res4"),
+    *_resnet_stage("layer4", "backbone.res5"),
+    ("fc.*", None),
+)
+
+_SWIN: tuple[Pair, ...] = (
+    ("absolute_pos_embed", "backbone.absolute_pos_embed"),
+    ("patch_embed.proj.*", "backbone.patch_embed.proj.*"),
+    ("patch_embed.norm.*", "backbone.patch_embed.norm.*"),
+    ("layers.{i}.blocks.{j}.norm{k}.*", "backbone.layers.{i}.blocks.{j}.norm{k}.*"),
+    ("layers.{i}.blocks.{j}.mlp.fc{k}.*", "backbone.layers.{i}.blocks.{j}.mlp.fc{k}.*"),
+    ("layers.{i}.blocks.{j}.attn.*", "backbone.layers.{i}.blocks.{j}.attn.*"),
+    ("layers.{i}.blocks.{j}.attn.qkv.*", "backbone.layers.{i}.blocks.{j}.attn.qkv.*"),
+    ("layers.{i}.blocks.{j}.attn.proj.*", "backbone.layers.{i}.blocks.{j}.attn.proj.*"),
+    # Made for one size of image, and the norm and the layer of the classifier.
+    ("layers.{i}.blocks.{j}.attn_mask", None),
+    ("norm.*", None),
+    ("head.*", None),
+    ("head.fc.*", None),
+)
+
+# Swin Transformers of the paper's authors.
+SWIN: tuple[Pair, ...] = (
+    *_SWIN,
+    ("layers.{i}.downsample.reduction.*", "backbone.layers.{i}.downsample.reduction.*"),
+    ("layers.{i}.downsample.norm.*", "backbone.layers.{i}.downsample.norm.*"),
+)
+
+# timm's: there a stage begins with the downsampling that ends the stage before it elsewhere.
+TIMM_SWIN: tuple[Pair, ...] = (
+    *_SWIN,
+    *(
+        (f"layers.{i}.downsample.{name}.*", f"backbone.layers.{i - 1}.downsample.{name}.*")
+        for i in (1, 2, 3)
+        for name in ("reduction", "norm")
+    ),
+)

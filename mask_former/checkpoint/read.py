@@ -1,0 +1,118 @@
+"""Reading a file of weights without running anything that it holds.
+
+A `.pkl` goes through `safe_pickle`, a `.pth` through PyTorch's `weights_only` loader;
+`.safetensors` is data by design.
+"""
+
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mask_former.checkpoint.safe_pickle import RefusedError, read_pickle
+
+
+def read_weights_file(path: str) -> dict[str, Any]:
+    """Read a checkpoint.
+
+    Args:
+        path: a local file. `.pkl`: Detectron2's model zoo ({"model": arrays, "__author__"}), or
+            Caffe2's, from which Detectron2's ImageNet weights come. `.pth`, `.pt`, `.bin`: what
+            `torch.save` wrote, a training checkpoint or bare weights. `.safetensors`.
+
+    Returns:
+        "model": names to tensors, on the CPU; besides, whatever a training checkpoint holds
+        ("optimizer", "iteration", ...). "__author__" is "Caffe2" where the names are Caffe2's.
+
+    Raises:
+        ValueError: another suffix, a broken file, a file that wants something run, or one without
+            weights. The message names the file.
+    """
+    reader = READERS.get(Path(path).suffix.lower())
+    if reader is None:
+        raise ValueError(f"{path}: weights are read from files named {', '.join(READERS)}.")
+    try:
+        content = reader(path)
+    except RefusedError as error:
+        # Not chained: PyTorch's own text advises to load the file unsafely.
+        raise ValueError(
+            f"{path} is not loaded: it refers to {error}, and nothing in a weights file is run. "
+            "If its source is trusted, save its weights alone, as .pth or .safetensors."
+        ) from None
+    except (FileNotFoundError, PermissionError, ImportError):
+        raise
+    except Exception as error:  # A broken pickle or archive fails in any way.
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(f"{path} cannot be read; is it complete? ({reason})") from error
+
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not a dictionary of weights.")
+    if "model" not in content:
+        content = _without_wrapper(content)
+    if not isinstance(content["model"], dict):
+        raise ValueError(f"{path}: 'model' is a {type(content['model']).__name__}, not weights.")
+    for name in content["model"]:
+        if not isinstance(name, str):
+            raise ValueError(f"{path} names a weight {name!r}, which is no text.")
+    weights = {k: _to_tensor(path, k, v) for k, v in content["model"].items()}
+    return {**content, "model": weights}
+
+
+def _without_wrapper(content: dict[str, Any]) -> dict[str, Any]:
+    """Bare weights, as {"model": weights}; Caffe2's are known by names without a dot."""
+    weights = content.get("blobs", content)
+    if not isinstance(weights, dict):
+        return {"model": weights}
+    if any("." in str(name) for name in weights):
+        return {"model": weights}
+    # The momenta of Caffe2's optimizer lie between its weights.
+    weights = {k: v for k, v in weights.items() if not str(k).endswith("_momentum")}
+    return {"model": weights, "__author__": "Caffe2"}
+
+
+def _to_tensor(path: str, name: Any, value: Any) -> Tensor:
+    kind = f"a {type(value).__name__}"
+    if isinstance(value, Tensor):
+        if value.layout == torch.strided:
+            return value
+        kind = f"a tensor of layout {value.layout}"
+    if isinstance(value, np.ndarray | np.generic):
+        # A copy, writable and in this machine's byte order, as PyTorch requires.
+        array = np.array(value, dtype=value.dtype.newbyteorder("="))
+        try:
+            return torch.from_numpy(array)
+        except TypeError:
+            kind = f"an array of {value.dtype}"
+    raise ValueError(f"{path}: '{name}' is {kind}, not a tensor or an array of numbers.")
+
+
+def _read_safetensors(path: str) -> Any:
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise ImportError(f"To read {path}, run `pip install safetensors`.") from error
+    return {"model": load_file(path, device="cpu")}
+
+
+def _read_torch(path: str) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        if refused is None:
+            raise
+        raise RefusedError(refused[1]) from error
+
+
+READERS: dict[str, Callable[[str], Any]] = {
+    ".pkl": read_pickle,
+    ".pth": _read_torch,
+    ".pt": _read_torch,
+    ".safetensors": _read_safetensors,
+    ".bin": _read_torch,  # of `transformers`
+}

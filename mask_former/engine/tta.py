@@ -1,0 +1,196 @@
+"""Test-time augmentation: one result from several scales of an image, each also mirrored.
+
+What is averaged, and why:
+
+* Semantic scores, as in the paper. Every view scores each class at each pixel of the result, so
+  that the scores can be added as they are.
+* For panoptic segmentation and instances the class logits and the mask logits of the queries; they
+  are merged once, at the end. Merged results could not be averaged: a segment of one view has no
+  counterpart in another. A mean of logits is a logit again, so that all thresholds keep their
+  meaning. `query_mean.py` says which queries are averaged, and how.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import transforms as T
+from torch import Tensor, nn
+
+from mask_former.data.reading import read_image
+from mask_former.engine.merge_views import Mean, QueryMean
+from mask_former.inference.resize import Sizes, scale_masks
+from mask_former.meta_arch import MaskFormer, result_sizes
+
+
+def with_test_time_augmentation(cfg: CfgNode, model: nn.Module) -> nn.Module:
+    """`model` as one that takes and returns the same, with the augmentation of `cfg.TEST.AUG`."""
+    model = getattr(model, "module", model)  # without DistributedDataParallel
+    wrapper = MaskFormerWithTTA if isinstance(model, MaskFormer) else SemanticSegmentorWithTTA
+    return wrapper(cfg, model)
+
+
+class SemanticSegmentorWithTTA(nn.Module):
+    """Averages the semantic scores of a model, any that returns `sem_seg`, over views of an image.
+
+    Views are made and segmented one by one; there is memory for one of them and for the sum.
+
+    `SemanticSegmentorWithTTA(cfg, model)` reads TEST.AUG.{MIN_SIZES, MAX_SIZE, FLIP} and
+    INPUT.FORMAT.
+
+    Args:
+        model: the model; it is put into eval mode.
+        min_sizes: pixels of the shorter side, one for each scale.
+        max_size: pixels that the longer side may have.
+        flip: mirror the image, too, at every scale.
+        image_format: channel order that the model expects, "RGB" or "BGR".
+
+    Raises:
+        ValueError: there is no scale.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        min_sizes: Sequence[int],
+        max_size: int,
+        flip: bool = True,
+        image_format: str = "RGB",
+    ) -> None:
+        super().__init__()
+        if not min_sizes:
+            raise ValueError("TEST.AUG.MIN_SIZES is empty: name at least one size to test at")
+        self.model = model
+        self.min_sizes = tuple(min_sizes)
+        self.max_size = max_size
+        self.flip = flip
+        self.image_format = image_format
+        self.eval()
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
+        return {
+            "model": model,
+            "min_sizes": cfg.TEST.AUG.MIN_SIZES,
+            "max_size": cfg.TEST.AUG.MAX_SIZE,
+            "flip": cfg.TEST.AUG.FLIP,
+            "image_format": cfg.INPUT.FORMAT,
+        }
+
+    @torch.no_grad()
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Segment images.
+
+        Args:
+            batched_inputs: one dict an image, with
+                * `image`: (3, h, w), 0..255, any dtype; or, without it, `file_name`;
+                * `height`, `width`: size of the result; the image's own by default.
+
+        Returns:
+            what the model returns, as far as it is averaged.
+
+        Raises:
+            FileNotFoundError, ValueError: there is no image, or a broken one; the model returns
+                nothing that is averaged.
+        """
+        results = []
+        for x in batched_inputs:
+            image = self._image(x)
+            size = (x.get("height", image.shape[0]), x.get("width", image.shape[1]))
+            results.append(self.segment(image, size))
+        return results
+
+    def segment(self, image: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
+        """Segment one image, (h, w, 3), at the given size (height, width)."""
+        scores = Mean()
+        for scale in self.scales(image):
+            for view in scale:
+                scores.add(self._scores(view, size))
+        return {"sem_seg": scores.value}
+
+    def _scores(self, view: "View", size: tuple[int, int]) -> Tensor:
+        result = self.model([view.input(size)])[0]
+        name = type(self.model).__name__
+        if "sem_seg" not in result:
+            raise ValueError(
+                f"test-time augmentation averages 'sem_seg', but this {name} returns "
+                f"{sorted(result)}"
+            )
+        if result["sem_seg"].dim() != 3:
+            raise ValueError(
+                f"test-time augmentation averages the scores of classes, but this {name} returns "
+                "labels: set MODEL.MASK_FORMER.TEST.SEMANTIC_LABELS to False"
+            )
+        return view.restore(result["sem_seg"])
+
+    def scales(self, image: np.ndarray) -> Iterator[list["View"]]:
+        """The views of an image, (h, w, 3), at one scale after the other."""
+        height, width = image.shape[:2]
+        for min_size in self.min_sizes:
+            new_size = T.ResizeShortestEdge.get_output_shape(height, width, min_size, self.max_size)
+            resized = T.ResizeTransform(height, width, *new_size).apply_image(image)
+            resized = torch.from_numpy(resized.transpose(2, 0, 1).copy())
+            yield [View(resized, flipped) for flipped in ((False, True) if self.flip else (False,))]
+
+    def _image(self, x: dict[str, Any]) -> np.ndarray:
+        if "image" in x:
+            image = x["image"] if x["image"].dtype == torch.uint8 else x["image"].float()
+            return image.permute(1, 2, 0).cpu().numpy()
+        if "file_name" in x:
+            return read_image(x["file_name"], self.image_format)
+        raise ValueError(f"an input has to have 'image' or 'file_name', this has {sorted(x)}")
+
+
+class View(NamedTuple):
+    """An image, (3, h, w), at one scale, as it is or mirrored."""
+
+    image: Tensor
+    flipped: bool
+
+    def input(self, size: tuple[int, int]) -> dict[str, Any]:
+        """What a model takes to segment the view at the size (height, width)."""
+        return {"image": self.restore(self.image), "height": size[0], "width": size[1]}
+
+    def restore(self, result: Tensor) -> Tensor:
+        """Mirror (..., H, W) if the view is mirrored."""
+        return result.flip(-1) if self.flipped else result
+
+
+class MaskFormerWithTTA(SemanticSegmentorWithTTA):
+    """Averages what a `MaskFormer` predicts over views of an image, for all outputs it has on.
+
+    The top of this file says what is averaged. Panoptic segmentation and instances take memory for
+    the masks of all queries at the size of the result, those of one view and the sum.
+    """
+
+    def segment(self, image: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
+        scores, queries = Mean(), QueryMean()
+        for scale in self.scales(image):
+            for view in scale:
+                self._add(view, size, scores, queries)
+            queries.end_scale()
+        model, result = self.model, {}
+        whole = Sizes(size, size, size)
+        if model.semantic_on:
+            result["sem_seg"] = scores.value.argmax(0) if model.semantic_labels else scores.value
+        if model.panoptic_on:
+            result["panoptic_seg"] = model.panoptic(*queries.value, whole)
+        if model.instance_on:
+            result["instances"] = model.instances(*queries.value, whole)
+        return result
+
+    def _add(self, view: "View", size: tuple[int, int], scores: Mean, queries: QueryMean) -> None:
+        model, inputs = self.model, [view.input(size)]
+        images = model.preprocess(inputs)
+        prediction = model.sem_seg_head(model.backbone(images.tensor))[-1]
+        class_logits, mask_logits = prediction.class_logits[0].float(), prediction.mask_logits[0]
+        sizes = result_sizes(images, inputs)[0]
+        if model.semantic_on:
+            scores.add(view.restore(model.semantic(class_logits, mask_logits, sizes)))
+        if model.panoptic_on or model.instance_on:
+            masks = scale_masks(mask_logits, sizes)
+            queries.add(class_logits, view.restore(masks))

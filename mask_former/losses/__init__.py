@@ -1,0 +1,1 @@
+"""Mask losses, and where they look: all pixels or points."""

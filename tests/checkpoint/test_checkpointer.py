@@ -1,0 +1,356 @@
+"""Checkpoints: written whole, named as published, and refused where they do not fit."""
+
+import json
+import os
+import pickle
+from pathlib import Path
+from unittest.mock import Mock
+from urllib.error import URLError
+
+import pytest
+import torch
+from detectron2.layers import FrozenBatchNorm2d
+from detectron2.modeling import build_model
+from torch import nn
+
+from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
+from mask_former.checkpoint.names import canonical_names
+from mask_former.engine.config import load_config
+
+ROOT = Path(__file__).parents[1]
+PUBLISHED = sorted((ROOT / "tests/reference/state_dict").glob("*.json"))
+
+
+class Model(nn.Module):
+    """A few weights under the published names."""
+
+    def __init__(self, classes=3, width=4):
+        super().__init__()
+        self.backbone = nn.ModuleDict({"stem": nn.Module(), "res2": nn.ModuleList([nn.Module()])})
+        self.backbone.stem.conv1 = nn.Conv2d(3, width, 1, bias=False)
+        self.backbone.stem.conv1.norm = FrozenBatchNorm2d(width)
+        self.backbone.res2[0].conv1 = nn.Conv2d(width, width, 1, bias=False)
+        self.sem_seg_head = nn.ModuleDict(
+            {
+                "pixel_decoder": nn.ModuleDict({"mask_features": nn.Conv2d(width, width, 1)}),
+                "predictor": nn.ModuleDict(
+                    {
+                        "norm": nn.LayerNorm(width),
+                        "query_embed": nn.Embedding(2, width),
+                        "class_embed": nn.Linear(width, classes + 1),
+                    }
+                ),
+            }
+        )
+
+
+def state(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def save(path, content):
+    if path.suffix == ".pkl":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path)
+    return str(path)
+
+
+def assert_same(model, weights):
+    assert model.state_dict().keys() == weights.keys()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, weights[name]), name
+
+
+# Saving
+
+
+def test_what_is_saved_is_loaded_and_resumed_from(tmp_path):
+    model, optimizer = Model(), torch.optim.SGD(Model().parameters(), lr=0.5)
+    writer = MaskFormerCheckpointer(model, str(tmp_path), optimizer=optimizer)
+    writer.save("model_0000001", iteration=1)
+    writer.save("model_0000002", iteration=2)
+    assert sorted(os.listdir(tmp_path)) == [
+        "last_checkpoint",
+        "model_0000001.pth",
+        "model_0000002.pth",
+    ]
+
+    other, other_optimizer = Model(), torch.optim.SGD(Model().parameters(), lr=0.1)
+    reader = MaskFormerCheckpointer(other, str(tmp_path), optimizer=other_optimizer)
+    rest = reader.resume_or_load("", resume=True)
+    assert rest["iteration"] == 2
+    assert other_optimizer.param_groups[0]["lr"] == 0.5
+    assert_same(other, state(model))
+
+
+def test_weights_alone_are_not_resumed_from(tmp_path):
+    writer = MaskFormerCheckpointer(Model(), str(tmp_path))
+    writer.save("model_0000001")
+    writer.save_weights("model_best", value=0.5)
+    assert Path(writer.get_checkpoint_file()).name == "model_0000001.pth"
+    assert MaskFormerCheckpointer(Model()).load(str(tmp_path / "model_best.pth"))["value"] == 0.5
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("moment", ["torch.save", "os.fsync", "os.replace"])
+def test_an_interrupted_write_harms_nothing(tmp_path, monkeypatch, moment):
+    model = Model()
+    writer = MaskFormerCheckpointer(model, str(tmp_path))
+    writer.save("model", iteration=1)
+    good = state(model)
+
+    def write_half(data, f):
+        f.write(b"half")
+        raise Killed
+
+    def die(*args):
+        raise Killed
+
+    monkeypatch.setattr(moment, write_half if moment == "torch.save" else die)
+    with torch.no_grad():
+        model.sem_seg_head.predictor.class_embed.bias.add_(1)
+    with pytest.raises(Killed):
+        writer.save("model", iteration=2)
+    monkeypatch.undo()
+
+    assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model.pth"]
+    other = Model()
+    assert MaskFormerCheckpointer(other, str(tmp_path)).resume_or_load("")["iteration"] == 1
+    assert_same(other, good)
+
+
+def test_a_write_that_was_killed_leaves_nothing_that_is_taken_for_a_checkpoint(tmp_path):
+    model = Model()
+    writer = MaskFormerCheckpointer(model, str(tmp_path))
+    writer.save("model_0000001", iteration=1)
+    # What `kill -9` leaves, which runs no clean-up; then the next run writes the same iteration.
+    (tmp_path / "model_0000002.pth.part").write_bytes(b"half")
+    (tmp_path / "last_checkpoint.part").write_bytes(b"model_00")
+    assert MaskFormerCheckpointer(Model(), str(tmp_path)).resume_or_load("")["iteration"] == 1
+    assert len(writer.get_all_checkpoint_files()) == 1
+    writer.save("model_0000002", iteration=2)
+    assert not list(tmp_path.glob("*.part"))
+    assert MaskFormerCheckpointer(Model(), str(tmp_path)).resume_or_load("")["iteration"] == 2
+
+
+# Names
+
+
+@pytest.mark.parametrize("file", PUBLISHED, ids=lambda file: file.stem)
+def test_published_names_of_today_and_of_the_older_layout(file):
+    names = {name: torch.zeros(()) for name in json.loads(file.read_text())}
+    assert list(canonical_names(names)) == list(names)
+    older = {name.replace(".pixel_decoder.", "."): tensor for name, tensor in names.items()}
+    assert older.keys() != names.keys()
+    assert list(canonical_names(older)) == list(names)
+
+
+def test_names_that_only_training_code_has():
+    weights = {
+        "module.sem_seg_head.predictor.a": torch.ones(1),
+        "criterion.empty_weight": torch.ones(1),
+    }
+    assert list(canonical_names(weights)) == ["sem_seg_head.predictor.a"]
+
+
+def test_a_published_file_in_the_older_layout_loads(tmp_path):
+    weights = state(Model())
+    older = {k.replace(".pixel_decoder.", "."): v.numpy() for k, v in weights.items()}
+    older["criterion.empty_weight"] = torch.ones(4).numpy()
+    path = save(tmp_path / "model_final.pkl", {"model": older, "__author__": "MaskFormer"})
+    model = Model()
+    MaskFormerCheckpointer(model, accept_backbone=False).load(path)
+    assert_same(model, weights)
+
+
+RECIPES = {
+    "ade20k-150__maskformer_R50_bs16_160k": "ade20k-150/maskformer_R50_bs16_160k.yaml",
+    "coco-panoptic__maskformer_panoptic_R50_bs64_554k": (
+        "coco-panoptic/maskformer_panoptic_R50_bs64_554k.yaml"
+    ),
+}
+
+
+@pytest.mark.parametrize("published", RECIPES)
+def test_the_published_models_names_and_shapes_load_strictly(published, tmp_path):
+    shapes = json.loads((ROOT / f"tests/reference/state_dict/{published}.json").read_text())
+    weights = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    weights["criterion.empty_weight"] = torch.ones(1)
+    cfg = load_config(str(ROOT / "configs" / RECIPES[published]), ["MODEL.DEVICE", "cpu"])
+    model = build_model(cfg)
+    MaskFormerCheckpointer(model).load(save(tmp_path / "model.pth", weights))
+    assert all(not tensor.any() for tensor in model.state_dict().values())
+
+
+# What does not fit
+
+
+def load_error(path, model=None, **kwargs):
+    with pytest.raises(ValueError) as caught:
+        MaskFormerCheckpointer(model or Model(), **kwargs).load(path)
+    assert str(caught.value).startswith(path)
+    return str(caught.value)
+
+
+def test_another_number_of_classes_is_said(tmp_path):
+    text = load_error(save(tmp_path / "a.pth", state(Model(classes=7))))
+    assert "class_embed.weight: (8, 4) in the file, (4, 4) in the model" in text
+    assert "trained for 7 classes; MODEL.SEM_SEG_HEAD.NUM_CLASSES is 3" in text
+
+
+def test_another_number_of_queries_is_not_taken_for_another_number_of_classes(tmp_path):
+    """Also where there happen to be as many queries as classes."""
+    model, weights = Model(), state(Model())
+    queries = "sem_seg_head.predictor.query_embed"
+    model.sem_seg_head.predictor.query_embed = nn.Embedding(3, 4)
+    weights[f"{queries}.weight"] = torch.zeros(9, 4)
+    text = load_error(save(tmp_path / "a.pth", weights), model)
+    assert f"{queries}.weight: (9, 4) in the file, (3, 4) in the model" in text
+    assert "NUM_CLASSES" not in text
+
+
+def test_another_model_is_shown_by_its_first_differences(tmp_path):
+    weights = state(Model(width=5))
+    text = load_error(save(tmp_path / "a.pth", weights))
+    assert "backbone.stem.conv1.weight: (5, 3, 1, 1) in the file, (4, 3, 1, 1)" in text
+    assert "NUM_CLASSES" not in text
+    # All but class_embed.bias depend on the width: 12 weights.
+    assert text.count("\n  ") == 11 and text.endswith("... and 2 more")
+
+
+def test_missing_and_foreign_weights_are_told_apart(tmp_path):
+    weights = state(Model())
+    weights["sem_seg_head.predictor.extra"] = torch.zeros(1)
+    del weights["sem_seg_head.predictor.norm.bias"]
+    text = load_error(save(tmp_path / "a.pth", weights))
+    assert "norm.bias: missing in the file" in text
+    assert "predictor.extra: not in the model" in text
+
+
+def test_a_checkpointer_is_usable_after_an_error(tmp_path):
+    checkpointer = MaskFormerCheckpointer(Model())
+    good, bad = Model(), Model(classes=7)
+    with pytest.raises(ValueError):
+        checkpointer.load(save(tmp_path / "bad.pth", state(bad)))
+    checkpointer.load(save(tmp_path / "good.pth", state(good)))
+    assert_same(checkpointer.model, state(good))
+
+
+def test_a_model_without_our_parts_must_fit_too(tmp_path):
+    path = save(tmp_path / "a.pth", nn.Linear(2, 2).state_dict())
+    MaskFormerCheckpointer(nn.Linear(2, 2)).load(path)
+    assert "weight: (2, 2) in the file, (2, 3)" in load_error(path, nn.Linear(3, 2))
+
+
+# Backbones
+
+
+def backbone_weights(prefix=""):
+    """A backbone's, in the model zoo's way: without its prefix, with its classifier."""
+    names = [name for name in Model().state_dict() if name.startswith("backbone.")]
+    weights = {
+        prefix + name.removeprefix("backbone."): torch.randn(Model().state_dict()[name].shape)
+        for name in names
+    }
+    # As Swin's last norm; the head's, of the same shape, is not meant.
+    return {**weights, "stem.fc.weight": torch.randn(9), "norm.weight": torch.randn(4)}
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+@pytest.mark.parametrize("suffix", [".pkl", ".pth"])
+def test_a_backbone_leaves_the_head_alone(tmp_path, suffix, prefix):
+    weights = backbone_weights(prefix)
+    arrays = {k: v.numpy() if suffix == ".pkl" else v for k, v in weights.items()}
+    content = {"model": arrays, "__author__": "torchvision", "matching_heuristics": True}
+    path = save(tmp_path / f"R-50{suffix}", content)
+    model = Model()
+    head = {k: v for k, v in state(model).items() if k.startswith("sem_seg_head.")}
+    MaskFormerCheckpointer(model).load(path)
+    prefix_in_file = "" if prefix else "backbone."
+    loaded = {prefix_in_file + k: v for k, v in weights.items()}
+    backbone = {k: loaded[k] for k in model.state_dict() if k.startswith("backbone.")}
+    assert_same(model, {**backbone, **head})
+
+
+def test_a_backbone_of_caffe2(tmp_path):
+    weights = {
+        "conv1_w": torch.randn(4, 3, 1, 1),
+        "res_conv1_bn_s": torch.randn(4),
+        "res_conv1_bn_b": torch.randn(4),
+        "res2_0_branch2a_w": torch.randn(4, 4, 1, 1),
+        "fc1000_b": torch.randn(9),
+    }
+    path = save(tmp_path / "R-50.pkl", {k: v.numpy() for k, v in weights.items()})
+    model = Model()
+    MaskFormerCheckpointer(model).load(path)
+    assert torch.equal(model.backbone.stem.conv1.weight, weights["conv1_w"])
+    assert torch.equal(model.backbone.stem.conv1.norm.weight, weights["res_conv1_bn_s"])
+    assert torch.equal(model.backbone.res2[0].conv1.weight, weights["res2_0_branch2a_w"])
+
+
+def test_another_backbone_is_refused(tmp_path):
+    text = load_error(save(tmp_path / "swin.pth", {"patch_embed.proj.weight": torch.zeros(1)}))
+    assert "does not fit the backbone: of its 6 weights 0 were found" in text
+    assert "stem.conv1.weight: missing in the file" in text
+    wide = {k: v for k, v in state(Model(width=5)).items() if k.startswith("backbone.")}
+    assert "of its 6 weights 0 were found" in load_error(save(tmp_path / "wide.pth", wide))
+
+
+def test_half_a_backbone_is_enough(tmp_path):
+    weights = {
+        "stem.conv1.weight": torch.ones(4, 3, 1, 1),
+        "stem.conv1.norm.weight": torch.ones(4),
+        "stem.conv1.norm.bias": torch.ones(4),
+    }
+    MaskFormerCheckpointer(Model()).load(save(tmp_path / "half.pth", weights))
+    del weights["stem.conv1.norm.bias"]
+    assert "of its 6 weights 2 were found" in load_error(save(tmp_path / "less.pth", weights))
+
+
+def test_a_backbone_is_no_trained_model(tmp_path):
+    path = save(tmp_path / "R-50.pth", backbone_weights())
+    assert "holds no head" in load_error(path, accept_backbone=False)
+
+
+# Files that are not there, or must not be opened
+
+
+def test_a_missing_file_is_named_with_its_key(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path}/no.pth.*MODEL.WEIGHTS"):
+        MaskFormerCheckpointer(Model()).load(f"{tmp_path}/no.pth")
+    checkpointer = MaskFormerCheckpointer(Model(), str(tmp_path))
+    checkpointer.tag_last_checkpoint("model_0000009.pth")
+    with pytest.raises(FileNotFoundError, match="model_0000009.pth.*last_checkpoint"):
+        checkpointer.resume_or_load("", resume=True)
+
+
+def test_an_address_that_cannot_be_reached_is_named(monkeypatch):
+    checkpointer = MaskFormerCheckpointer(Model())
+
+    def offline(path):
+        raise URLError("no route")
+
+    monkeypatch.setattr(checkpointer, "path_manager", Mock(get_local_path=offline))
+    with pytest.raises(ConnectionError, match="MODEL.WEIGHTS http://a/b.pth .*no route"):
+        checkpointer.load("http://a/b.pth")
+
+
+class MakeFolder:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("suffix", [".pkl", ".pth"])
+def test_nothing_in_a_file_is_run(tmp_path, suffix):
+    trace = tmp_path / "trace"
+    weights = {**state(Model()), "extra": MakeFolder(str(trace))}
+    text = load_error(save(tmp_path / f"evil{suffix}", {"model": weights}))
+    assert "nothing in a weights file is run" in text
+    assert not trace.exists()
