@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from mask_former.errors import UserError
 from mask_former.losses.mask import pairwise_mask_losses
 from mask_former.losses.points import PointSampling, pixels_at, sample_logits
 from mask_former.structures import Prediction, Target, to_device
@@ -129,7 +130,7 @@ class FixedMatcher:
 
     def __init__(self, *, num_classes: int, num_queries: int) -> None:
         if num_queries != num_classes:
-            raise ValueError(
+            raise UserError(
                 f"fixed matching (MODEL.MASK_FORMER.MATCHER) has one query for each class, but "
                 f"MODEL.MASK_FORMER.NUM_OBJECT_QUERIES is {num_queries} and "
                 f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {num_classes}; set both to the same number"
@@ -153,7 +154,7 @@ class FixedMatcher:
             labels = host[len(targets) + offset :][: len(target.labels)]
             if len(set(labels)) < len(labels):
                 twice = sorted({label for label in labels if labels.count(label) > 1})
-                raise ValueError(
+                raise UserError(
                     f"image {image} of the batch has several segments of the classes {twice}, but "
                     "fixed matching has one query for each class; set INPUT.DATASET_MAPPER_NAME "
                     "to mask_former_semantic, or MODEL.MASK_FORMER.MATCHER to hungarian"

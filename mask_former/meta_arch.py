@@ -14,6 +14,7 @@ from mask_former.backbone.checkpointing import checkpoint_blocks
 from mask_former.criterion import Matcher, SetCriterion
 from mask_former.data.label_map import LabelMapMasks
 from mask_former.data.metadata import thing_classes
+from mask_former.errors import UserError
 from mask_former.fastest_order import use_fastest_order
 from mask_former.inference.resize import Sizes
 from mask_former.losses.points import PointSampling
@@ -79,7 +80,7 @@ class MaskFormer(nn.Module):
     ) -> None:
         super().__init__()
         if not (semantic_on or instance_on or panoptic_on):
-            raise ValueError(
+            raise UserError(
                 "inference would return nothing: switch on at least one of "
                 "MODEL.MASK_FORMER.TEST.{SEMANTIC_ON, INSTANCE_ON, PANOPTIC_ON}"
             )
@@ -284,7 +285,7 @@ def _matcher(cfg: CfgNode) -> Matcher:
         return FixedMatcher(
             num_classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, num_queries=keys.NUM_OBJECT_QUERIES
         )
-    raise ValueError(
+    raise UserError(
         f"MODEL.MASK_FORMER.MATCHER is {keys.MATCHER!r}; it must be 'hungarian' or 'fixed'"
     )
 

@@ -18,6 +18,7 @@ from torch import nn
 import mask_former.data.datasets  # noqa: F401  (registers which classes are things)
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.engine.config import load_config
+from mask_former.errors import UserError
 
 PACKAGE = Path(__file__).parent
 
@@ -61,7 +62,7 @@ def get_config_file(name: str) -> str:
     known = names()
     if recipe not in known:
         nearest = difflib.get_close_matches(recipe, known, n=1, cutoff=0.0)
-        raise ValueError(
+        raise UserError(
             f"there is no recipe {name!r} in {config_folder()}; the nearest is {nearest}, and "
             "mask_former.model_zoo.names() lists all"
         )
@@ -77,7 +78,7 @@ def get_checkpoint_url(name: str) -> str:
     get_config_file(name)
     entry = table()["recipes"].get(name.removesuffix(".yaml"))
     if entry is None:
-        raise ValueError(f"there are no published weights for {name!r}: train it, see its header")
+        raise UserError(f"there are no published weights for {name!r}: train it, see its header")
     return entry["weights"]
 
 

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase  # every BatchNorm and Instance
 from torch.utils.checkpoint import checkpoint
 
 from mask_former.backbone.swin import Block
+from mask_former.errors import UserError
 
 BLOCKS = (Block, CNNBlockBase)
 
@@ -27,7 +28,7 @@ def checkpoint_blocks(backbone: nn.Module) -> None:
     """
     blocks = [module for module in backbone.modules() if isinstance(module, BLOCKS)]
     if not blocks:
-        raise ValueError(
+        raise UserError(
             f"MODEL.BACKBONE.ACTIVATION_CHECKPOINTING knows blocks of Swin Transformers and "
             f"ResNets; {type(backbone).__name__} has none. Set it to False."
         )

@@ -14,6 +14,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 
 from mask_former.backbone.windows import Windows
+from mask_former.errors import UserError
 from mask_former.layers import Linear
 from mask_former.structures import to_device
 
@@ -73,11 +74,11 @@ class D2SwinTransformer(Backbone):
         super().__init__()
         stages = [f"res{i + 2}" for i in range(len(depths))]
         if not out_features or not set(out_features) <= set(stages):
-            raise ValueError(
+            raise UserError(
                 f"MODEL.SWIN.OUT_FEATURES is {list(out_features)}; it must name some of {stages}"
             )
         if not 0 <= drop_path_rate < 1:
-            raise ValueError(f"MODEL.SWIN.DROP_PATH_RATE is {drop_path_rate}; it must be in [0, 1)")
+            raise UserError(f"MODEL.SWIN.DROP_PATH_RATE is {drop_path_rate}; it must be in [0, 1)")
         self._outputs = [i for i, name in enumerate(stages) if name in out_features]
         num_stages = 1 + self._outputs[-1]
         self.channels = [embed_dim * 2**i for i in range(num_stages)]

@@ -24,6 +24,7 @@ from mask_former.checkpoint.match import (
 from mask_former.checkpoint.names import canonical_names
 from mask_former.checkpoint.read import read_weights_file
 from mask_former.checkpoint.sources import SOURCES, find_source, to_ours
+from mask_former.errors import MissingFileError, UserError
 
 
 class MaskFormerCheckpointer(DetectionCheckpointer):
@@ -129,7 +130,7 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
                 "MODEL.WEIGHTS to a local copy."
             ) from error
         if not os.path.isfile(local):
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"There is no weights file {path}. It comes from MODEL.WEIGHTS or, when training "
                 "is resumed, from the file last_checkpoint in OUTPUT_DIR."
             )
@@ -152,7 +153,7 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
         try:
             conversion = to_ours(weights, source)
         except ValueError as error:
-            raise ValueError(f"{file}: {error}") from error
+            raise UserError(f"{file}: {error}") from error
         self.logger.info(
             f"Weights of '{source}', converted: {len(conversion.weights)}; "
             f"left out: {conversion.left_out}"
@@ -171,14 +172,14 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
         incompatible = super()._load_model(checkpoint)
         if misfits(incompatible).keys() - left_out:
             starts = self.accept_backbone and not self._without_class_head
-            raise ValueError(describe_misfits(file, incompatible, head, starts=starts))
+            raise UserError(describe_misfits(file, incompatible, head, starts=starts))
         if left_out:
             self.logger.info(f"Not loaded, since they depend on the classes: {sorted(left_out)}")
         return incompatible
 
     def _load_backbone(self, file: str, checkpoint: dict[str, Any]) -> Any:
         if not self.accept_backbone:
-            raise ValueError(
+            raise UserError(
                 f"{file} holds no head ({HEAD}*): it is a backbone to start a training from, "
                 "not a trained model. Set MODEL.WEIGHTS to a trained model."
             )

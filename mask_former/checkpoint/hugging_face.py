@@ -10,6 +10,7 @@ import re
 import torch
 
 from mask_former.checkpoint.names import Pair, Weights, reverse, translate
+from mask_former.errors import UserError
 
 _ENCODER = "model.pixel_level_module.encoder."
 _SWIN = f"{_ENCODER}model."
@@ -169,7 +170,7 @@ def _merged(weights: Weights) -> Weights:
         elif whole not in merged:
             names = [f"{whole}[{i}]" for i in range(3)]
             if missing := [part for part in names if part not in weights]:
-                raise ValueError(f"parts of a projection are missing: {missing}")
+                raise UserError(f"parts of a projection are missing: {missing}")
             merged[whole] = torch.cat([weights[part] for part in names])
     return merged
 

@@ -25,6 +25,7 @@ from mask_former.checkpoint.hugging_face_keys import (
     THEIR_RESNET,
     THEIR_SWIN,
 )
+from mask_former.errors import UserError
 
 Keys = dict[str, Any]
 
@@ -47,7 +48,7 @@ def config_from_hugging_face(
     """
     kind = _get(config, "backbone_config.model_type", None)
     if kind not in ("swin", "maskformer-swin", "resnet"):
-        raise ValueError(
+        raise UserError(
             f"backbone_config.model_type is {kind!r}; only models with a ResNet or a Swin "
             "Transformer can be converted"
         )
@@ -137,12 +138,12 @@ def _resnet_keys(config: Mapping[str, Any]) -> Keys:
     width = widths[0]
     depth = RESNET_DEPTHS.get((kind, blocks))
     if depth is None:
-        raise ValueError(
+        raise UserError(
             f"backbone_config.depths is {blocks} of layer_type {kind!r}; Detectron2 builds ResNets "
             f"of {list(RESNET_DEPTHS)}"
         )
     if widths != [width, 2 * width, 4 * width, 8 * width] or (kind == "basic" and width != 64):
-        raise ValueError(
+        raise UserError(
             f"backbone_config.hidden_sizes is {widths}; in Detectron2's ResNets it doubles from "
             "stage to stage, and starts with 64 where layer_type is 'basic'"
         )
@@ -205,6 +206,6 @@ def _require(constants: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     for key, needed in constants.items():
         value = _get(config, key, None if needed is None else needed)
         if value != needed:
-            raise ValueError(
+            raise UserError(
                 f"{key} is {value!r}; the two MaskFormers have in common only {needed!r}"
             )

@@ -6,6 +6,7 @@ from typing import Any
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from torch import Tensor, nn
 
+from mask_former.errors import UserError
 from mask_former.matcher import FixedMatcher
 
 Weights = dict[str, Tensor]
@@ -54,7 +55,7 @@ def backbone_weights(file: str, weights: Weights, model: Weights, *, is_caffe2: 
         if name not in weights or weights[name].shape != tensor.shape
     }
     if 2 * len(absent) > len(backbone):
-        raise ValueError(
+        raise UserError(
             f"{file} does not fit the backbone: of its {len(backbone)} weights "
             f"{len(backbone) - len(absent)} were found.{_listing(absent)}\n"
             "MODEL.WEIGHTS must be of the architecture that MODEL.BACKBONE names."

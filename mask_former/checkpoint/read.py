@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mask_former.checkpoint.safe_pickle import RefusedError, read_pickle
+from mask_former.errors import UserError
 
 
 def read_weights_file(path: str) -> dict[str, Any]:
@@ -35,12 +36,12 @@ def read_weights_file(path: str) -> dict[str, Any]:
     """
     reader = READERS.get(Path(path).suffix.lower())
     if reader is None:
-        raise ValueError(f"{path}: weights are read from files named {', '.join(READERS)}.")
+        raise UserError(f"{path}: weights are read from files named {', '.join(READERS)}.")
     try:
         content = reader(path)
     except RefusedError as error:
         # Not chained: PyTorch's own text advises to load the file unsafely.
-        raise ValueError(
+        raise UserError(
             f"{path} is not loaded: it refers to {error}, and nothing in a weights file is run. "
             "If its source is trusted, save its weights alone, as .pth or .safetensors."
         ) from None
@@ -48,17 +49,17 @@ def read_weights_file(path: str) -> dict[str, Any]:
         raise
     except Exception as error:  # A broken pickle or archive fails in any way.
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ValueError(f"{path} cannot be read; is it complete? ({reason})") from error
+        raise UserError(f"{path} cannot be read; is it complete? ({reason})") from error
 
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not a dictionary of weights.")
+        raise UserError(f"{path} holds a {type(content).__name__}, not a dictionary of weights.")
     if "model" not in content:
         content = _without_wrapper(content)
     if not isinstance(content["model"], dict):
-        raise ValueError(f"{path}: 'model' is a {type(content['model']).__name__}, not weights.")
+        raise UserError(f"{path}: 'model' is a {type(content['model']).__name__}, not weights.")
     for name in content["model"]:
         if not isinstance(name, str):
-            raise ValueError(f"{path} names a weight {name!r}, which is no text.")
+            raise UserError(f"{path} names a weight {name!r}, which is no text.")
     weights = {k: _to_tensor(path, k, v) for k, v in content["model"].items()}
     return {**content, "model": weights}
 
@@ -88,7 +89,7 @@ def _to_tensor(path: str, name: Any, value: Any) -> Tensor:
             return torch.from_numpy(array)
         except TypeError:
             kind = f"an array of {value.dtype}"
-    raise ValueError(f"{path}: '{name}' is {kind}, not a tensor or an array of numbers.")
+    raise UserError(f"{path}: '{name}' is {kind}, not a tensor or an array of numbers.")
 
 
 def _read_safetensors(path: str) -> Any:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from mask_former.checkpoint.hugging_face import COUNTER, from_hugging_face
 from mask_former.checkpoint.imagenet import RESNET, SWIN, TIMM_SWIN
 from mask_former.checkpoint.names import Pair, UnknownNameError, Weights, translate
+from mask_former.errors import UserError
 
 
 class Source(NamedTuple):
@@ -70,6 +71,6 @@ def to_ours(weights: Weights, source: str) -> Conversion:
     try:
         return Conversion(source, *SOURCES[source].convert(weights))
     except UnknownNameError as error:
-        raise ValueError(
+        raise UserError(
             f"as weights of '{source}' they cannot be converted: there is no counterpart of {error}"
         ) from error

@@ -16,6 +16,7 @@ from mask_former.checkpoint.match import has_head
 from mask_former.checkpoint.names import Weights, canonical_names
 from mask_former.checkpoint.read import read_weights_file
 from mask_former.checkpoint.sources import SOURCES, Conversion, find_source, to_ours
+from mask_former.errors import MissingFileError, UserError
 
 WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")  # transformers', the better one first
 CONFIG_NAME = "config.json"
@@ -33,7 +34,7 @@ def find_weights(path: str) -> str:
     for name in WEIGHTS_NAMES:
         if (Path(path) / name).is_file():
             return str(Path(path) / name)
-    raise FileNotFoundError(f"The folder {path} holds none of {', '.join(WEIGHTS_NAMES)}.")
+    raise MissingFileError(f"The folder {path} holds none of {', '.join(WEIGHTS_NAMES)}.")
 
 
 def read_as_ours(path: str, source: str | None = None) -> Conversion:
@@ -53,7 +54,7 @@ def read_as_ours(path: str, source: str | None = None) -> Conversion:
     if source is None:
         ours = canonical_names(weights)
         if not has_head(ours):
-            raise ValueError(
+            raise UserError(
                 f"{path}: the names of its weights are not those of a MaskFormer, nor of any of "
                 f"{', '.join(SOURCES)}; they begin with {', '.join(list(weights)[:3])}"
             )
@@ -61,7 +62,7 @@ def read_as_ours(path: str, source: str | None = None) -> Conversion:
     try:
         return to_ours(weights, source)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise UserError(f"{path}: {error}") from error
 
 
 def read_keys_beside(path: str, weights: Weights) -> Keys | None:
@@ -84,7 +85,7 @@ def read_keys_beside(path: str, weights: Weights) -> Keys | None:
     try:
         keys = config_from_hugging_face(config, _read_json(folder / PROCESSOR_NAME))
     except ValueError as error:
-        raise ValueError(f"{folder / CONFIG_NAME} is not converted: {error}") from error
+        raise UserError(f"{folder / CONFIG_NAME} is not converted: {error}") from error
     if keys["MODEL.BACKBONE.NAME"] == "build_resnet_backbone":
         counts = any(name.endswith(COUNTER) for name in weights)
         keys["MODEL.RESNETS.NORM"] = "BN" if counts else "FrozenBN"
@@ -97,9 +98,9 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+        raise UserError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold an object, not a {type(content).__name__}")
+        raise UserError(f"{path} must hold an object, not a {type(content).__name__}")
     return content
 
 
@@ -124,7 +125,7 @@ def write_weights(path: str, weights: Weights) -> None:
     """
     writer = WRITERS.get(Path(path).suffix.lower())
     if writer is None:
-        raise ValueError(f"{path}: weights are written to files named {', '.join(WRITERS)}.")
+        raise UserError(f"{path}: weights are written to files named {', '.join(WRITERS)}.")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     writer(path, weights)
 
@@ -154,7 +155,7 @@ def _write_pickle(path: str, weights: Weights) -> None:
     try:
         arrays = {name: tensor.numpy() for name, tensor in weights.items()}
     except TypeError as error:
-        raise ValueError(f"{path}: NumPy has no such numbers, write .pth ({error})") from error
+        raise UserError(f"{path}: NumPy has no such numbers, write .pth ({error})") from error
     with replaced_when_complete(path) as f:
         pickle.dump({"model": arrays, "__author__": "MaskFormer"}, f)
 

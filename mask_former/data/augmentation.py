@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from mask_former.data.color import ColorAugmentation
 from mask_former.data.resizing import CategoryAreaCrop, FastResize, ResizeAndCrop
+from mask_former.errors import UserError
 
 # DETR's scales before its crop (its section A.4).
 _DETR_SCALES = (400, 500, 600)
@@ -59,11 +60,11 @@ def _random_flip(cfg: CfgNode) -> list[T.Augmentation]:
 def _random_crop(cfg: CfgNode) -> T.Augmentation:
     crop = cfg.INPUT.CROP
     if crop.TYPE not in _CROP_TYPES:
-        raise ValueError(f"INPUT.CROP.TYPE is {crop.TYPE!r}; known are {', '.join(_CROP_TYPES)}.")
+        raise UserError(f"INPUT.CROP.TYPE is {crop.TYPE!r}; known are {', '.join(_CROP_TYPES)}.")
     if crop.SINGLE_CATEGORY_MAX_AREA >= 1:
         return T.RandomCrop(crop.TYPE, crop.SIZE)
     if cfg.INPUT.DATASET_MAPPER_NAME == "mask_former_instance":
-        raise ValueError(
+        raise UserError(
             f"INPUT.CROP.SINGLE_CATEGORY_MAX_AREA is {crop.SINGLE_CATEGORY_MAX_AREA}, but "
             "mask_former_instance has no label map to measure areas in; set it to 1.0."
         )

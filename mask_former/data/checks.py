@@ -10,6 +10,7 @@ from mask_former.data import datasets
 from mask_former.data.mapper import InstanceAnnotation, annotation_type
 from mask_former.data.metadata import read_metadata
 from mask_former.data.reading import Record, check_categories
+from mask_former.errors import MissingFileError, UserError
 
 # So many samples of each training set are mapped before training.
 _NUM_SAMPLES = 8
@@ -28,7 +29,7 @@ def check_data(cfg: CfgNode, *, eval_only: bool = False) -> None:
     """
     key = "TEST" if eval_only else "TRAIN"
     if not cfg.DATASETS[key]:
-        raise ValueError(
+        raise UserError(
             f"DATASETS.{key} names no data set: name one, or a recipe with --config-file."
         )
     names = cfg.DATASETS.TEST if eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
@@ -43,12 +44,12 @@ def check_classes(cfg: CfgNode, dataset_name: str) -> None:
     key = "thing_classes" if of_instances else "stuff_classes"
     classes = read_metadata(dataset_name).get(key)
     if classes is None:
-        raise ValueError(
+        raise UserError(
             f"The metadata of data set {dataset_name!r} has no {key}, which the mapper "
             f"{cfg.INPUT.DATASET_MAPPER_NAME} (INPUT.DATASET_MAPPER_NAME) needs."
         )
     if len(classes) != cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
-        raise ValueError(
+        raise UserError(
             f"Data set {dataset_name!r} has {len(classes)} classes ({key}), but "
             f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES}; set it to "
             f"{len(classes)}."
@@ -79,7 +80,7 @@ def check_records(
         for index in np.linspace(0, len(records) - 1, count, dtype=int):
             mapper(records[index])
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"Data set {dataset_name!r}: {error}") from error
+        raise MissingFileError(f"Data set {dataset_name!r}: {error}") from error
     except ValueError as error:
-        raise ValueError(f"Data set {dataset_name!r}: {error}") from error
+        raise UserError(f"Data set {dataset_name!r}: {error}") from error
     return records

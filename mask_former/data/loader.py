@@ -30,6 +30,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from mask_former.data.checks import check_records
 from mask_former.data.mapper import MaskFormerDatasetMapper
 from mask_former.data.reading import Record, read_image_size
+from mask_former.errors import UserError
 
 # Position of a sample in the stream, index of its record.
 Key = tuple[int, int]
@@ -52,7 +53,7 @@ def build_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
     """
     batch_size, world_size = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
     if batch_size < 1 or batch_size % world_size:
-        raise ValueError(
+        raise UserError(
             f"SOLVER.IMS_PER_BATCH is {batch_size}, but must be a multiple of the number of "
             f"processes, {world_size}."
         )
@@ -64,7 +65,7 @@ def build_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
             found = _load(name, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
             records += check_records(name, found, mapper)
     if not records:
-        raise ValueError("DATASETS.TRAIN names no data set to train on.")
+        raise UserError("DATASETS.TRAIN names no data set to train on.")
     dataset = SeededDataset(records, mapper, seed)
     sampler = BatchSampler(
         repeat_factors(cfg, records),
@@ -213,7 +214,7 @@ def repeat_factors(cfg: CfgNode, records: Sequence[Record]) -> torch.Tensor:
             cfg.DATALOADER.REPEAT_THRESHOLD,
             cfg.DATALOADER.REPEAT_SQRT,
         )
-    raise ValueError(
+    raise UserError(
         f"Unknown DATALOADER.SAMPLER_TRAIN {name!r}; known are TrainingSampler and "
         "RepeatFactorTrainingSampler."
     )

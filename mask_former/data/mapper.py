@@ -27,6 +27,7 @@ from mask_former.data.targets import (
     panoptic_target,
     semantic_target,
 )
+from mask_former.errors import UserError
 
 # What a training sample keeps of its record; all else would only be sent between processes.
 _KEPT = ("file_name", "image_id", "height", "width")
@@ -114,7 +115,7 @@ ANNOTATIONS: dict[str, type[Annotation]] = {
 def annotation_type(name: str) -> type[Annotation]:
     """The kind of annotation that INPUT.DATASET_MAPPER_NAME stands for; ValueError if none."""
     if name not in ANNOTATIONS:
-        raise ValueError(
+        raise UserError(
             f"Unknown INPUT.DATASET_MAPPER_NAME {name!r}; known are {', '.join(ANNOTATIONS)}."
         )
     return ANNOTATIONS[name]

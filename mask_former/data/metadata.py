@@ -6,6 +6,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 
 from mask_former.data.datasets import check_dataset
+from mask_former.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +52,11 @@ def thing_classes(cfg: CfgNode) -> list[int]:
     # A semantic data set may be among them: it has no things to tell.
     known = {name: sorted(ids.values()) for name, ids in things.items() if ids is not None}
     if not known:
-        raise ValueError(
+        raise UserError(
             "panoptic and instance inference need to know which classes are things, but the "
             f"metadata of {names or 'DATASETS.TEST (it is empty)'} have no "
             "thing_dataset_id_to_contiguous_id"
         )
     if len({tuple(ids) for ids in known.values()}) > 1:
-        raise ValueError(f"the data sets {sorted(known)} do not agree on which classes are things")
+        raise UserError(f"the data sets {sorted(known)} do not agree on which classes are things")
     return next(iter(known.values()))

@@ -12,6 +12,7 @@ from PIL import Image
 
 from mask_former.data.coco_format import decode_ids
 from mask_former.data.label_map import runs
+from mask_former.errors import MissingFileError, UserError
 
 Record = Mapping[str, Any]
 
@@ -43,14 +44,14 @@ def read_ids(file_name: str) -> np.ndarray:
         # Faster than PIL, and it notices damage that PIL passes over.
         image = cv2.imdecode(data, cv2.IMREAD_COLOR)
         if image is None:
-            raise ValueError("no PNG, or a broken one")
+            raise UserError("no PNG, or a broken one")
         return decode_ids(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
 
 def check_image_format(image_format: str) -> None:
     """Raise ValueError unless INPUT.FORMAT is one that models take."""
     if image_format not in ("RGB", "BGR"):
-        raise ValueError(f"INPUT.FORMAT is {image_format!r}, but images are read as RGB or BGR.")
+        raise UserError(f"INPUT.FORMAT is {image_format!r}, but images are read as RGB or BGR.")
 
 
 def read_image_size(file_name: str) -> tuple[int, int]:
@@ -79,7 +80,7 @@ def read_label_map(
     file_name = require(record, "sem_seg_file_name")
     labels = read_image(file_name, None)
     if labels.ndim != 2 or labels.dtype.kind not in "uib":
-        raise ValueError(
+        raise UserError(
             f"{file_name}: a label map has one channel of integers, but this image is "
             f"{labels.dtype} {labels.shape}."
         )
@@ -88,7 +89,7 @@ def read_label_map(
     _check_size(file_name, labels.shape, record["file_name"], size)
     wrong = (labels != ignore_value) & ((labels < 0) | (labels >= num_classes))
     if wrong.any():
-        raise ValueError(
+        raise UserError(
             f"{file_name} holds the labels {_listed(np.unique(labels[wrong]))}, but labels must "
             f"lie in 0..{num_classes - 1} (MODEL.SEM_SEG_HEAD.NUM_CLASSES is {num_classes}) or be "
             f"{ignore_value} (MODEL.SEM_SEG_HEAD.IGNORE_VALUE)."
@@ -132,7 +133,7 @@ def read_segment_map(record: Record, size: tuple[int, int], num_classes: int) ->
     ids = np.array([0] + [segment["id"] for segment in segments])
     order = np.argsort(ids)
     if (np.diff(ids[order]) == 0).any():
-        raise ValueError(
+        raise UserError(
             f"{file_name}: the {of_image} lists the segment ids {_listed(ids[1:])}, but every "
             "segment has one of its own, and none is 0."
         )
@@ -140,7 +141,7 @@ def read_segment_map(record: Record, size: tuple[int, int], num_classes: int) ->
     numbers = order[np.searchsorted(ids, found, sorter=order).clip(max=len(segments))]
     unknown = ids[numbers] != found
     if unknown.any():
-        raise ValueError(
+        raise UserError(
             f"{file_name} holds the segment ids {_listed(np.unique(found[unknown]))}, not in the "
             f"{of_image}. Do PNG and JSON belong together?"
         )
@@ -168,7 +169,7 @@ def read_annotations(record: Record, size: tuple[int, int], num_classes: int) ->
         if isinstance(segmentation, dict):
             _check_size("an instance mask", segmentation["size"], file_name, size)
         elif not segmentation or min(len(polygon) for polygon in segmentation) < 6:
-            raise ValueError(
+            raise UserError(
                 f"{file_name}: annotation {annotation.get('id', '')} has no mask. Each needs a "
                 "segmentation: polygons of three or more points, or a run-length encoding."
             )
@@ -179,7 +180,7 @@ def check_categories(file_name: str, category_ids: Collection[int], num_classes:
     """Raise ValueError unless all `category_ids` lie in [0, num_classes)."""
     wrong = sorted({id_ for id_ in category_ids if not 0 <= id_ < num_classes})
     if wrong:
-        raise ValueError(
+        raise UserError(
             f"{file_name} is annotated with the category ids {_listed(wrong)}, but contiguous ids "
             f"must lie in 0..{num_classes - 1} (MODEL.SEM_SEG_HEAD.NUM_CLASSES is {num_classes})."
         )
@@ -188,7 +189,7 @@ def check_categories(file_name: str, category_ids: Collection[int], num_classes:
 def require(record: Record, key: str) -> Any:
     """`record[key]`, or a ValueError that says which kind of data set lacks it."""
     if key not in record:
-        raise ValueError(
+        raise UserError(
             f"{record['file_name']}: its record has no {key!r}. Choose INPUT.DATASET_MAPPER_NAME "
             "for the kind of annotation that the data set has, or another data set."
         )
@@ -201,12 +202,12 @@ def _naming(file_name: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{file_name} is missing. Is the data set complete? Its folder is looked for under "
             "the environment variable DETECTRON2_DATASETS (default: datasets)."
         ) from error
     except Exception as error:  # decoders raise anything: OSError, SyntaxError, struct.error...
-        raise ValueError(
+        raise UserError(
             f"{file_name} cannot be read as an image ({type(error).__name__}: {error}). "
             "Is it damaged, or only partly downloaded?"
         ) from error
@@ -216,7 +217,7 @@ def _check_size(
     file_name: str, size: tuple[int, int], image_file: str, image_size: tuple[int, int]
 ) -> None:
     if tuple(size) != tuple(image_size):
-        raise ValueError(
+        raise UserError(
             f"Sizes differ: {file_name} is {size[1]} x {size[0]} (width x height), but its image "
             f"{image_file} is {image_size[1]} x {image_size[0]}."
         )

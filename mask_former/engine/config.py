@@ -11,6 +11,7 @@ from detectron2.config import get_cfg as get_detectron2_cfg
 from detectron2.utils.file_io import PathManager
 
 from mask_former.config import add_mask_former_config
+from mask_former.errors import MissingFileError, UserError
 
 BASE_KEY = "_BASE_"
 
@@ -43,9 +44,9 @@ def load_config(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
     if config_file:
         _merge_file(cfg, config_file, children=())
     if flags := [option for option in opts if str(option).startswith("--")]:
-        raise ValueError(f"{flags[0]} stands behind KEY VALUE options; flags come before them.")
+        raise UserError(f"{flags[0]} stands behind KEY VALUE options; flags come before them.")
     if len(opts) % 2:
-        raise ValueError(
+        raise UserError(
             "Options on the command line are pairs, KEY VALUE, separated by blanks: "
             f"one has no value in '{' '.join(map(str, opts))}'."
         )
@@ -57,10 +58,10 @@ def load_config(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
 def _merge_file(cfg: CfgNode, path: str, children: tuple[str, ...]) -> None:
     """Merge a file after its bases; `children` are the files that led to it through `_BASE_`."""
     if path in children:
-        raise ValueError(f"{' -> '.join([*children, path])}: {BASE_KEY} leads in a circle.")
+        raise UserError(f"{' -> '.join([*children, path])}: {BASE_KEY} leads in a circle.")
     if not PathManager.isfile(path):
         origin = f" ({BASE_KEY} of {children[-1]})" if children else ""
-        raise FileNotFoundError(f"The config file {path}{origin} does not exist.")
+        raise MissingFileError(f"The config file {path}{origin} does not exist.")
 
     content = _read_yaml(path)
     bases = content.pop(BASE_KEY, [])
@@ -70,7 +71,7 @@ def _merge_file(cfg: CfgNode, path: str, children: tuple[str, ...]) -> None:
             base = os.path.normpath(os.path.join(os.path.dirname(path), base))
         _merge_file(cfg, base, (*children, path))
     if content.get("VERSION", cfg.VERSION) != cfg.VERSION:
-        raise ValueError(f"{path}: VERSION is {content['VERSION']}, this needs {cfg.VERSION}.")
+        raise UserError(f"{path}: VERSION is {content['VERSION']}, this needs {cfg.VERSION}.")
     for key, value in _flatten(content):
         _merge_value(cfg, key, value, source=path)
 
@@ -80,16 +81,16 @@ def _read_yaml(path: str) -> dict[str, Any]:
         with PathManager.open(path, "r") as f:
             content = yaml.safe_load(f)
     except yaml.constructor.ConstructorError as error:
-        raise ValueError(
+        raise UserError(
             f"{path} needs more than plain yaml: {error.problem}, line "
             f"{error.problem_mark.line + 1}. Nothing in a config file is run; write the value out."
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid yaml: {error}") from error
+        raise UserError(f"{path} is not valid yaml: {error}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold keys and values, not a {type(content).__name__}.")
+        raise UserError(f"{path} must hold keys and values, not a {type(content).__name__}.")
     return content
 
 
@@ -106,14 +107,14 @@ def _merge_value(cfg: CfgNode, key: str, value: Any, source: str) -> None:
     known = dict(_flatten(cfg))
     if key not in known:
         if any(name.startswith(f"{key}.") for name in known):
-            raise ValueError(f"{source}: {key} is a section, not a key; set keys inside it.")
+            raise UserError(f"{source}: {key} is a section, not a key; set keys inside it.")
         nearest = difflib.get_close_matches(key.upper(), known, n=1, cutoff=0.0)[0]
-        raise ValueError(f"{source}: unknown key {key}; the nearest known key is {nearest}.")
+        raise UserError(f"{source}: unknown key {key}; the nearest known key is {nearest}.")
     try:
         cfg.merge_from_list([key, value])
     except (ValueError, TypeError, AssertionError) as error:
         example = known[key] or ("NAME",) if isinstance(known[key], tuple) else known[key]
-        raise ValueError(
+        raise UserError(
             f"{source}: {key} must be a {type(example).__name__}, like {example!r}; "
             f"it is {value!r}."
         ) from error

@@ -7,6 +7,8 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
+from mask_former.errors import UserError
+
 
 class WeightAverage:
     """A copy of `model` whose weights and statistics follow those of `model` exponentially.
@@ -49,7 +51,7 @@ def build_weight_average(cfg: CfgNode, model: nn.Module) -> WeightAverage | None
     """
     decay = cfg.SOLVER.EMA_DECAY
     if not 0 <= decay < 1:
-        raise ValueError(
+        raise UserError(
             f"SOLVER.EMA_DECAY is {decay}, but must be at least 0 (no average) and less than 1."
         )
     return WeightAverage(model, decay) if decay else None

@@ -20,6 +20,7 @@ from detectron2.utils import comm
 
 from mask_former.engine.errors import EXIT_CODE, reported_errors
 from mask_former.engine.host_memory import keep_freed_memory
+from mask_former.errors import UserError
 
 # A process waits this long for the others, for example while the main one evaluates.
 TIMEOUT = timedelta(minutes=30)
@@ -55,7 +56,7 @@ def launch(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
         return
 
     if args.num_gpus < 1 or not 0 <= args.machine_rank < args.num_machines:
-        raise ValueError(
+        raise UserError(
             f"--num-gpus {args.num_gpus} --num-machines {args.num_machines} --machine-rank "
             f"{args.machine_rank}: a machine has at least one process (also with MODEL.DEVICE "
             "cpu), and machines are counted from 0."
@@ -64,7 +65,7 @@ def launch(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
         _call(main, cfg, args)
         return
     if backend == "nccl" and args.num_gpus > torch.cuda.device_count():
-        raise ValueError(
+        raise UserError(
             f"--num-gpus {args.num_gpus}, but {torch.cuda.device_count()} are visible on this "
             "machine."
         )
@@ -129,7 +130,7 @@ def _meeting_point(args: argparse.Namespace) -> str:
     if args.dist_url != "auto":
         return args.dist_url
     if args.num_machines > 1:
-        raise ValueError(
+        raise UserError(
             f"--num-machines {args.num_machines} needs --dist-url tcp://HOST:PORT, an address of "
             "machine 0 that all machines reach."
         )

@@ -16,6 +16,7 @@ from mask_former.data.reading import check_image_format
 from mask_former.engine.setup import check_device
 from mask_former.engine.step import get_test_dtype
 from mask_former.engine.tta import with_test_time_augmentation
+from mask_former.errors import UserError
 
 # The tasks in the order in which they are chosen when a config switches on several.
 TASKS = {"panoptic": "PANOPTIC_ON", "semantic": "SEMANTIC_ON", "instance": "INSTANCE_ON"}
@@ -41,9 +42,9 @@ def select_task(cfg: CfgNode, task: str | None = None, threshold: float | None =
     task = task or next((name for name, key in TASKS.items() if test[key]), None)
     if task is None:
         keys = ", ".join(TASKS.values())
-        raise ValueError(f"the config switches on none of MODEL.MASK_FORMER.TEST.{{{keys}}}")
+        raise UserError(f"the config switches on none of MODEL.MASK_FORMER.TEST.{{{keys}}}")
     if threshold is not None and task == "semantic":
-        raise ValueError(
+        raise UserError(
             "semantic segmentation labels every pixel and has no confidence threshold: leave it "
             "out, or choose the task panoptic or instance"
         )
@@ -94,7 +95,7 @@ class Predictor:
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         if not cfg.MODEL.WEIGHTS:
-            raise ValueError("MODEL.WEIGHTS is empty: name the file with the trained weights")
+            raise UserError("MODEL.WEIGHTS is empty: name the file with the trained weights")
         check_device(cfg)
         model = build_model(cfg)
         MaskFormerCheckpointer(model, accept_backbone=False).load(cfg.MODEL.WEIGHTS)
@@ -130,9 +131,7 @@ class Predictor:
 
     def _prepare(self, image: np.ndarray) -> dict[str, Any]:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(
-                f"an image is uint8 (H, W, 3), this one is {image.dtype} {image.shape}"
-            )
+            raise UserError(f"an image is uint8 (H, W, 3), this one is {image.dtype} {image.shape}")
         height, width = image.shape[:2]
         if self._input_format == "RGB":
             image = image[:, :, ::-1]

@@ -6,6 +6,7 @@ from detectron2.utils import comm
 from torch.optim import Optimizer
 
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
+from mask_former.errors import MissingFileError, UserError
 
 
 def has_checkpoint(checkpointer: MaskFormerCheckpointer) -> bool:
@@ -16,7 +17,7 @@ def has_checkpoint(checkpointer: MaskFormerCheckpointer) -> bool:
     """
     seen = comm.all_gather(checkpointer.has_checkpoint())
     if any(seen) and not all(seen):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"The file last_checkpoint of OUTPUT_DIR {checkpointer.save_dir} is there for some "
             "processes and not for others. To resume on several machines, let OUTPUT_DIR be a "
             "folder that all of them share, or copy the checkpoint to each."
@@ -27,7 +28,7 @@ def has_checkpoint(checkpointer: MaskFormerCheckpointer) -> bool:
 def check_resumable(state: dict[str, Any], optimizer: Optimizer) -> None:
     """Raise ValueError unless `state` is that of a `Trainer` with such an optimizer."""
     if not {"iteration", "hooks", "optimizer", "step"} <= state.keys():
-        raise ValueError(
+        raise UserError(
             "The checkpoint that is to be resumed was not written by this trainer. To start a "
             "training from its weights, name it in MODEL.WEIGHTS and leave out --resume."
         )
@@ -37,7 +38,7 @@ def check_resumable(state: dict[str, Any], optimizer: Optimizer) -> None:
         for groups in (state["optimizer"]["param_groups"], optimizer.state_dict()["param_groups"])
     )
     if saved != current:
-        raise ValueError(
+        raise UserError(
             "The optimizer of the checkpoint that is to be resumed does not fit the configuration: "
             "SOLVER.OPTIMIZER is another one, or SOLVER.BACKBONE_MULTIPLIER and "
             "SOLVER.WEIGHT_DECAY* or MODEL.BACKBONE.FREEZE_AT group the weights in another way."

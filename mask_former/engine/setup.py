@@ -15,6 +15,7 @@ from detectron2.utils.logger import setup_logger
 
 from mask_former.data.checks import check_data
 from mask_former.engine.step import get_amp_dtype, get_test_dtype
+from mask_former.errors import ExistingFileError, UserError
 from mask_former.evaluation.build import build_evaluator
 
 # What a run leaves in its folder, and another one would continue or overwrite.
@@ -55,11 +56,11 @@ def check_device(cfg: CfgNode) -> None:
     try:
         device = torch.device(cfg.MODEL.DEVICE)
     except RuntimeError as error:
-        raise ValueError(
+        raise UserError(
             f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, which PyTorch does not know; it is cuda or cpu."
         ) from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
+        raise UserError(
             f"MODEL.DEVICE is {cfg.MODEL.DEVICE}, but PyTorch finds no GPU on this machine. Add "
             "`MODEL.DEVICE cpu` to the command line to run on the CPU."
         )
@@ -69,7 +70,7 @@ def check_numbers(cfg: CfgNode) -> None:
     """Raise ValueError for a training of nothing, or one that never saves."""
     for key in ("IMS_PER_BATCH", "MAX_ITER", "CHECKPOINT_PERIOD"):
         if cfg.SOLVER[key] < 1:
-            raise ValueError(f"SOLVER.{key} is {cfg.SOLVER[key]}, but must be at least 1.")
+            raise UserError(f"SOLVER.{key} is {cfg.SOLVER[key]}, but must be at least 1.")
 
 
 def check_output_folder(folder: str) -> None:
@@ -78,7 +79,7 @@ def check_output_folder(folder: str) -> None:
     # A run that failed at its start has opened metrics.json, and left it empty.
     found = [file.name for file in files if file.exists() and file.stat().st_size]
     if found:
-        raise FileExistsError(
+        raise ExistingFileError(
             f"OUTPUT_DIR {folder} holds another run ({', '.join(found)}). Add --resume to continue "
             "it, or choose another OUTPUT_DIR."
         )

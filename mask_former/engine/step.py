@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from mask_former.errors import UserError
+
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -25,9 +27,9 @@ def get_amp_dtype(cfg: CfgNode) -> torch.dtype | None:
         return None
     name = cfg.SOLVER.AMP.DTYPE
     if name not in _DTYPES:
-        raise ValueError(f"SOLVER.AMP.DTYPE is {name!r}; it must be one of {', '.join(_DTYPES)}.")
+        raise UserError(f"SOLVER.AMP.DTYPE is {name!r}; it must be one of {', '.join(_DTYPES)}.")
     if name == "float16" and torch.device(cfg.MODEL.DEVICE).type != "cuda":
-        raise ValueError(
+        raise UserError(
             "SOLVER.AMP.DTYPE float16 needs a GPU (its gradients are scaled there); on "
             f"MODEL.DEVICE {cfg.MODEL.DEVICE} use SOLVER.AMP.DTYPE bfloat16."
         )
@@ -43,9 +45,9 @@ def get_test_dtype(cfg: CfgNode) -> torch.dtype | None:
     name = cfg.TEST.PRECISION
     if name not in ("float32", *_DTYPES):
         known = ", ".join(("float32", *_DTYPES))
-        raise ValueError(f"TEST.PRECISION is {name!r}; it must be one of {known}.")
+        raise UserError(f"TEST.PRECISION is {name!r}; it must be one of {known}.")
     if name == "float16" and torch.device(cfg.MODEL.DEVICE).type != "cuda":
-        raise ValueError(
+        raise UserError(
             f"TEST.PRECISION float16 needs a GPU; on MODEL.DEVICE {cfg.MODEL.DEVICE} use bfloat16."
         )
     return _DTYPES.get(name)

@@ -50,6 +50,7 @@ from mask_former.engine.step import (
 )
 from mask_former.engine.summary import summarize
 from mask_former.engine.tta import with_test_time_augmentation
+from mask_former.errors import UserError
 from mask_former.evaluation.build import build_evaluator
 
 logger = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ class Trainer(TrainerBase):
         if resume and has_checkpoint(self.checkpointer):
             self.checkpointer.resume_or_load(weights, resume=True)
             if not self.start_iter:
-                raise ValueError(
+                raise UserError(
                     f"{self.checkpointer.get_checkpoint_file()} holds weights only, from which no "
                     "training can be resumed: name it in MODEL.WEIGHTS, and leave out --resume."
                 )
@@ -286,7 +287,7 @@ class Trainer(TrainerBase):
         checkpointer = MaskFormerCheckpointer(model, cfg.OUTPUT_DIR, accept_backbone=False)
         resume = resume and has_checkpoint(checkpointer)
         if not (cfg.MODEL.WEIGHTS or resume):
-            raise ValueError(
+            raise UserError(
                 "There are no weights to evaluate: set MODEL.WEIGHTS, or add --resume for the last "
                 "checkpoint of an OUTPUT_DIR that has one."
             )

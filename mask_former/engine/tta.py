@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from mask_former.data.reading import read_image
 from mask_former.engine.merge_views import Mean, QueryMean
+from mask_former.errors import UserError
 from mask_former.inference.resize import Sizes, scale_masks
 from mask_former.meta_arch import MaskFormer, result_sizes
 
@@ -63,7 +64,7 @@ class SemanticSegmentorWithTTA(nn.Module):
     ) -> None:
         super().__init__()
         if not min_sizes:
-            raise ValueError("TEST.AUG.MIN_SIZES is empty: name at least one size to test at")
+            raise UserError("TEST.AUG.MIN_SIZES is empty: name at least one size to test at")
         self.model = model
         self.min_sizes = tuple(min_sizes)
         self.max_size = max_size
@@ -116,12 +117,12 @@ class SemanticSegmentorWithTTA(nn.Module):
         result = self.model([view.input(size)])[0]
         name = type(self.model).__name__
         if "sem_seg" not in result:
-            raise ValueError(
+            raise UserError(
                 f"test-time augmentation averages 'sem_seg', but this {name} returns "
                 f"{sorted(result)}"
             )
         if result["sem_seg"].dim() != 3:
-            raise ValueError(
+            raise UserError(
                 f"test-time augmentation averages the scores of classes, but this {name} returns "
                 "labels: set MODEL.MASK_FORMER.TEST.SEMANTIC_LABELS to False"
             )
@@ -142,7 +143,7 @@ class SemanticSegmentorWithTTA(nn.Module):
             return image.permute(1, 2, 0).cpu().numpy()
         if "file_name" in x:
             return read_image(x["file_name"], self.image_format)
-        raise ValueError(f"an input has to have 'image' or 'file_name', this has {sorted(x)}")
+        raise UserError(f"an input has to have 'image' or 'file_name', this has {sorted(x)}")
 
 
 class View(NamedTuple):

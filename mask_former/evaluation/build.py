@@ -9,6 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 
+from mask_former.errors import UserError
 from mask_former.evaluation.background import BackgroundEvaluators
 from mask_former.evaluation.cityscapes import CityscapesInstanceEvaluator
 from mask_former.evaluation.instance import InstanceEvaluator
@@ -78,7 +79,7 @@ def build_evaluator(
     metadata = MetadataCatalog.get(dataset_name)
     evaluator_type = metadata.get("evaluator_type")
     if evaluator_type not in EVALUATORS:
-        raise ValueError(
+        raise UserError(
             f"{dataset_name} has the evaluator_type {evaluator_type!r}; known are "
             f"{', '.join(sorted(EVALUATORS))}. It is set by "
             f"MetadataCatalog.get({dataset_name!r}).evaluator_type"
@@ -91,7 +92,7 @@ def build_evaluator(
         switches = " or ".join(
             f"MODEL.MASK_FORMER.TEST.{task.switch} True (for {task.figure})" for task in possible
         )
-        raise ValueError(
+        raise UserError(
             f"nothing of {dataset_name} (evaluator_type {evaluator_type}) can be evaluated with "
             f"the outputs that are switched on: set {switches}"
         )

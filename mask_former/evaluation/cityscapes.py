@@ -14,6 +14,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from mask_former.data.reading import read_image
+from mask_former.errors import UserError
 from mask_former.evaluation.report import class_table, score_table
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
         metadata = MetadataCatalog.get(dataset_name)
         for key in ("gt_dir", "thing_classes"):
             if not metadata.get(key):
-                raise ValueError(f"the metadata of {dataset_name} lack `{key}`, which AP needs")
+                raise UserError(f"the metadata of {dataset_name} lack `{key}`, which AP needs")
         self._gt_dir = Path(metadata.gt_dir)
         self._class_names = list(metadata.thing_classes)
         self.reset()
@@ -93,7 +94,7 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
             instances = output["instances"].to("cpu")
             masks = instances.pred_masks.numpy().astype(bool)
             if masks.shape[1:] != gt_map.shape:
-                raise ValueError(
+                raise UserError(
                     f"image {record['file_name']}, ground truth {gt_file}: the masks have height "
                     f"and width {masks.shape[1:]}, the ground truth {gt_map.shape}"
                 )

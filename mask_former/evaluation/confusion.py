@@ -4,6 +4,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
+from mask_former.errors import UserError
 from mask_former.evaluation.panoptic_quality import VOID, PanopticQuality, overlap_statistics
 from mask_former.evaluation.runs import joint_runs
 
@@ -68,7 +69,7 @@ class ConfusionMatrix:
         if ignored is not None:
             wrong &= ~ignored
         if wrong.any():
-            raise ValueError(
+            raise UserError(
                 f"the {what} has labels {np.unique(labels[wrong]).tolist()}; "
                 f"they have to lie in [0, {self.num_classes})"
                 + ("" if ignored is None else f" or be {self.ignore_label}")

@@ -19,6 +19,7 @@ from detectron2.utils.file_io import PathManager
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from mask_former.errors import MissingFileError, UserError
 from mask_former.evaluation.report import class_table, score_table
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ class InstanceEvaluator(DatasetEvaluator):
         self._output_folder = output_folder
         self._metadata = MetadataCatalog.get(dataset_name)
         if not self._metadata.get("json_file"):
-            raise ValueError(f"the metadata of {dataset_name} lack `json_file`, which AP needs")
+            raise UserError(f"the metadata of {dataset_name} lack `json_file`, which AP needs")
         self.reset()
 
     def reset(self) -> None:
@@ -70,7 +71,7 @@ class InstanceEvaluator(DatasetEvaluator):
         for record, output in zip(inputs, outputs, strict=True):
             image_id = record["image_id"]
             if image_id not in self._coco.imgs:
-                raise ValueError(
+                raise UserError(
                     f"{self._metadata.json_file} has no image {image_id!r} "
                     f"({record.get('file_name')})"
                 )
@@ -143,7 +144,7 @@ class InstanceEvaluator(DatasetEvaluator):
     def _coco(self) -> COCO:
         path = PathManager.get_local_path(self._metadata.json_file)
         if not os.path.isfile(path):
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"the instance annotations of {self._dataset_name} are not there: {path}"
             )
         with contextlib.redirect_stdout(io.StringIO()):
@@ -158,7 +159,7 @@ class InstanceEvaluator(DatasetEvaluator):
         }
         unknown = sorted(set(to_contiguous) - set(categories))
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f"{self._metadata.json_file} lacks the categories {unknown}, which "
                 f"thing_dataset_id_to_contiguous_id of {self._dataset_name} names"
             )

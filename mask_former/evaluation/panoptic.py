@@ -14,6 +14,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from mask_former.data.reading import read_ids
+from mask_former.errors import MissingFileError, UserError
 from mask_former.evaluation.panoptic_quality import PanopticQuality, Segment
 from mask_former.evaluation.report import class_table, score_table
 from mask_former.evaluation.results import categories, save_panoptic
@@ -50,13 +51,13 @@ class PanopticEvaluator(DatasetEvaluator):
         self._metadata = MetadataCatalog.get(dataset_name)
         for key in ("panoptic_json", "panoptic_root", "stuff_classes"):
             if not self._metadata.get(key):
-                raise ValueError(f"the metadata of {dataset_name} lack `{key}`, which PQ needs")
+                raise UserError(f"the metadata of {dataset_name} lack `{key}`, which PQ needs")
         self._class_names = list(self._metadata.stuff_classes)
         things = self._metadata.get("thing_dataset_id_to_contiguous_id", {})
         stuff = self._metadata.get("stuff_dataset_id_to_contiguous_id", {})
         self._to_contiguous = {**stuff, **things}
         if sorted(self._to_contiguous.values()) != list(range(len(self._class_names))):
-            raise ValueError(
+            raise UserError(
                 f"{dataset_name}: thing_dataset_id_to_contiguous_id and "
                 "stuff_dataset_id_to_contiguous_id have to give each of the "
                 f"{len(self._class_names)} stuff_classes one id in "
@@ -82,7 +83,7 @@ class PanopticEvaluator(DatasetEvaluator):
         for record, output in zip(inputs, outputs, strict=True):
             gt = self._ground_truth.get(record["image_id"])
             if gt is None:
-                raise ValueError(
+                raise UserError(
                     f"{self._metadata.panoptic_json} has no annotation of image "
                     f"{record['image_id']!r} ({record.get('file_name')})"
                 )
@@ -94,7 +95,7 @@ class PanopticEvaluator(DatasetEvaluator):
                     record["image_id"], pred_map, pred_segments, gt_map, gt.segments
                 )
             except ValueError as error:
-                raise ValueError(
+                raise UserError(
                     f"image {record.get('file_name')}, ground truth {gt.file_name}: {error}"
                 ) from error
             if self._output_folder:
@@ -145,7 +146,7 @@ class PanopticEvaluator(DatasetEvaluator):
             with open(path) as file:
                 annotations = json.load(file)["annotations"]
         except FileNotFoundError:
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"the panoptic annotations of {self._dataset_name} are not there: {path}"
             ) from None
         root = PathManager.get_local_path(self._metadata.panoptic_root)
@@ -161,7 +162,7 @@ class PanopticEvaluator(DatasetEvaluator):
         try:
             category = self._to_contiguous[segment["category_id"]]
         except KeyError:
-            raise ValueError(
+            raise UserError(
                 f"{self._metadata.panoptic_json}: segment {segment['id']} has category "
                 f"{segment['category_id']}, which the metadata of {self._dataset_name} lack"
             ) from None

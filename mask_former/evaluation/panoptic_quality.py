@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mask_former.errors import UserError
 from mask_former.evaluation.runs import joint_runs
 
 VOID = 0
@@ -203,7 +204,7 @@ def _index(what: str, ids_in_map: np.ndarray, segments: Sequence[Segment]) -> np
     order = np.argsort(ids, kind="stable")
     ids = ids[order]
     if (ids[1:] == ids[:-1]).any():
-        raise ValueError(
+        raise UserError(
             f"the {what} lists a segment twice, or one with the id {VOID} of unlabelled pixels: "
             f"{ids[1:].tolist()}"
         )
@@ -211,17 +212,17 @@ def _index(what: str, ids_in_map: np.ndarray, segments: Sequence[Segment]) -> np
     known = ids[position] == ids_in_map
     if not known.all():
         unknown = np.unique(ids_in_map[~known]).tolist()
-        raise ValueError(f"the {what}'s map has segments that its list lacks: {unknown}")
+        raise UserError(f"the {what}'s map has segments that its list lacks: {unknown}")
     missing = ids[(np.bincount(position, minlength=len(ids)) == 0) & (ids != VOID)].tolist()
     if missing:
-        raise ValueError(f"the {what}'s list has segments without a pixel in its map: {missing}")
+        raise UserError(f"the {what}'s list has segments without a pixel in its map: {missing}")
     return order[position]
 
 
 def _classes(what: str, segments: Sequence[Segment], num_classes: int) -> np.ndarray:
     classes = np.array([segment["category_id"] for segment in segments], dtype=np.int64)
     if ((classes < 0) | (classes >= num_classes)).any():
-        raise ValueError(
+        raise UserError(
             f"the {what} has classes {sorted(set(classes.tolist()))}; "
             f"they have to lie in [0, {num_classes})"
         )

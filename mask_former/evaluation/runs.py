@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mask_former.errors import UserError
+
 
 class Runs(NamedTuple):
     """Runs of pixels, in reading order, along which neither of two maps changes.
@@ -30,12 +32,12 @@ def joint_runs(pred: np.ndarray, gt: np.ndarray) -> Runs:
         ValueError: maps of different sizes, or not of integers.
     """
     if pred.shape != gt.shape:
-        raise ValueError(
+        raise UserError(
             f"the prediction has height and width {pred.shape}, the ground truth {gt.shape}"
         )
     for what, values in (("prediction", pred), ("ground truth", gt)):
         if values.dtype.kind not in "biu":
-            raise ValueError(
+            raise UserError(
                 f"the {what} is a map of {values.dtype}; labels and segment ids are integers"
             )
     pred, gt = pred.ravel(), gt.ravel()

@@ -11,6 +11,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from mask_former.data.reading import read_image
+from mask_former.errors import UserError
 from mask_former.evaluation.confusion import ConfusionMatrix
 from mask_former.evaluation.report import class_table, score_table
 
@@ -41,7 +42,7 @@ class SemanticEvaluator(DatasetEvaluator):
         self._dataset_name = dataset_name
         metadata = MetadataCatalog.get(dataset_name)
         if not metadata.get("stuff_classes"):
-            raise ValueError(f"the metadata of {dataset_name} lack `stuff_classes`")
+            raise UserError(f"the metadata of {dataset_name} lack `stuff_classes`")
         self._class_names = list(metadata.stuff_classes)
         self._ignore_label = metadata.get("ignore_label", 255)
         self.reset()
@@ -61,7 +62,7 @@ class SemanticEvaluator(DatasetEvaluator):
         for record, output in zip(inputs, outputs, strict=True):
             gt_file = self._ground_truth.get(record["file_name"])
             if gt_file is None:
-                raise ValueError(
+                raise UserError(
                     f"{record['file_name']}: no record of {self._dataset_name} names this image "
                     "and a `sem_seg_file_name`"
                 )
@@ -70,7 +71,7 @@ class SemanticEvaluator(DatasetEvaluator):
                 labels = self._labels(output["sem_seg"])
                 self._confusion.update(record["file_name"], labels, gt)
             except ValueError as error:
-                raise ValueError(
+                raise UserError(
                     f"image {record['file_name']}, ground truth {gt_file}: {error}"
                 ) from error
 
@@ -106,7 +107,7 @@ class SemanticEvaluator(DatasetEvaluator):
     def _labels(self, sem_seg: torch.Tensor) -> np.ndarray:
         if sem_seg.dim() == 3:
             if len(sem_seg) != len(self._class_names):
-                raise ValueError(
+                raise UserError(
                     f"the model predicts {len(sem_seg)} classes, {self._dataset_name} has "
                     f"{len(self._class_names)}; see MODEL.SEM_SEG_HEAD.NUM_CLASSES"
                 )

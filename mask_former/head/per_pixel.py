@@ -14,6 +14,7 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
 from mask_former.criterion import average_over_processes
+from mask_former.errors import UserError
 from mask_former.pixel_decoder import build_pixel_decoder
 from mask_former.predictor import QueryMasks
 from mask_former.structures import PixelFeatures
@@ -109,7 +110,7 @@ class PerPixelBaselineHead(nn.Module):
         if not self.training:
             return self.upsample(layers[-1]), {}
         if targets is None:
-            raise ValueError(
+            raise UserError(
                 "the per-pixel baselines learn from a label map, `sem_seg`, which the samples "
                 "lack; set INPUT.DATASET_MAPPER_NAME to mask_former_semantic"
             )
@@ -158,7 +159,7 @@ class PerPixelBaselinePlusHead(PerPixelBaselineHead):
         classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
         queries = cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES
         if queries != classes:
-            raise ValueError(
+            raise UserError(
                 f"PerPixelBaselinePlusHead has one query for each class, but "
                 f"MODEL.MASK_FORMER.NUM_OBJECT_QUERIES is {queries} and "
                 f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {classes}; set both to the same number"

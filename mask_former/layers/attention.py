@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mask_former.errors import UserError
 from mask_former.layers.linear import Linear, linear
 from mask_former.layers.rounding import keeps_published_rounding
 
@@ -28,7 +29,7 @@ class Attention(nn.Module):
     def __init__(self, dim: int, num_heads: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         if dim % num_heads:
-            raise ValueError(f"{num_heads} attention heads do not divide {dim} channels")
+            raise UserError(f"{num_heads} attention heads do not divide {dim} channels")
         self.num_heads = num_heads
         self.dropout = dropout
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from mask_former.errors import UserError
+
 
 def sine_position_encoding(feature: Tensor, *, temperature: float = 10_000.0) -> Tensor:
     """Encode the positions of a feature map by sines and cosines of their coordinates.
@@ -24,7 +26,7 @@ def sine_position_encoding(feature: Tensor, *, temperature: float = 10_000.0) ->
     """
     channels, height, width = feature.shape[-3:]
     if channels % 4:
-        raise ValueError(f"a sine position encoding needs channels divisible by 4, got {channels}")
+        raise UserError(f"a sine position encoding needs channels divisible by 4, got {channels}")
     frequencies = torch.arange(channels // 4, dtype=torch.float32, device=feature.device)
     scale = temperature ** (frequencies * 4 / channels)
 

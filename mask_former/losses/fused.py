@@ -1,6 +1,6 @@
 """What matching and losses compute for every pixel, written for `torch.compile`.
 
-The same formulas as in `mask_former.losses.mask` and `matched_losses`, which work them out in place, one
+The same formulas as in `mask.py` and `dense.py`, which work them out in place, one
 operator at a time. Here they are plain expressions, which a compiler fuses into one or two passes
 over memory.
 """

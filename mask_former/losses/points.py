@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mask_former.errors import UserError
 from mask_former.losses.mask import dice_loss, sigmoid_focal_loss
 
 
@@ -33,12 +34,12 @@ class PointSampling:
 
     def __post_init__(self) -> None:
         if self.num_points < 1 or self.oversample_ratio < 1:
-            raise ValueError(
+            raise UserError(
                 f"MODEL.MASK_FORMER.TRAIN_NUM_POINTS is {self.num_points} and OVERSAMPLE_RATIO "
                 f"{self.oversample_ratio}; both must be at least 1"
             )
         if not 0 <= self.importance_sample_ratio <= 1:
-            raise ValueError(
+            raise UserError(
                 "MODEL.MASK_FORMER.IMPORTANCE_SAMPLE_RATIO is "
                 f"{self.importance_sample_ratio}; it must be from 0 to 1"
             )

@@ -8,6 +8,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from torch import Tensor, nn
 
+from mask_former.errors import UserError
 from mask_former.layers.rounding import keeps_published_rounding
 from mask_former.pixel_decoder.build import PIXEL_DECODER_REGISTRY
 from mask_former.pixel_decoder.projection import ProjectedPixels, Projection
@@ -47,7 +48,7 @@ class BasePixelDecoder(nn.Module):
         super().__init__()
         missing = set(in_features) - set(input_shape)
         if missing or not in_features:
-            raise ValueError(
+            raise UserError(
                 f"MODEL.SEM_SEG_HEAD.IN_FEATURES names {sorted(missing) or 'no map'}, but the "
                 f"backbone gives only {sorted(input_shape)}; see its OUT_FEATURES"
             )

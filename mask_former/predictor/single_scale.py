@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.layers import Conv2d, ShapeSpec
 from torch import Tensor, nn
 
+from mask_former.errors import UserError
 from mask_former.layers import MLP, Transformer, sine_position_encoding
 from mask_former.structures import PixelFeatures
 
@@ -50,12 +51,12 @@ class QueryMasks(nn.Module):
     ) -> None:
         super().__init__()
         if in_feature not in input_shape:
-            raise ValueError(
+            raise UserError(
                 f"MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE is {in_feature!r}, but the backbone "
                 f"and the pixel decoder give only {sorted(input_shape)}"
             )
         if min(num_queries, num_decoder_layers) < 1:
-            raise ValueError(
+            raise UserError(
                 f"MODEL.MASK_FORMER.NUM_OBJECT_QUERIES is {num_queries} and "
                 f"MODEL.MASK_FORMER.DEC_LAYERS {num_decoder_layers}; both must be at least 1"
             )

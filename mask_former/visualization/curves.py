@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mask_former.errors import MissingFileError, UserError
+
 # Figures worth a curve, by the last part of their name, e.g. "panoptic_seg/PQ".
 _FIGURES = ("PQ", "SQ", "RQ", "PQ_th", "PQ_st", "mIoU", "AP")
 
@@ -29,7 +31,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no training metrics at {path}; train_net.py writes that file")
+        raise MissingFileError(f"no training metrics at {path}; train_net.py writes that file")
     entries: dict[int, dict[str, Any]] = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
@@ -39,7 +41,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
         except (ValueError, TypeError, KeyError):
             continue
     if not entries:
-        raise ValueError(f"{path} holds no training metrics: every line is empty or torn")
+        raise UserError(f"{path} holds no training metrics: every line is empty or torn")
     return [entries[iteration] for iteration in sorted(entries)]
 
 

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from torch import Tensor
 
+from mask_former.errors import UserError
 from mask_former.visualization.labels import write_labels
 from mask_former.visualization.palette import Color, Palette
 
@@ -159,9 +160,7 @@ def paint(
         ValueError: the sizes of image and index map differ.
     """
     if image.shape[:2] != index.shape:
-        raise ValueError(
-            f"an image of {image.shape[:2]} and a segmentation of {index.shape} pixels"
-        )
+        raise UserError(f"an image of {image.shape[:2]} and a segmentation of {index.shape} pixels")
     if scale != 1:
         height, width = (max(round(side * scale), 1) for side in index.shape)
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from mask_former.errors import UserError
 from mask_former.visualization.video import CODECS, check_suffix
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -56,9 +57,9 @@ def plan_pictures(images: Sequence[Path], output: Path) -> list[Path]:
         _check_folder(output)
         pictures = [output / name for name in _distinct_names(images)]
     elif len(images) > 1:
-        raise ValueError(f"{output} is one file for {len(images)} images: name a folder")
+        raise UserError(f"{output} is one file for {len(images)} images: name a folder")
     elif output.suffix.lower() not in IMAGE_SUFFIXES:
-        raise ValueError(f"{output}: a picture's name ends in one of {', '.join(IMAGE_SUFFIXES)}")
+        raise UserError(f"{output}: a picture's name ends in one of {', '.join(IMAGE_SUFFIXES)}")
     else:
         pictures = [output]
     sources = {image.resolve() for image in images}
@@ -109,9 +110,9 @@ def _distinct_names(images: Sequence[Path]) -> list[str]:
 
 def _check_folder(output: Path) -> None:
     if output.exists() and not output.is_dir():
-        raise ValueError(f"the output {output} is a file, and neither a picture nor a video")
+        raise UserError(f"the output {output} is a file, and neither a picture nor a video")
 
 
 def _check_not_input(output: Path, inputs: set[Path]) -> None:
     if output.resolve() in inputs:
-        raise ValueError(f"the output {output} would overwrite the input: choose another name")
+        raise UserError(f"the output {output} would overwrite the input: choose another name")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from mask_former.errors import UserError
 from mask_former.visualization.text import draw_text, text_mask
 
 _INK = (45, 38, 32)
@@ -37,10 +38,10 @@ def make_sheet(
         ValueError: no rows, or a row whose length differs from that of `titles`.
     """
     if not rows:
-        raise ValueError("a sheet needs at least one row of pictures")
+        raise UserError("a sheet needs at least one row of pictures")
     for number, row in enumerate(rows):
         if len(row) != len(titles):
-            raise ValueError(f"row {number} has {len(row)} pictures for {len(titles)} titles")
+            raise UserError(f"row {number} has {len(row)} pictures for {len(titles)} titles")
     across = min(across, len(rows))
     width, height = cell or (
         max(picture.shape[1] for row in rows for picture in row),

@@ -10,6 +10,8 @@ from types import TracebackType
 import cv2
 import numpy as np
 
+from mask_former.errors import MissingFileError, UserError
+
 # What OpenCV's own wheels can write, by suffix and in order of preference. OpenCV does not say
 # when it lacks a codec: the writer just does not open.
 CODECS: dict[str, tuple[str, ...]] = {
@@ -42,12 +44,12 @@ class VideoReader:
     def __init__(self, source: str | Path | int) -> None:
         self.name = f"camera {source}" if isinstance(source, int) else str(source)
         if not isinstance(source, int) and not Path(source).is_file():
-            raise FileNotFoundError(f"no such video: {source}")
+            raise MissingFileError(f"no such video: {source}")
         self._capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
         opened, self._first = self._capture.read()
         if not opened:
             self._capture.release()
-            raise ValueError(f"{self.name} cannot be read as a video")
+            raise UserError(f"{self.name} cannot be read as a video")
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps: float = fps if 0 < fps < 1000 else _DEFAULT_FPS
         frames = 0 if isinstance(source, int) else self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
@@ -96,7 +98,7 @@ class VideoWriter:
         if self._writer is None:
             self._writer, self._size = self._open(size), size
         if size != self._size:
-            raise ValueError(f"{self.path}: frames of {self._size} and of {size} pixels")
+            raise UserError(f"{self.path}: frames of {self._size} and of {size} pixels")
         # Video is coded in blocks of 2 x 2: OpenCV would cut an odd row or column off.
         frame = cv2.copyMakeBorder(frame, 0, size[1] % 2, 0, size[0] % 2, cv2.BORDER_REPLICATE)
         self._writer.write(frame)
@@ -146,4 +148,4 @@ class VideoWriter:
 def check_suffix(path: str | Path) -> None:
     """Raise ValueError unless videos can be written under the path's suffix."""
     if Path(path).suffix.lower() not in CODECS:
-        raise ValueError(f"{path}: a video's name ends in one of {', '.join(CODECS)}")
+        raise UserError(f"{path}: a video's name ends in one of {', '.join(CODECS)}")

@@ -24,6 +24,7 @@ from mask_former.data.datasets.preparing import (
     write_json,
     write_labels,
 )
+from mask_former.errors import UserError
 
 FOLDER = "ADEChallengeData2016"
 SPLITS = {"train": "training", "val": "validation"}
@@ -120,7 +121,7 @@ def read_classes(folder: Path) -> list[str]:
     rows = [row.split(maxsplit=5) for row in _rows(path)]
     in_order = [row[0] for row in rows] == [str(i) for i in range(1, len(rows) + 1)]
     if not rows or not in_order or any(len(row) < 6 for row in rows):
-        raise ValueError(
+        raise UserError(
             f"{path}: expected a head line, then lines of `Idx Ratio Train Val Stuff Name` that "
             "count from 1. Download the data set again."
         )
@@ -137,7 +138,7 @@ def read_things(folder: Path) -> dict[int, int]:
     rows = [row.split() for row in _rows(path)]
     # Category of the instance challenge, of the scene parsing challenge, of the full ADE20K.
     if not rows or not all(len(row) == 3 and "".join(row).isdigit() for row in rows):
-        raise ValueError(f"{path}: expected a head line, then lines of three numbers.")
+        raise UserError(f"{path}: expected a head line, then lines of three numbers.")
     return {int(category): int(label) - 1 for category, label, _ in rows}
 
 
@@ -149,14 +150,14 @@ def _rows(path: Path) -> Iterator[str]:
 def _write_semantic(num_classes: int, source: Path, target: Path) -> None:
     labels = _read_semantic(source)
     if labels.max() > num_classes:
-        raise ValueError(f"{source} holds the label {labels.max()}, above {num_classes}")
+        raise UserError(f"{source} holds the label {labels.max()}, above {num_classes}")
     write_labels(target, np.where(labels == 0, IGNORE_LABEL, labels - 1).astype(np.uint8))
 
 
 def _read_semantic(path: Path) -> np.ndarray:
     labels = read_labels(path)
     if labels.ndim != 2 or labels.dtype != np.uint8:
-        raise ValueError(f"{path} is {labels.dtype} {labels.shape}, not a map of 8-bit labels")
+        raise UserError(f"{path} is {labels.dtype} {labels.shape}, not a map of 8-bit labels")
     return labels.astype(np.int32)
 
 
@@ -201,12 +202,12 @@ def _write_panoptic(things: dict[int, int], sources: tuple[Path, Path], target: 
     """Write one panoptic image; returns what the JSON files say of it."""
     semantic, instances = _read_semantic(sources[0]), read_labels(sources[1])
     if instances.shape != (*semantic.shape, 3):
-        raise ValueError(
+        raise UserError(
             f"{sources[1]} has the shape {instances.shape}, but should be RGB of the size of "
             f"{sources[0]}, {semantic.shape}"
         )
     if unknown := set(np.unique(instances[..., 0]).tolist()) - {0, *things}:
-        raise ValueError(f"{sources[1]} holds categories not in {THINGS_FILE}: {sorted(unknown)}")
+        raise UserError(f"{sources[1]} holds categories not in {THINGS_FILE}: {sorted(unknown)}")
     segment_map, segments = panoptic_map(semantic, instances, things)
     write_labels(target, encode_ids(segment_map))
     annotations = []

@@ -26,6 +26,7 @@ from mask_former.data.datasets.preparing import (
     require_files,
     write_labels,
 )
+from mask_former.errors import UserError
 
 FOLDER = "ADE20K_2021_17_01"
 SPLITS = {"train": "training", "val": "validation"}
@@ -67,9 +68,9 @@ def read_class_list(path: Path) -> list[str]:
     names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     names = [name for name in names if name]
     if not names:
-        raise ValueError(f"{path} names no class; write one a line")
+        raise UserError(f"{path} names no class; write one a line")
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(f"{path} names classes twice: {listed(twice)}")
+        raise UserError(f"{path} names classes twice: {listed(twice)}")
     return names
 
 
@@ -90,19 +91,19 @@ def prepare_ade20k_full(root: Path, classes_file: Path | None = None) -> Path:
     # What is made of an image bears its name, without its folder.
     names = Counter(path.name for split in sources.values() for path in split)
     if twice := [name for name, count in names.items() if count > 1]:
-        raise ValueError(f"{folder / INDEX_FILE} has several images named {listed(twice)}")
+        raise UserError(f"{folder / INDEX_FILE} has several images named {listed(twice)}")
     made = folder / CLASSES_FILE
     if classes_file is not None:
         classes = read_class_list(classes_file)
     else:
         classes = read_class_list(made) if made.exists() else derive_classes(folder, index, sources)
     if unknown := set(classes) - set(index.class_names):
-        raise ValueError(
+        raise UserError(
             f"{classes_file or made}: the index has no classes {listed(sorted(unknown))}"
         )
     labels = folder / "annotations_detectron2"
     if made.exists() and read_class_list(made) != classes and labels.exists():
-        raise ValueError(
+        raise UserError(
             f"{labels} has been made with other classes, those of {made}. Remove the folder and "
             "the file to make it anew."
         )
@@ -161,13 +162,13 @@ def read_index(folder: Path) -> Index:
             np.asarray(content["objectPresence"]),
         )
     except RefusedError as error:
-        raise ValueError(f"{path} is not read: it refers to {error}") from None
+        raise UserError(f"{path} is not read: it refers to {error}") from None
     except Exception as error:  # a broken pickle fails in any way
-        raise ValueError(
+        raise UserError(
             f"{path} cannot be read ({type(error).__name__}: {error}). Download it again."
         ) from error
     if index.presence.shape != (len(index.class_names), len(index.images)):
-        raise ValueError(
+        raise UserError(
             f"{path}: objectPresence has the shape {index.presence.shape}, but there are "
             f"{len(index.class_names)} objectnames and {len(index.images)} images"
         )
@@ -182,7 +183,7 @@ def read_classes(path: Path) -> np.ndarray:
     """Class of each pixel, counted from 1 in the index, 0 for none: int32 (H, W)."""
     image = read_labels(path)
     if image.ndim != 3 or image.dtype != np.uint8:
-        raise ValueError(f"{path} is {image.dtype} {image.shape}, not an RGB image")
+        raise UserError(f"{path} is {image.dtype} {image.shape}, not an RGB image")
     # Red has a multiple of 10 for every 256 classes, blue tells instances apart.
     return image[..., 0].astype(np.int32) // 10 * 256 + image[..., 1]
 
@@ -228,7 +229,7 @@ def _check_presence(index: Index, counts: Mapping[str, Iterable[tuple[int, int]]
         for class_, _ in counts.get(path.name, ())
     ]
     if np.mean(agree or [False]) < 0.9:
-        raise ValueError(
+        raise UserError(
             f"{INDEX_FILE} says of only {np.mean(agree or [False]):.0%} of the classes in the "
             "labels that their image shows them. Do index and images belong to one download?"
         )
@@ -261,7 +262,7 @@ def _write_labels(table: np.ndarray, image: Path, target: Path) -> None:
     source = label_file(image)
     classes = read_classes(source)
     if classes.max() >= len(table):
-        raise ValueError(f"{source} holds the class {classes.max()}, but the index ends before")
+        raise UserError(f"{source} holds the class {classes.max()}, but the index ends before")
     size = scaled_size(*classes.shape[::-1])
     scaled = Image.fromarray(classes).resize(size, Image.Resampling.NEAREST)
     write_labels(target, table[np.array(scaled)])

@@ -11,6 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from mask_former.data.datasets.lazy_metadata import LazyMetadata
+from mask_former.errors import UserError
 
 ROOT_VARIABLE = "DETECTRON2_DATASETS"
 IGNORE_LABEL = 255
@@ -82,7 +83,7 @@ def check_dataset(name: str) -> None:
         FileNotFoundError: something that its metadata name does not exist.
     """
     if name not in DatasetCatalog:
-        raise ValueError(
+        raise UserError(
             f"no data set {name!r} is registered; there are: {', '.join(sorted(DatasetCatalog))}"
         )
     metadata = MetadataCatalog.get(name)
@@ -117,4 +118,4 @@ def read_json(path: str | Path) -> dict[str, Any]:
         try:
             return json.load(file)
         except ValueError as error:
-            raise ValueError(f"{path} is not valid JSON: {error}") from error
+            raise UserError(f"{path} is not valid JSON: {error}") from error

@@ -32,6 +32,7 @@ from mask_former.data.datasets.preparing import (
     write_json,
     write_labels,
 )
+from mask_former.errors import MissingFileError, UserError
 
 SPLITS = ("train", "val")
 _MADE_BY = "python -m tools.prepare_datasets cityscapes"
@@ -79,7 +80,7 @@ def _load_builtin(name: str, load: Callable[[], Records]) -> Records:
     try:
         return load()
     except AssertionError as error:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"data set {name!r} is incomplete or not prepared: {error}. Make it complete with "
             f"`{_MADE_BY}`."
         ) from error
@@ -119,7 +120,7 @@ def prepare_cityscapes(root: Path) -> Path:
         panoptic = folder / "gtFine" / f"cityscapes_panoptic_{split}"
         index, instances = panoptic.with_suffix(".json"), _instances_json(folder, split)
         if panoptic.exists() and not (index.exists() and instances.exists()):
-            raise ValueError(
+            raise UserError(
                 f"{panoptic} was made by something else, as {index.name} and {instances.name} are "
                 "not both beside it. Remove it and run the same command again."
             )

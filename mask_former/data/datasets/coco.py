@@ -22,6 +22,7 @@ from mask_former.data.datasets.preparing import (
     require_files,
     write_labels,
 )
+from mask_former.errors import UserError
 
 SPLITS = ("train", "val")
 _SOURCE = "Unpack panoptic_annotations_trainval2017.zip, and the archives within it, in {}."
@@ -96,7 +97,7 @@ def _convert(
         labels[mask] = contiguous[segment["category_id"]]
         covered |= mask
     if not covered.all():
-        raise ValueError(
+        raise UserError(
             f"{source} holds segment ids that its JSON lacks, {np.unique(ids[~covered])[:5]}. "
             "Do they belong together? Download or unpack both again."
         )

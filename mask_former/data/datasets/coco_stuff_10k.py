@@ -14,6 +14,7 @@ from scipy.io import loadmat
 
 from mask_former.data.datasets.catalog import IGNORE_LABEL, Records, register_lazily
 from mask_former.data.datasets.preparing import build_folder, require, require_files, write_labels
+from mask_former.errors import UserError
 
 SPLITS = ("train", "test")
 LAST_THING, LAST_STUFF = 91, 182
@@ -62,7 +63,7 @@ def read_classes(path: Path) -> list[str]:
     if names and names[0] == "unlabeled":
         del names[0]
     if len(names) != LAST_STUFF:
-        raise ValueError(f"{path} names {len(names)} labels, COCO-Stuff-10K has {LAST_STUFF}")
+        raise UserError(f"{path} names {len(names)} labels, COCO-Stuff-10K has {LAST_STUFF}")
     return [names[label - 1] for label in used_labels()]
 
 
@@ -108,7 +109,7 @@ def _convert(source: Path, path: Path) -> None:
     # MATLAB's numbers may be floating-point.
     known = np.isin(labels, range(LAST_STUFF + 1)).all() if labels.dtype.kind in "uif" else False
     if labels.ndim != 2 or not known:
-        raise ValueError(
+        raise UserError(
             f"{source} holds a label map of shape {labels.shape} and type {labels.dtype} with "
             f"labels that COCO-Stuff-10K does not have: it has (height, width) and 0 to "
             f"{LAST_STUFF}. Unpack the data set again."
@@ -124,7 +125,7 @@ def _read_stems(folder: Path, split: str) -> list[str]:
     path = folder / "imageLists" / f"{split}.txt"
     stems = path.read_text(encoding="utf-8").split()
     if not stems:
-        raise ValueError(f"{path} names no images; unpack the data set again")
+        raise UserError(f"{path} names no images; unpack the data set again")
     return stems
 
 
@@ -135,7 +136,7 @@ def _read_mat(path: Path, variable: str) -> np.ndarray:
     except FileNotFoundError:
         raise
     except Exception as error:  # the reader raises anything
-        raise ValueError(
+        raise UserError(
             f"{path}: the variable {variable} cannot be read ({type(error).__name__}: {error}). "
             "Unpack the data set again."
         ) from error

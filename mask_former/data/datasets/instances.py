@@ -7,6 +7,7 @@ from typing import Any
 from detectron2.data.datasets import load_coco_json
 
 from mask_former.data.datasets.catalog import read_json, register_lazily
+from mask_former.errors import UserError
 
 
 def register_instances(
@@ -37,7 +38,7 @@ def _read_metadata(json_file: str | Path) -> dict[str, Any]:
     try:
         names = {c["id"]: c["name"] for c in read_json(json_file)["categories"]}
     except KeyError as error:
-        raise ValueError(
+        raise UserError(
             f"{json_file} is not in COCO's instance format: something lacks the key {error}"
         ) from error
     ids = sorted(names)

@@ -14,6 +14,7 @@ from mask_former.data.coco_format import decode_ids
 from mask_former.data.datasets.catalog import read_json, register_lazily
 from mask_former.data.datasets.panoptic import category_metadata, load_panoptic
 from mask_former.data.datasets.preparing import pair_files, read_labels, require, require_files
+from mask_former.errors import UserError
 
 SPLITS = {"train": "training", "val": "validation"}
 _MADE_BY = "python -m tools.prepare_datasets mapillary_vistas"
@@ -67,7 +68,7 @@ def read_classes(config: Path) -> dict[str, Any]:
     """
     labels = read_json(config).get("labels", [])
     if not labels or not labels[-1]["name"].endswith("unlabeled"):
-        raise ValueError(
+        raise UserError(
             f"{config} should list labels of which the last one is void--unlabeled, as that of "
             "Vistas 1.2 does. In the download of 2.0 it is called config_v1.2.json."
         )
@@ -82,7 +83,7 @@ def _read_panoptic_metadata(name: str, config: Path, panoptic_json: Path) -> dic
     classes = read_classes(config)
     categories = sorted(read_json(panoptic_json)["categories"], key=lambda c: c["id"])
     if len(categories) != len(classes["stuff_classes"]):
-        raise ValueError(
+        raise UserError(
             f"{panoptic_json} has {len(categories)} categories, {config} "
             f"{len(classes['stuff_classes'])}; they are not of one version"
         )
@@ -130,7 +131,7 @@ def _check_classes_agree(
         class_id = contiguous[segment["category_id"]]
         inside = labels[ids == segment["id"]]
         if inside.size and np.bincount(inside).argmax() != class_id:
-            raise ValueError(
+            raise UserError(
                 f"{paths['panoptic_json']}: segment {segment['id']} of {annotation['file_name']} "
                 f"has the category {segment['category_id']} (class {class_id}), but the semantic "
                 f"labels say {np.bincount(inside).argmax()}; they are not of one version"

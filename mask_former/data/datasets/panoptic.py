@@ -15,6 +15,7 @@ from mask_former.data.datasets.catalog import (
     read_json,
     register_lazily,
 )
+from mask_former.errors import UserError
 
 
 def register_panoptic(
@@ -92,11 +93,11 @@ def load_panoptic(name: str) -> Records:
         images = {image["id"]: image for image in content["images"]}
         records = [_record(name, annotation, images) for annotation in content["annotations"]]
     except KeyError as error:
-        raise ValueError(
+        raise UserError(
             f"{path} is not in COCO's panoptic format: something lacks the key {error}"
         ) from error
     if not records:
-        raise ValueError(f"{path} holds no annotations")
+        raise UserError(f"{path} holds no annotations")
     return records
 
 
@@ -109,9 +110,7 @@ def _record(name: str, annotation: dict[str, Any], images: dict[int, dict]) -> d
     unknown = {segment["category_id"] for segment in segments} - contiguous.keys()
     if image_id not in images or unknown:
         what = f"category ids {sorted(unknown)}" if unknown else "image id"
-        raise ValueError(
-            f"{metadata.panoptic_json}, annotation of image {image_id}: unknown {what}"
-        )
+        raise UserError(f"{metadata.panoptic_json}, annotation of image {image_id}: unknown {what}")
     image = images[image_id]
     record = {
         "file_name": os.path.join(metadata.image_root, image["file_name"]),
@@ -137,13 +136,13 @@ def category_metadata(name: str, categories: Sequence[dict[str, Any]]) -> dict[s
     """Class names, colours and the mappings from dataset ids to contiguous ids."""
     for category in categories:
         if lacking := {"id", "name", "isthing"} - category.keys():
-            raise ValueError(
+            raise UserError(
                 f"data set {name!r}: category {category} lacks {sorted(lacking)}; what is meant is "
                 "the categories of a panoptic annotation"
             )
     ids = [category["id"] for category in categories]
     if not ids or len(set(ids)) < len(ids):
-        raise ValueError(f"data set {name!r} needs categories of distinct ids, got the ids {ids}")
+        raise UserError(f"data set {name!r} needs categories of distinct ids, got the ids {ids}")
     is_thing = [bool(category["isthing"]) for category in categories]
     things_first = sorted(is_thing, reverse=True) == is_thing
     classes = [category["name"] for category in categories]

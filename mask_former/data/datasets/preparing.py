@@ -19,6 +19,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from mask_former.errors import MissingFileError, UserError
+
 Job = TypeVar("Job")
 JOURNAL = "journal.jsonl"
 _LISTED = 5
@@ -75,7 +77,7 @@ def build_folder(
 def verify_folder(folder: Path, names: Collection[str]) -> None:
     """Raise ValueError unless `folder` has a file, not empty, of each name."""
     if missing := _missing(folder, names):
-        raise ValueError(
+        raise UserError(
             f"{folder} lacks {len(missing)} of its {len(names)} files ({listed(missing)}). "
             "Remove the folder and run the same command again."
         )
@@ -90,7 +92,7 @@ def _make_file(work: Callable[[Job, Path], Any], folder: Path, named: tuple[str,
     except (ValueError, FileNotFoundError):
         raise
     except Exception as error:  # decoders raise anything, and do not say of which file
-        raise ValueError(
+        raise UserError(
             f"{path} cannot be made of {job} ({type(error).__name__}: {error})."
         ) from error
 
@@ -203,14 +205,14 @@ def pair_files(
     ):
         require_files(folder, [f"{stem}{suffix}" for stem in sorted(here.keys() | other.keys())])
     if not found[0]:
-        raise FileNotFoundError(f"{images} holds no {image_suffix} files; unpack the download.")
+        raise MissingFileError(f"{images} holds no {image_suffix} files; unpack the download.")
     return {stem: (path, found[1][stem]) for stem, path in found[0].items()}
 
 
 def require_files(folder: Path, names: Collection[str]) -> None:
     """Raise FileNotFoundError unless `folder` has a file, not empty, of each name."""
     if missing := _missing(folder, names):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{folder} lacks {len(missing)} files ({listed(missing)}), or they are empty. "
             "Download or unpack the data set again; it is incomplete."
         )
@@ -225,7 +227,7 @@ def _missing(folder: Path, names: Collection[str]) -> list[str]:
 def require(path: Path, source: str = "") -> Path:
     """`path`, or FileNotFoundError if the download does not have it; `source` says where it is."""
     if not path.exists():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{path} is missing. {source or 'Is the data set downloaded and unpacked?'} "
             "docs/DATASETS.md shows the folders as they should be."
         )
@@ -248,7 +250,7 @@ def read_labels(path: Path) -> np.ndarray:
         with Image.open(path) as image:
             return np.array(image)
     except Exception as error:  # decoders raise anything
-        raise ValueError(
+        raise UserError(
             f"{path} cannot be read as an image ({type(error).__name__}: {error}). "
             "Download or unpack it again."
         ) from error

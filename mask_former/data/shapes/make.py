@@ -21,6 +21,7 @@ from mask_former.data.coco_format import encode_ids, segmentation, shape_info
 from mask_former.data.datasets.catalog import IGNORE_LABEL, datasets_root
 from mask_former.data.datasets.preparing import run_jobs
 from mask_former.data.shapes.scene import Sample, make_sample, make_video
+from mask_former.errors import ExistingFileError, UserError
 
 # Raise this when the same seed would give other files.
 VERSION = 6
@@ -79,7 +80,7 @@ def make_shapes(
         FileExistsError: the place is taken by something that this function did not make.
     """
     if num_train < 1 or num_val < 1 or seed < 0:
-        raise ValueError(
+        raise UserError(
             "num_train and num_val must be at least 1 and seed at least 0, "
             f"got {num_train}, {num_val} and {seed}"
         )
@@ -110,7 +111,7 @@ def _read_manifest(folder: Path) -> dict[str, int] | None:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise FileExistsError(
+        raise ExistingFileError(
             f"{folder} was not made by make_shapes, because {path} cannot be read ({error}). "
             "Move it away, or choose another root."
         ) from error
