@@ -17,7 +17,7 @@ from benchmarks.measure import compare
 from benchmarks.models import our_model, plain_model, recipe
 from benchmarks.peers.hugging_face import HuggingFaceMaskFormer
 from benchmarks.report import Growth, Result, report
-from mask_former.backbone.checkpointing import checkpoint_blocks
+from mask_former.backbone.checkpointing import set_grad_checkpointing
 from mask_former.engine.host_memory import keep_freed_memory
 from mask_former.layers import Linear
 
@@ -43,7 +43,7 @@ def backbones(device: str) -> dict[str, Callable[[Tensor], Maps]]:
     for module in fast.modules():
         if isinstance(module, Linear):
             module.published_rounding = False
-    checkpoint_blocks(checkpointed)
+    set_grad_checkpointing(checkpointed)
     return {
         OURS: _Maps(ours),
         FAST: _Maps(fast),

@@ -10,7 +10,6 @@ from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from mask_former import inference
-from mask_former.backbone.checkpointing import checkpoint_blocks
 from mask_former.criterion import Matcher, SetCriterion
 from mask_former.data.label_map import LabelMapMasks
 from mask_former.data.metadata import thing_classes
@@ -46,7 +45,6 @@ class MaskFormer(nn.Module):
         max_instances: number of instances an image may have.
         published_rounding: compute in the order of operations of the published models, not in the
             fastest one that equals it but for rounding.
-        compiled: compile backbone and head when they first run; weights keep their names.
 
     Raises:
         ValueError: nothing is switched on for inference.
@@ -76,7 +74,6 @@ class MaskFormer(nn.Module):
         semantic_labels: bool = False,
         max_instances: int = 100,
         published_rounding: bool = True,
-        compiled: bool = False,
     ) -> None:
         super().__init__()
         if not (semantic_on or instance_on or panoptic_on):
@@ -102,15 +99,10 @@ class MaskFormer(nn.Module):
         self.max_instances = max_instances
         if not published_rounding:
             use_fastest_order(self)
-        if compiled:
-            self.backbone.compile()
-            self.sem_seg_head.compile()
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         backbone = build_backbone(cfg)
-        if cfg.MODEL.BACKBONE.ACTIVATION_CHECKPOINTING:
-            checkpoint_blocks(backbone)
         keys, test = cfg.MODEL.MASK_FORMER, cfg.MODEL.MASK_FORMER.TEST
         divisibility = keys.SIZE_DIVISIBILITY
         return {
@@ -139,7 +131,6 @@ class MaskFormer(nn.Module):
             "semantic_labels": test.SEMANTIC_LABELS,
             "max_instances": cfg.TEST.DETECTIONS_PER_IMAGE,
             "published_rounding": cfg.MODEL.PUBLISHED_ROUNDING,
-            "compiled": cfg.MODEL.COMPILE,
         }
 
     @property

@@ -23,7 +23,6 @@ from detectron2.evaluation import (
     print_csv_format,
     verify_results,
 )
-from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from torch import nn
@@ -37,6 +36,7 @@ from mask_former.engine.ema import build_weight_average
 from mask_former.engine.hooks import BestCheckpoint
 from mask_former.engine.label_maps import labels_if_enough
 from mask_former.engine.metrics_log import forget_metrics_from
+from mask_former.engine.model import build_model
 from mask_former.engine.optimizer import build_lr_scheduler, build_optimizer
 from mask_former.engine.random_state import RandomState, preserved_random_state
 from mask_former.engine.resume import check_resumable, has_checkpoint
@@ -44,14 +44,13 @@ from mask_former.engine.step import (
     MixedPrecision,
     TrainStep,
     distribute,
-    get_amp_dtype,
-    get_test_dtype,
     share_buffers,
 )
 from mask_former.engine.summary import summarize
 from mask_former.engine.tta import with_test_time_augmentation
 from mask_former.errors import UserError
 from mask_former.evaluation.build import build_evaluator
+from mask_former.precision import inference_precision, prepare
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +81,7 @@ class Trainer(TrainerBase):
         self.last_results: Results = {}
 
         self._trained = model = self.build_model(cfg)
+        precision = prepare(cfg, model, training=True)
         self.optimizer = self.build_optimizer(cfg, model)
         self.scheduler = self.build_lr_scheduler(cfg, self.optimizer)
         self.model = distribute(model)
@@ -92,7 +92,7 @@ class Trainer(TrainerBase):
             self.model,
             self.optimizer,
             device_type=next(model.parameters()).device.type,
-            amp_dtype=get_amp_dtype(cfg),
+            amp_dtype=precision.dtype,
         )
         self.checkpointer = MaskFormerCheckpointer(
             self.final_model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
@@ -247,7 +247,7 @@ class Trainer(TrainerBase):
             sets. Empty in all processes but the main one.
         """
         results: Results = OrderedDict()
-        dtype = get_test_dtype(cfg)
+        dtype = inference_precision(cfg).dtype
         run = model if dtype is None else MixedPrecision(model, dtype)
         for name in cfg.DATASETS.TEST:
             folder = output_folder and os.path.join(output_folder, name)
@@ -284,6 +284,7 @@ class Trainer(TrainerBase):
             ValueError: there are no weights to evaluate.
         """
         model = cls.build_model(cfg)
+        prepare(cfg, model, training=False)
         checkpointer = MaskFormerCheckpointer(model, cfg.OUTPUT_DIR, accept_backbone=False)
         resume = resume and has_checkpoint(checkpointer)
         if not (cfg.MODEL.WEIGHTS or resume):
