@@ -18,7 +18,7 @@ quickstart: $(VENV)/.stamp-run ## make data, train a small model on CPU, evaluat
 	$(PY) -m tools.quickstart
 
 test: $(VENV)/.stamp-dev ## run the tests
-	$(PY) -m pytest -n auto --maxprocesses 8
+	$(PY) -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 lint: $(VENV)/.stamp-dev ## check style and formatting
 	$(PY) -m ruff check .

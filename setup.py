@@ -68,7 +68,7 @@ setup(
             "hotcoco",
             "pre-commit",
             "pytest>=8",
-            "pytest-xdist>=3",
+            "pytest-xdist>=3.2",
             "ruff",
             "transformers>=5",
         ],
