@@ -97,10 +97,8 @@ def _choose(key: str, name: str, device: torch.device, native: frozenset[torch.d
         return Precision(None, f"{key} float32")
     best = next((dtype for dtype in _LOW.values() if dtype in native), None)
     if name == "auto":
-        why = (
-            f"{device} would emulate 16 bits" if best is None else f"{device} computes it natively"
-        )
-        return Precision(best, f"{key} auto: {why}")
+        why = "has no native 16-bit type for it" if best is None else "computes it natively"
+        return Precision(best, f"{key} auto: {device} {why}")
     if _LOW[name] not in native:
         raise UserError(
             f"{key} is {name}, which {device} would emulate, on CPUs in hundreds of times the time "
@@ -112,12 +110,12 @@ def _choose(key: str, name: str, device: torch.device, native: frozenset[torch.d
 def memory_format(cfg: CfgNode, dtype: torch.dtype | None, *, training: bool) -> str:
     """The name of the layout that MODEL.MEMORY_FORMAT asks for; for auto the faster one.
 
-    R50, 256x256, batch 2, one thread, variants in turns in one process with freed memory kept:
-    time with channels_last relative to contiguous, of a training step and of inference:
+    Time with channels_last relative to contiguous (R50, variants in turns in one process with freed
+    memory kept), of a training step (forward and backward, 256x256, batch 2) and of inference:
 
-        AVX2, float32        1.17 (backward pass 1.36)  0.87 (panoptic, 800x1216)
-        AVX-512, float32     0.76 (backward pass 0.79)  0.87
-        AVX-512, bfloat16    0.75 (backward pass 0.78)  0.75
+        AVX2, float32        1.17 (backward pass 1.4)  0.87 (panoptic, 800x1216), 1.0 (640x640)
+        AVX-512, float32     0.76 (backward pass 0.8)  0.87 (256x256)
+        AVX-512, bfloat16    0.75 (backward pass 0.8)  0.75 (256x256)
 
     On NVIDIA GPUs tensor cores, which mixed precision and TF32 use, want the channels of a pixel
     side by side; without it each convolution transposes. What was not measured stays contiguous.

@@ -99,6 +99,7 @@ def test_what_no_component_owns_is_read_with_every_architecture(
         MODEL__SEM_SEG_HEAD__NAME=HEADS[architecture],
         MODEL__MASK_FORMER__TEST__PANOPTIC_ON=False,
         INPUT__DATASET_MAPPER_NAME="mask_former_semantic",
+        INPUT__SIZE_DIVISIBILITY=32,
         DATASETS__TRAIN=("shapes_train_semantic",),
         DATASETS__TEST=("shapes_val_semantic",),
         SOLVER__MAX_ITER=1,

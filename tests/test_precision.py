@@ -207,6 +207,7 @@ def test_one_line_says_what_was_chosen_and_why(settings, native, caplog):
         found = prepare(make_cfg(), nn.Linear(1, 1), training=True)
     assert found.dtype is None and str(found) == "float32"
     (record,) = caplog.records
-    assert "Training on cpu: float32 (SOLVER.AMP.DTYPE auto: cpu would emulate 16 bits)" in (
-        record.getMessage()
+    assert (
+        "Training on cpu: float32 (SOLVER.AMP.DTYPE auto: cpu has no native 16-bit type for it)"
+        in (record.getMessage())
     )
