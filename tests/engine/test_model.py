@@ -4,6 +4,7 @@ import pytest
 import torch
 from detectron2.structures import BitMasks, Instances
 
+from mask_former.backbone.frozen_norm import FrozenNormConv2d
 from mask_former.engine.model import build_model
 from mask_former.errors import UserError
 from tests.engine.tiny import NUM_CLASSES, tiny_cfg
@@ -44,27 +45,26 @@ def total_loss(model):
 
 
 def test_compile(make, monkeypatch):
-    """What is compiled is what runs: backbone and head, each as a whole, before the losses."""
+    """What is compiled is what runs: backbone and head, each as a whole."""
     compiled, ran = [], []
 
     def record(call, **_):
-        owner = getattr(call, "__self__", None)  # of a method; the losses are functions
-        compiled.append(owner)
+        compiled.append(call.__self__)
 
-        def run(*args, **options):
-            ran.append(owner)
-            return call(*args, **options)
+        def run(*inputs):
+            ran.append(call.__self__)
+            return call(*inputs)
 
         return run
 
     monkeypatch.setattr(torch, "compile", record)
-    plain = make()
-    expected = total_loss(plain)
+    image = {"image": torch.arange(3 * 64 * 64).view(3, 64, 64) % 256}
+    plain = make().eval()
+    expected = plain([image])[0]["sem_seg"]
     assert compiled == []
-    model = make(MODEL__COMPILE=True)
-    assert total_loss(model).item() == expected.item()
-    network = [model.backbone, model.sem_seg_head]
-    assert compiled[:2] == ran[:2] == network
+    model = make(MODEL__COMPILE=True).eval()
+    assert torch.equal(model([image])[0]["sem_seg"], expected)
+    assert compiled == ran == [model.backbone, model.sem_seg_head]
     assert list(model.state_dict()) == list(plain.state_dict())
 
 
@@ -95,3 +95,15 @@ def test_activation_checkpointing(make):
 def test_activation_checkpointing_that_a_backbone_lacks(make):
     with pytest.raises(UserError, match="ACTIVATION_CHECKPOINTING.*not TinyBackbone"):
         make(MODEL__BACKBONE__ACTIVATION_CHECKPOINTING=True)
+
+
+def test_frozen_norms_are_folded(make):
+    model = make(
+        MODEL__BACKBONE__NAME="build_resnet_backbone",
+        MODEL__RESNETS__DEPTH=18,
+        MODEL__RESNETS__RES2_OUT_CHANNELS=64,
+        MODEL__RESNETS__OUT_FEATURES=["res2", "res3", "res4", "res5"],
+    )
+    names = [name for name, m in model.named_modules() if isinstance(m, FrozenNormConv2d)]
+    assert len(names) == 20  # of 1 + 16 + 3 convolutions
+    assert "backbone.stem.conv1.norm.running_var" in model.state_dict()
