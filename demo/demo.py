@@ -27,6 +27,7 @@ from mask_former import visualization
 from mask_former.data.reading import read_image
 from mask_former.engine import load_config, reported_errors
 from mask_former.engine.predict import TASKS, Predictor, select_task
+from mask_former.errors import UserError
 from mask_former.evaluation.results import ResultWriter
 from mask_former.visualization import VideoReader, VideoWriter, files
 
@@ -107,7 +108,7 @@ def run_images(cfg: CfgNode, task: str, args: argparse.Namespace) -> tuple[int, 
         for path, target in zip(tqdm(images, unit="image", disable=None), pictures, strict=True):
             try:
                 image = read_image(str(path), "BGR")
-            except (OSError, ValueError) as error:
+            except UserError as error:
                 failures.append(str(error))
                 continue
             picture, prediction = demo.segment(image)

@@ -110,7 +110,7 @@ def get(name: str, trained: bool = False, device: str | None = None) -> nn.Modul
         ValueError: there is no such recipe, no published weights, or the file does not fit.
         FileNotFoundError: the recipe starts from a file that must be converted first; see
             docs/MODEL_ZOO.md.
-        ConnectionError: the weights cannot be downloaded.
+        DownloadError: the weights cannot be downloaded.
     """
     cfg = get_config(name, trained)
     if device is None and not torch.cuda.is_available():

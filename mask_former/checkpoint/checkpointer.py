@@ -24,7 +24,7 @@ from mask_former.checkpoint.match import (
 from mask_former.checkpoint.names import canonical_names
 from mask_former.checkpoint.read import read_weights_file
 from mask_former.checkpoint.sources import SOURCES, find_source, to_ours
-from mask_former.errors import MissingFileError, UserError
+from mask_former.errors import DownloadError, MissingFileError, UserError
 
 
 class MaskFormerCheckpointer(DetectionCheckpointer):
@@ -108,7 +108,7 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
 
         Raises:
             FileNotFoundError: there is no such file.
-            ConnectionError: the address cannot be downloaded.
+            DownloadError: the address cannot be downloaded.
             ValueError: the file is broken, wants something run, or is for another model.
         """
         if path:
@@ -125,7 +125,7 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
         try:
             local = self.path_manager.get_local_path(address)
         except OSError as error:
-            raise ConnectionError(
+            raise DownloadError(
                 f"MODEL.WEIGHTS {address} cannot be downloaded ({error}). Without a network, set "
                 "MODEL.WEIGHTS to a local copy."
             ) from error
@@ -152,7 +152,7 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
             return weights
         try:
             conversion = to_ours(weights, source)
-        except ValueError as error:
+        except UserError as error:
             raise UserError(f"{file}: {error}") from error
         self.logger.info(
             f"Weights of '{source}', converted: {len(conversion.weights)}; "

@@ -14,6 +14,8 @@ from torch.nn.modules.batchnorm import _NormBase  # every BatchNorm and Instance
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import SGD, AdamW, Optimizer
 
+from mask_former.errors import UserError
+
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, ChannelsFirstLayerNorm)
 # Swin's position embeddings, which are bare parameters.
 EMBEDDINGS = ("relative_position_bias_table", "absolute_pos_embed")
@@ -180,5 +182,5 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
     return build_deeplab_lr_scheduler(cfg, optimizer)
 
 
-def _unknown(key: str, value: str, known: Iterable[str]) -> ValueError:
-    return ValueError(f"{key} is '{value}'; known are {', '.join(known)}.")
+def _unknown(key: str, value: str, known: Iterable[str]) -> UserError:
+    return UserError(f"{key} is '{value}'; known are {', '.join(known)}.")

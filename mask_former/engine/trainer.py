@@ -50,7 +50,7 @@ from mask_former.engine.step import (
 )
 from mask_former.engine.summary import summarize
 from mask_former.engine.tta import with_test_time_augmentation
-from mask_former.errors import UserError
+from mask_former.errors import NonFiniteError, UserError
 from mask_former.evaluation.build import build_evaluator
 
 logger = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ class Trainer(TrainerBase):
             The figures of the last evaluation; empty in all processes but the main one.
 
         Raises:
-            FloatingPointError: a prediction or a loss was not finite; names the iteration and the
+            NonFiniteError: a prediction or a loss was not finite; names the iteration and the
                 images.
         """
         if self.start_iter >= self.max_iter:
@@ -155,7 +155,7 @@ class Trainer(TrainerBase):
         try:
             losses = self.step.backward(batch)
         except FloatingPointError as error:
-            raise FloatingPointError(f"Iteration {self.iter}: {error}") from error
+            raise NonFiniteError(f"Iteration {self.iter}: {error}") from error
         self.after_backward()
         # Averages over the processes, and stops when the loss of any is not finite: before the
         # update, so that no checkpoint gets its weights.
