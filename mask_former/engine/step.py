@@ -119,7 +119,7 @@ class TrainStep:
         )
         self._scaler = torch.amp.GradScaler(device_type, enabled=amp_dtype is torch.float16)
 
-    def backward(self, batch: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    def forward_backward(self, batch: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Compute the losses of `batch` and the gradients of their sum.
 
         Returns:

@@ -153,7 +153,7 @@ class Trainer(TrainerBase):
         batch = next(self._batches)
         data_time = time.perf_counter() - start
         try:
-            losses = self.step.backward(batch)
+            losses = self.step.forward_backward(batch)
         except FloatingPointError as error:
             raise NonFiniteError(f"Iteration {self.iter}: {error}") from error
         self.after_backward()
