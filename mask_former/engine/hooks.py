@@ -6,10 +6,12 @@ import os
 
 import torch
 from detectron2.engine import HookBase
+from detectron2.utils import comm
 from torch import nn
 from tqdm import tqdm
 
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
+from mask_former.data.random_state import State, get_random_state, set_random_state
 
 logger = logging.getLogger(__name__)
 
@@ -119,3 +121,42 @@ class ProgressBar(HookBase):
     def after_train(self) -> None:
         if self._bar is not None:  # None: a hook failed before the first iteration
             self._bar.close()
+
+
+class RandomState(HookBase):
+    """Put the random state of every process into the checkpoints, and take it back on resume.
+
+    Runs in all processes, before the hook that writes checkpoints: only the main process writes,
+    so the states must have been gathered when it does.
+
+    Args:
+        period: iterations between two checkpoints. The last iteration always has one.
+    """
+
+    def __init__(self, period: int) -> None:
+        self._period = period
+        self._states: list[State] = []
+        self._restore = False
+
+    def before_train(self) -> None:
+        if not self._restore:
+            return
+        if len(self._states) == comm.get_world_size():
+            set_random_state(self._states[comm.get_rank()])
+        else:
+            logger.warning(
+                f"The checkpoint holds the random state of {len(self._states)} processes, this run "
+                f"has {comm.get_world_size()}: it continues with new random numbers."
+            )
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if done % self._period == 0 or done == self.trainer.max_iter:
+            self._states = comm.gather(get_random_state())
+
+    def state_dict(self) -> State:
+        return {"states": self._states}
+
+    def load_state_dict(self, state: State) -> None:
+        self._states = state["states"]
+        self._restore = True

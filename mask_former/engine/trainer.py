@@ -33,12 +33,12 @@ from torch.utils.data import DataLoader
 
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.data.loader import build_test_loader, build_train_loader
+from mask_former.data.random_state import preserved_random_state
 from mask_former.engine.ema import build_weight_average
-from mask_former.engine.hooks import BestCheckpoint
+from mask_former.engine.hooks import BestCheckpoint, RandomState
 from mask_former.engine.label_maps import labels_if_enough
 from mask_former.engine.metrics_log import forget_metrics_from
 from mask_former.engine.optimizer import build_lr_scheduler, build_optimizer
-from mask_former.engine.random_state import RandomState, preserved_random_state
 from mask_former.engine.resume import check_resumable, has_checkpoint
 from mask_former.engine.step import (
     MixedPrecision,
