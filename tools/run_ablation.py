@@ -7,7 +7,6 @@ docs/ABLATION.md. Interrupted, it continues where it stopped; what is done is no
 """
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from tqdm import tqdm
 from mask_former.data.datasets import make_shapes
 from mask_former.engine import load_config, reported_errors
 from mask_former.errors import UserError
+from mask_former.evaluation.metrics_file import intact_lines
 
 ROOT = Path(__file__).parents[1]
 REPORT = ROOT / "docs/ABLATION.md"
@@ -113,11 +113,7 @@ def read_figures(metrics: Path, iterations: int) -> Figures | None:
     """The figures of the evaluation after `iterations`; None if it has not taken place."""
     if not metrics.exists():
         return None
-    for line in metrics.read_text().splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:  # cut off when the run was killed
-            continue
+    for _, record in intact_lines(metrics.read_text().splitlines()):
         if record["iteration"] >= iterations - 1 and METRICS["mIoU"] in record:
             return {metric: record[key] for metric, key in METRICS.items()}
     return None

@@ -37,7 +37,6 @@ from mask_former.data.random_state import preserved_random_state
 from mask_former.engine.ema import build_weight_average
 from mask_former.engine.hooks import BestCheckpoint, RandomState
 from mask_former.engine.label_maps import labels_if_enough
-from mask_former.engine.metrics_log import forget_metrics_from
 from mask_former.engine.optimizer import build_lr_scheduler, build_optimizer
 from mask_former.engine.resume import check_resumable, has_checkpoint
 from mask_former.engine.step import (
@@ -52,6 +51,7 @@ from mask_former.engine.summary import summarize
 from mask_former.engine.tta import with_test_time_augmentation
 from mask_former.errors import NonFiniteError, UserError
 from mask_former.evaluation.build import build_evaluator
+from mask_former.evaluation.metrics_file import drop_metrics_from
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ class Trainer(TrainerBase):
         loader = self.build_train_loader(self.cfg, start_iter=self.start_iter)
         if comm.is_main_process():
             logger.info(summarize(self.cfg, self.model, loader, start_iter=self.start_iter))
-            forget_metrics_from(self.start_iter, self.cfg.OUTPUT_DIR)
+            drop_metrics_from(self.start_iter, self.cfg.OUTPUT_DIR)
         self._batches = iter(loader)
         self.model.train()
         super().train(self.start_iter, self.max_iter)

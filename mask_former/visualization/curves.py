@@ -1,6 +1,5 @@
 """Training curves from the `metrics.json` that Detectron2's `JSONWriter` leaves."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,39 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mask_former.errors import MissingFileError, UserError
+from mask_former.evaluation.metrics_file import read_metrics
 
 # Figures worth a curve, by the last part of their name, e.g. "panoptic_seg/PQ".
 _FIGURES = ("PQ", "SQ", "RQ", "PQ_th", "PQ_st", "mIoU", "AP")
-
-
-def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """Read a `metrics.json`, one JSON object a line.
-
-    A run that was killed leaves a torn line, and after resuming it repeats iterations: torn lines
-    are left out, and of repeated iterations the last counts.
-
-    Returns:
-        The entries in the order of their `iteration`.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: no entry in it can be read.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise MissingFileError(f"no training metrics at {path}; train_net.py writes that file")
-    entries: dict[int, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            entry = json.loads(line)
-            # Losses and figures of one iteration may stand on different lines.
-            entries[entry["iteration"]] = entries.get(entry["iteration"], {}) | entry
-        except (ValueError, TypeError, KeyError):
-            continue
-    if not entries:
-        raise UserError(f"{path} holds no training metrics: every line is empty or torn")
-    return [entries[iteration] for iteration in sorted(entries)]
 
 
 def plot_curves(metrics: str | Path, output: str | Path, *, title: str = "") -> None:
