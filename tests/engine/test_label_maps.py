@@ -8,7 +8,7 @@ from PIL import Image
 from torch import nn
 
 from mask_former.engine import Trainer
-from mask_former.engine.label_maps import labels_if_enough
+from mask_former.engine.label_maps import label_maps_where_accepted
 from mask_former.evaluation import SemanticEvaluator
 from tests.engine.tiny import tiny_cfg
 
@@ -34,20 +34,20 @@ def model():
     ids=["one", "another", "both", "one of two"],
 )
 def test_labels_only_where_every_evaluator_takes_them(model, evaluator, labels):
-    with labels_if_enough(nn.Sequential(model), evaluator):
+    with label_maps_where_accepted(nn.Sequential(model), evaluator):
         assert model.semantic_labels == labels
     assert not model.semantic_labels
 
 
 def test_what_was_asked_for_is_restored_after_an_error(model):
-    with pytest.raises(KeyError), labels_if_enough(model, Taker()):
+    with pytest.raises(KeyError), label_maps_where_accepted(model, Taker()):
         raise KeyError
     assert not model.semantic_labels
 
 
 def test_labels_that_the_config_asks_for_are_nobodys_to_take_back(model):
     model.semantic_labels = True
-    with labels_if_enough(model, DatasetEvaluator()):
+    with label_maps_where_accepted(model, DatasetEvaluator()):
         assert model.semantic_labels
     assert model.semantic_labels
     model.semantic_labels = False
