@@ -22,20 +22,17 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 
 import mask_former.data  # noqa: F401 (registers the data sets)
-from mask_former.checkpoint import SOURCES, Conversion, to_hugging_face
-from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
-from mask_former.checkpoint.hugging_face_config import (
+from mask_former.checkpoint import SOURCES, Conversion, MaskFormerCheckpointer, read_as_ours
+from mask_former.checkpoint.hugging_face import (
     config_to_hugging_face,
-    processor_to_hugging_face,
-)
-from mask_former.checkpoint.write import (
     find_weights,
-    read_as_ours,
-    read_keys_beside,
+    processor_to_hugging_face,
+    read_config_beside,
+    to_hugging_face,
     write_folder,
-    write_weights,
-    write_yaml,
 )
+from mask_former.checkpoint.hugging_face.config import nested
+from mask_former.checkpoint.write import write_weights, write_yaml
 from mask_former.engine import load_config, reported_errors
 
 
@@ -62,7 +59,7 @@ def convert_to_ours(
     lines = [_report(conversion), f"{output}: weights"]
     keys = None
     if cfg is None and conversion.source == "hf":
-        keys = read_keys_beside(path, conversion.weights)
+        keys = read_config_beside(path, conversion.weights)
     if keys is not None:
         cfg = load_config(opts=[x for pair in keys.items() for x in pair])
     if cfg is not None:
@@ -71,9 +68,8 @@ def convert_to_ours(
     if keys is not None:
         yaml_file = str(Path(output).with_suffix(".yaml"))
         keys["MODEL.WEIGHTS"] = output
-        write_yaml(
-            yaml_file, keys, f"Converted from {path}. Add DATASETS, and what you train with."
-        )
+        comment = f"Converted from {path}. Add DATASETS, and what you train with."
+        write_yaml(yaml_file, nested(keys), comment)
         lines.append(f"{yaml_file}: configuration")
     return "\n".join(lines)
 

@@ -17,7 +17,7 @@ from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.checkpoint.names import canonical_names
 from mask_former.engine.config import load_config
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PUBLISHED = sorted((ROOT / "tests/reference/state_dict").glob("*.json"))
 
 

@@ -7,7 +7,7 @@ import torch
 from detectron2.modeling import build_model
 
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
-from mask_former.checkpoint.match import class_head
+from mask_former.checkpoint.compatibility import class_head
 from mask_former.engine.predict import Predictor
 from mask_former.engine.trainer import Trainer
 from tests.engine.tiny import tiny_cfg
