@@ -26,7 +26,7 @@ import mask_former  # noqa: F401  (registers the components)
 from mask_former import visualization
 from mask_former.data.reading import read_image
 from mask_former.engine import load_config, reported_errors
-from mask_former.engine.predict import TASKS, Predictor, select_task
+from mask_former.engine.predict import TASKS, DefaultPredictor, select_task
 from mask_former.errors import UserError
 from mask_former.evaluation.results import ResultWriter
 from mask_former.visualization import VideoReader, VideoWriter, files
@@ -157,7 +157,7 @@ class Demo:
     def __init__(self, cfg: CfgNode, task: str, args: argparse.Namespace) -> None:
         self._args = args
         self._task = task
-        self._predictor = Predictor(cfg)
+        self._predictor = DefaultPredictor(cfg)
         threshold = args.confidence_threshold
         self._threshold = DEFAULT_INSTANCE_THRESHOLD if threshold is None else threshold
         # Colours follow the instances of a video; separate images have nothing to follow.
