@@ -47,8 +47,12 @@ def build_parser() -> argparse.ArgumentParser:
     source.add_argument("--video-input", metavar="FILE", help="a video")
     source.add_argument("--webcam", nargs="?", type=int, const=0, metavar="N", help="a camera (0)")
     add("--output", type=Path, help="a file, or a folder, which is made when missing")
-    add("--show", action="store_true", help="show the pictures in a window")
-    add("--save-results", action="store_true", help="save COCO's JSON and PNG beside the pictures")
+    add("--show", action="store_true", help="show the results in a window")
+    add(
+        "--save-results",
+        action="store_true",
+        help="save the predictions, as COCO JSON and PNG, beside the pictures",
+    )
     add("--task", choices=TASKS, help="default: the first of these that the config switches on")
     add(
         "--confidence-threshold",
@@ -88,7 +92,7 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
     if args.confidence_threshold is not None and not 0 <= args.confidence_threshold <= 1:
         parser.error(f"--confidence-threshold {args.confidence_threshold} is not in 0..1")
     if not 0 < args.scale < math.inf:
-        parser.error(f"--scale {args.scale} is no size: 1 is that of the input, 2 twice that")
+        parser.error(f"--scale {args.scale} is not a positive number: 1 is the input's size")
     # Without a display the window library ends the whole process, so it must not be tried.
     display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if args.show and sys.platform.startswith("linux") and not display:
@@ -96,7 +100,7 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
 
 
 def run_images(cfg: CfgNode, task: str, args: argparse.Namespace) -> tuple[int, list[str]]:
-    """Segment images. Returns how many, and of those that could not be read the reasons."""
+    """Segment images. Returns how many, and a message for each that could not be read."""
     images, failures = files.find_images(args.input)
     if not images:
         print("error: nothing to segment:", *failures, sep="\n  ", file=sys.stderr)
@@ -123,8 +127,8 @@ def run_images(cfg: CfgNode, task: str, args: argparse.Namespace) -> tuple[int, 
 
 
 def run_video(cfg: CfgNode, task: str, args: argparse.Namespace) -> tuple[int, list[str]]:
-    """Segment a video, or what a camera sees until Ctrl-C. Returns the number of frames, and why a
-    video ended early."""
+    """Segment a video, or what a camera sees until Ctrl-C. Returns the number of frames, and a
+    message if the video ended early."""
     is_camera = args.webcam is not None
     name = Path(f"camera_{args.webcam}" if is_camera else args.video_input)
     target = files.plan_video(name, args.output) if args.output else None
@@ -152,7 +156,7 @@ def run_video(cfg: CfgNode, task: str, args: argparse.Namespace) -> tuple[int, l
 
 
 class Demo:
-    """Predicts, draws, saves and shows, as the flags say."""
+    """Predicts and draws, and saves and shows what the flags ask for."""
 
     def __init__(self, cfg: CfgNode, task: str, args: argparse.Namespace) -> None:
         self._args = args

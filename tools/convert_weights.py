@@ -45,15 +45,15 @@ def convert_to_ours(
         path: a file, or a folder of `transformers`.
         output: file to write, .pth, .safetensors or .pkl.
         source: whose weights they are, a key of `SOURCES`; by default found by their names.
-        cfg: what they must fit. By default the configuration that comes with them; it is written
-            beside `output` as .yaml then.
+        cfg: the model that they must fit. By default that of the configuration that comes with
+            them, which is then written beside `output` as .yaml.
 
     Returns:
         a report.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is broken, of nobody that we know, or of another model.
+        MissingFileError: there is no such file.
+        UserError: the file is broken, of an unknown code base, or of another model.
     """
     conversion = read_as_ours(path, source)
     lines = [_report(conversion), f"{output}: weights"]
@@ -86,8 +86,8 @@ def convert_to_hugging_face(path: str, output: str, *, cfg: CfgNode) -> str:
         a report.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the weights do not fit `cfg`, or `transformers` has no such model.
+        MissingFileError: there is no such file.
+        UserError: the weights do not fit `cfg`, or `transformers` has no such model.
     """
     config = config_to_hugging_face(cfg, _class_names(cfg))
     check_fit(cfg, path, accept_backbone=False)
@@ -103,7 +103,7 @@ def check_fit(cfg: CfgNode, path: str, *, accept_backbone: bool) -> None:
     """Load a file into the model of a configuration, as a training or an evaluation would.
 
     Raises:
-        ValueError: it does not fit.
+        UserError: it does not fit.
     """
     cfg = cfg.clone()
     cfg.defrost()
@@ -116,7 +116,7 @@ def check_fit(cfg: CfgNode, path: str, *, accept_backbone: bool) -> None:
 
 
 def _class_names(cfg: CfgNode) -> Sequence[str] | None:
-    """Names of the classes by contiguous id, if the data set is registered and says them."""
+    """Names of the classes by contiguous id, if the metadata of a registered data set has them."""
     for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
         metadata = MetadataCatalog.get(name)
         for key in ("stuff_classes", "thing_classes"):
@@ -130,8 +130,8 @@ def _class_names(cfg: CfgNode) -> Sequence[str] | None:
 
 
 def _report(conversion: Conversion) -> str:
-    alike = Counter(re.sub(r"\d+", "N", name) for name in conversion.left_out)
-    left_out = "".join(f"\n  {name} ({count})" for name, count in alike.items())
+    kinds = Counter(re.sub(r"\d+", "N", name) for name in conversion.left_out)
+    left_out = "".join(f"\n  {name} ({count})" for name, count in kinds.items())
     return (
         f"Weights of '{conversion.source}': {len(conversion.weights)} of our tensors; of theirs "
         f"{len(conversion.left_out)} left out{':' if left_out else ''}{left_out}"
@@ -145,11 +145,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("input", help="file of weights, or folder of transformers")
     parser.add_argument("output", help="file to write, or with `--to hf` a folder")
     parser.add_argument(
-        "--from", dest="source", choices=SOURCES, help="whose they are; by default, by their names"
+        "--from",
+        dest="source",
+        choices=SOURCES,
+        help="the code base that they are of; by default found by their names",
     )
     parser.add_argument("--to", choices=("ours", "hf"), default="ours")
     parser.add_argument("--config-file", default="", help="our configuration of the model")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE ..., of the config")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="config options, KEY VALUE ...")
     args = parser.parse_args(argv)
     cfg = load_config(args.config_file, args.opts) if args.config_file or args.opts else None
     if args.to == "ours":

@@ -63,7 +63,7 @@ def read_weights_file(path: str) -> dict[str, Any]:
         raise UserError(f"{path}: 'model' is a {type(content['model']).__name__}, not weights.")
     for name in content["model"]:
         if not isinstance(name, str):
-            raise UserError(f"{path} names a weight {name!r}, which is no text.")
+            raise UserError(f"{path} names a weight {name!r}, which is not a string.")
     weights = {k: _to_tensor(path, k, v) for k, v in content["model"].items()}
     return {**content, "model": weights}
 

@@ -40,7 +40,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
     the weights beside them.
 
     Raises:
-        ValueError: unknown SOLVER.OPTIMIZER or SOLVER.CLIP_GRADIENTS.CLIP_TYPE.
+        UserError: unknown SOLVER.OPTIMIZER or SOLVER.CLIP_GRADIENTS.CLIP_TYPE.
     """
     solver = cfg.SOLVER
     groups = param_groups(
@@ -128,7 +128,7 @@ def clip_gradients_before_step(
         norm_type: the p of the p-norm.
 
     Raises:
-        ValueError: unknown clip type.
+        UserError: unknown clip type.
     """
     if clip_type not in CLIP_TYPES:
         raise _unknown("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clip_type, CLIP_TYPES)
@@ -174,7 +174,7 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
     every iteration.
 
     Raises:
-        ValueError: unknown SOLVER.LR_SCHEDULER_NAME.
+        UserError: unknown SOLVER.LR_SCHEDULER_NAME.
     """
     name = cfg.SOLVER.LR_SCHEDULER_NAME
     if name not in LR_SCHEDULERS:

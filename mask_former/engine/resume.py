@@ -1,4 +1,4 @@
-"""Whether a training can go on where a checkpoint ends."""
+"""Whether a training can continue from a checkpoint, and with which schedule."""
 
 from typing import Any
 

@@ -133,8 +133,9 @@ def test_progress_bar_keeps_quiet_where_nobody_looks(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_progress_bar_of_a_training_that_never_began():
+def test_no_progress_bar_of_a_training_that_never_began(capsys):
     ProgressBar(show=True).after_train()  # as after another hook's error in before_train
+    assert capsys.readouterr().err == ""
 
 
 def test_random_state_of_a_checkpoint():
