@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from detectron2.evaluation import DatasetEvaluator
 from torch import nn
@@ -18,11 +19,11 @@ def label_maps_where_accepted(model: nn.Module, evaluator: DatasetEvaluator) -> 
     """
     accepted = getattr(evaluator, "accepts_label_maps", False)
     models = [module for module in model.modules() if isinstance(module, MaskFormer)]
-    asked = [module.semantic_labels for module in models]
+    before = [module.inference for module in models]
     try:
-        for module in models:
-            module.semantic_labels |= accepted
+        for module in models if accepted else []:
+            module.inference = replace(module.inference, semantic_labels=True)
         yield
     finally:
-        for module, labels in zip(models, asked, strict=True):
-            module.semantic_labels = labels
+        for module, inference in zip(models, before, strict=True):
+            module.inference = inference
