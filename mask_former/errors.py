@@ -11,3 +11,7 @@ class MissingFileError(UserError, FileNotFoundError):
 
 class ExistingFileError(UserError, FileExistsError):
     """A file or folder is there that would be overwritten."""
+
+
+class UnwritableFileError(UserError, OSError):
+    """A file cannot be written."""
