@@ -13,11 +13,10 @@ from mask_former.meta_arch import MaskFormer
 def labels_if_enough(model: nn.Module, evaluator: DatasetEvaluator) -> Iterator[None]:
     """Have every `MaskFormer` in `model` return labels while they are all that `evaluator` wants.
 
-    An evaluator, and each of several in Detectron2's `DatasetEvaluators`, says so by an attribute
-    `takes_labels`, which is true. Others, such as Detectron2's, find what the config asks for.
+    An evaluator says so by an attribute `accepts_label_maps`, which is true, and several of them
+    by `mask_former.evaluation.Evaluators`. Others, such as Detectron2's, get what the config says.
     """
-    parts = getattr(evaluator, "_evaluators", [evaluator])
-    enough = all(getattr(part, "takes_labels", False) for part in parts)
+    enough = getattr(evaluator, "accepts_label_maps", False)
     models = [module for module in model.modules() if isinstance(module, MaskFormer)]
     asked = [module.semantic_labels for module in models]
     try:

@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 import torch
-from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, SemSegEvaluator
+from detectron2.evaluation import DatasetEvaluator, SemSegEvaluator
 from PIL import Image
 from torch import nn
 
 from mask_former.engine import Trainer
 from mask_former.engine.label_maps import labels_if_enough
-from mask_former.evaluation import SemanticEvaluator
+from mask_former.evaluation import Evaluators, SemanticEvaluator
 from tests.engine.tiny import tiny_cfg
 
 
 class Taker(DatasetEvaluator):
-    takes_labels = True
+    accepts_label_maps = True
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +28,8 @@ def model():
     [
         (Taker(), True),
         (DatasetEvaluator(), False),
-        (DatasetEvaluators([Taker(), Taker()]), True),
-        (DatasetEvaluators([Taker(), DatasetEvaluator()]), False),
+        (Evaluators([Taker(), Taker()]), True),
+        (Evaluators([Taker(), DatasetEvaluator()]), False),
     ],
     ids=["one", "another", "both", "one of two"],
 )
