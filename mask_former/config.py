@@ -24,9 +24,6 @@ def _add_input(cfg: CN) -> None:
     cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_semantic"
     # SSD's random brightness, contrast, saturation and hue.
     cfg.INPUT.COLOR_AUG_SSD = False
-    # Resize training images with PyTorch instead of PIL, in a quarter of the time. Fewer than one
-    # in a hundred values of photographs differ, by one level of 255.
-    cfg.INPUT.FAST_RESIZE = False
     # Pad training images to a multiple of this, before they are batched. Nothing is ever cropped.
     # 0 or less: no padding here, the model pads the batch.
     cfg.INPUT.SIZE_DIVISIBILITY = -1
