@@ -56,7 +56,7 @@ def convert_to_ours(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is broken, of nobody that we know, or of another model.
+        ValueError: the file is broken, of an unknown source, or of another model.
     """
     conversion = read_as_ours(path, source)
     lines = [_report(conversion), f"{output}: weights"]
@@ -112,7 +112,7 @@ def check_fit(cfg: CfgNode, path: str, *, accept_backbone: bool) -> None:
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "cpu"
-    # Which classes are things does not matter here, and may need the data set.
+    # Panoptic and instance inference would need the data set, to know which classes are things.
     test = cfg.MODEL.MASK_FORMER.TEST
     test.SEMANTIC_ON, test.PANOPTIC_ON, test.INSTANCE_ON = True, False, False
     checkpointer = MaskFormerCheckpointer(build_model(cfg), accept_backbone=accept_backbone)
@@ -120,13 +120,13 @@ def check_fit(cfg: CfgNode, path: str, *, accept_backbone: bool) -> None:
 
 
 def _class_names(cfg: CfgNode) -> Sequence[str] | None:
-    """Names of the classes by contiguous id, if the data set is registered and says them."""
+    """Names of the classes by contiguous id, if the data set has as many as the model."""
     for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
         metadata = MetadataCatalog.get(name)
         for key in ("stuff_classes", "thing_classes"):
             try:
                 classes = metadata.get(key)
-            except FileNotFoundError:  # read from the data set's own files
+            except FileNotFoundError:  # of the data set's own files
                 continue
             if classes is not None and len(classes) == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
                 return classes

@@ -23,11 +23,10 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     resuming, of which the last counts.
 
     Returns:
-        The entries in the order of their `iteration`.
+        The entries in the order of their `iteration`; none if every line is empty or torn.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: no entry in it can be read.
     """
     path = Path(path)
     if not path.is_file():
@@ -40,8 +39,6 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
             entries[entry["iteration"]] = entries.get(entry["iteration"], {}) | entry
         except (ValueError, TypeError, KeyError):
             continue
-    if not entries:
-        raise UserError(f"{path} holds no training metrics: every line is empty or torn")
     return [entries[iteration] for iteration in sorted(entries)]
 
 
@@ -54,9 +51,12 @@ def plot_curves(metrics: str | Path, output: str | Path, *, title: str = "") -> 
         title: printed above.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_metrics`.
+        FileNotFoundError: there is no such file.
+        ValueError: no entry in it can be read.
     """
     entries = read_metrics(metrics)
+    if not entries:
+        raise UserError(f"{metrics} holds no training metrics: every line is empty or torn")
     names = sorted({name for entry in entries for name in entry})
     # The names of a layer's losses end in its number, except for the last layer's, which are shown.
     losses = [n for n in names if n.startswith("loss_") and not re.search(r"_\d+$", n)]

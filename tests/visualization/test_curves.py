@@ -36,7 +36,7 @@ def test_missing_and_empty_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="metrics.json"):
         read_metrics(tmp_path / "metrics.json")
     with pytest.raises(ValueError, match="empty.json"):
-        read_metrics(write(tmp_path / "empty.json", [], tail="\n"))
+        plot_curves(write(tmp_path / "empty.json", [], tail="\n"), tmp_path / "curves.png")
 
 
 @pytest.mark.parametrize("with_evaluations", [True, False])
