@@ -17,6 +17,10 @@ class ExistingFileError(UserError, FileExistsError):
     """A file or folder is there that would be overwritten."""
 
 
+class UnwritableFileError(UserError, OSError):
+    """A file cannot be written."""
+
+
 class DownloadError(UserError, ConnectionError):
     """An address cannot be downloaded."""
 

@@ -108,7 +108,7 @@ def check_fit(cfg: CfgNode, path: str, *, accept_backbone: bool) -> None:
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "cpu"
-    # Which classes are things does not matter here, and may need the data set.
+    # Panoptic and instance inference would need the data set, to know which classes are things.
     test = cfg.MODEL.MASK_FORMER.TEST
     test.SEMANTIC_ON, test.PANOPTIC_ON, test.INSTANCE_ON = True, False, False
     checkpointer = MaskFormerCheckpointer(build_model(cfg), accept_backbone=accept_backbone)
@@ -122,7 +122,7 @@ def _class_names(cfg: CfgNode) -> Sequence[str] | None:
         for key in ("stuff_classes", "thing_classes"):
             try:
                 classes = metadata.get(key)
-            except FileNotFoundError:  # read from the data set's own files
+            except FileNotFoundError:  # of the data set's own files
                 continue
             if classes is not None and len(classes) == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
                 return classes

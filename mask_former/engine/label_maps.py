@@ -14,8 +14,8 @@ from mask_former.meta_arch import MaskFormer
 def label_maps_where_accepted(model: nn.Module, evaluator: DatasetEvaluator) -> Iterator[None]:
     """Have every `MaskFormer` in `model` return label maps, if `evaluator` accepts them.
 
-    It says so by its attribute `accepts_label_maps`. Other evaluators, such as Detectron2's, get
-    what the config asks for.
+    It says so by its attribute `accepts_label_maps`; several do by `mask_former.evaluation`'s
+    `Evaluators`. Others, such as Detectron2's, get what the config asks for.
     """
     accepted = getattr(evaluator, "accepts_label_maps", False)
     models = [module for module in model.modules() if isinstance(module, MaskFormer)]

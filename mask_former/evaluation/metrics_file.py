@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mask_former.errors import MissingFileError, UserError
+from mask_former.errors import MissingFileError
 
 Entry = dict[str, Any]
 
@@ -30,11 +30,11 @@ def read_metrics(path: str | Path) -> list[Entry]:
 
     Returns:
         One entry for each iteration, in their order. Losses and metrics of one iteration may stand
-        on different lines, which are joined; of repeated iterations the last counts.
+        on different lines, which are joined; of repeated iterations the last counts. None if every
+        line is empty or torn.
 
     Raises:
         MissingFileError: there is no such file.
-        UserError: no entry in it can be read.
     """
     path = Path(path)
     if not path.is_file():
@@ -43,8 +43,6 @@ def read_metrics(path: str | Path) -> list[Entry]:
     with path.open(encoding="utf-8", errors="replace") as file:
         for _, entry in intact_lines(file):
             entries[entry["iteration"]] = entries.get(entry["iteration"], {}) | entry
-    if not entries:
-        raise UserError(f"{path} holds no training metrics: every line is empty or torn")
     return [entries[iteration] for iteration in sorted(entries)]
 
 

@@ -1,22 +1,22 @@
-"""Who gets labels, and who scores."""
+"""Which evaluators get label maps, and which scores."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, SemSegEvaluator
+from detectron2.evaluation import DatasetEvaluator, SemSegEvaluator
 from PIL import Image
 from torch import nn
 
 from mask_former.engine import Trainer
 from mask_former.engine.label_maps import label_maps_where_accepted
-from mask_former.evaluation import SemanticEvaluator
+from mask_former.evaluation import Evaluators, SemanticEvaluator
 from tests.engine.tiny import tiny_cfg
 
 
 class Taker(DatasetEvaluator):
-    takes_labels = True
+    accepts_label_maps = True
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +30,12 @@ def model():
     [
         (Taker(), True),
         (DatasetEvaluator(), False),
-        (DatasetEvaluators([Taker(), Taker()]), True),
-        (DatasetEvaluators([Taker(), DatasetEvaluator()]), False),
+        (Evaluators([Taker(), Taker()]), True),
+        (Evaluators([Taker(), DatasetEvaluator()]), False),
     ],
     ids=["one", "another", "both", "one of two"],
 )
-def test_labels_only_where_every_evaluator_takes_them(model, evaluator, labels):
+def test_label_maps_only_where_every_evaluator_accepts_them(model, evaluator, labels):
     with label_maps_where_accepted(nn.Sequential(model), evaluator):
         assert model.inference.semantic_labels == labels
     assert not model.inference.semantic_labels
@@ -71,7 +71,9 @@ class Spy(SemanticEvaluator):
 
 
 @pytest.mark.parametrize("tta", [False, True], ids=["once", "augmented"])
-def test_ours_takes_labels_and_detectron2s_scores_to_the_same_figures(shapes_root, model, tta):
+def test_ours_on_label_maps_and_detectron2s_on_scores_find_the_same_metrics(
+    shapes_root, model, tta
+):
     cfg = tiny_cfg("unused", DATASETS__TEST=("shapes_val_semantic",), TEST__AUG__MIN_SIZES=(48,))
     evaluators = {
         "ours": Spy("shapes_val_semantic"),

@@ -15,6 +15,11 @@ def entry(iteration, **more):
     return {"iteration": iteration, "total_loss": 9.0 - iteration / 100, "lr": 1e-3} | more
 
 
+def test_a_file_without_metrics_is_named(tmp_path):
+    with pytest.raises(ValueError, match="empty.json"):
+        plot_curves(write(tmp_path / "empty.json", [], tail="\n"), tmp_path / "curves.png")
+
+
 @pytest.mark.parametrize("with_evaluations", [True, False])
 def test_curves_are_drawn(tmp_path, with_evaluations):
     entries = [entry(i, loss_ce=2.0, loss_ce_0=2.1, time=0.2) for i in range(19, 400, 20)]
