@@ -1,8 +1,11 @@
 import logging
+import pickle
 from collections.abc import Callable, Iterator
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
 
 
 @pytest.fixture
@@ -36,3 +39,18 @@ def log() -> Iterator[list[str]]:
     yield messages
     logger.removeHandler(handler)
     logger.setLevel(level)
+
+
+@pytest.fixture
+def evaluate_as_one(monkeypatch) -> Callable[[DatasetEvaluator, DatasetEvaluator], dict]:
+    """Evaluates as if the second evaluator were that of another process."""
+
+    def evaluate(main: DatasetEvaluator, other: DatasetEvaluator) -> dict:
+        sent: list[bytes] = []
+        monkeypatch.setattr(comm, "gather", lambda data: sent.append(pickle.dumps(data)) or [data])
+        other.evaluate()
+        received = iter(sent)
+        monkeypatch.setattr(comm, "gather", lambda data: [data, pickle.loads(next(received))])
+        return main.evaluate()
+
+    return evaluate
