@@ -1,4 +1,8 @@
-"""Errors that are meant for users; only these are shown without a traceback."""
+"""Errors that are meant for users.
+
+`mask_former.engine.reported_errors` shows these, and only these, without a traceback: any other
+exception is a bug of ours, or comes from a library.
+"""
 
 
 class UserError(ValueError):
@@ -15,3 +19,11 @@ class ExistingFileError(UserError, FileExistsError):
 
 class UnwritableFileError(UserError, OSError):
     """A file cannot be written."""
+
+
+class DownloadError(UserError, ConnectionError):
+    """An address cannot be downloaded."""
+
+
+class NonFiniteError(UserError, FloatingPointError):
+    """A prediction or a loss is NaN or infinite."""

@@ -23,6 +23,7 @@ from tqdm import tqdm
 import mask_former  # noqa: F401  (registers the components)
 from mask_former.data.datasets import make_shapes
 from mask_former.engine import (
+    DefaultPredictor,
     ProgressBar,
     Trainer,
     argument_parser,
@@ -30,7 +31,6 @@ from mask_former.engine import (
     load_config,
     reported_errors,
 )
-from mask_former.engine.predict import Predictor
 from mask_former.engine.setup import check_output_folder
 from mask_former.visualization import (
     ShadeTracker,
@@ -77,7 +77,7 @@ def main() -> None:
     figures = {name: last[figure] for name, figure in FIGURES.items()}
     print("3/3  pictures")
     cfg.MODEL.WEIGHTS = str(output / "model_final.pth")
-    paths = draw_pictures(cfg, Predictor(cfg), figures)
+    paths = draw_pictures(cfg, DefaultPredictor(cfg), figures)
     print(f"\n{tabulate([figures], headers='keys', floatfmt='.1f', tablefmt='simple_outline')}")
     total = (time.perf_counter() - started) / 60
     print(f"Training took {minutes:.1f} minutes, everything {total:.1f}. Have a look at")
@@ -120,7 +120,7 @@ def train(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 
 def draw_pictures(
-    cfg: CfgNode, predictor: Predictor, figures: Mapping[str, float]
+    cfg: CfgNode, predictor: DefaultPredictor, figures: Mapping[str, float]
 ) -> dict[str, Path]:
     """Draw the sheet, the curves and the video; return where they are."""
     output = Path(cfg.OUTPUT_DIR)
@@ -137,7 +137,7 @@ def draw_pictures(
     return paths
 
 
-def draw_sheet(dataset: str, predictor: Predictor, caption: str) -> np.ndarray:
+def draw_sheet(dataset: str, predictor: DefaultPredictor, caption: str) -> np.ndarray:
     """Validation images, evenly spaced: input, ground truth, prediction."""
     records = DatasetCatalog.get(dataset)
     rows = []
@@ -150,14 +150,14 @@ def draw_sheet(dataset: str, predictor: Predictor, caption: str) -> np.ndarray:
 
 
 def draw_prediction(
-    image: np.ndarray, predictor: Predictor, tracker: ShadeTracker | None = None
+    image: np.ndarray, predictor: DefaultPredictor, tracker: ShadeTracker | None = None
 ) -> np.ndarray:
     found = predictor(image)["panoptic_seg"]
     shades = tracker.update(*found) if tracker else None
     return draw_panoptic(image, *found, predictor.metadata, shades=shades, scale=SCALE)
 
 
-def draw_video(source: Path, target: Path, predictor: Predictor) -> None:
+def draw_video(source: Path, target: Path, predictor: DefaultPredictor) -> None:
     # Colours follow the instances from frame to frame.
     tracker = ShadeTracker()
     with VideoReader(source) as reader, VideoWriter(target, reader.fps) as writer:

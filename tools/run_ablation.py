@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from mask_former.data.datasets import make_shapes
 from mask_former.engine import load_config, reported_errors
-from mask_former.visualization import read_metrics
+from mask_former.errors import UserError
+from mask_former.evaluation.metrics_file import read_metrics
 
 ROOT = Path(__file__).parents[1]
 REPORT = ROOT / "docs/ABLATION.md"
@@ -27,10 +28,6 @@ METRICS = {"mIoU": "sem_seg/mIoU", "PQ^St": "sem_seg/PQ_St"}
 
 Metrics = dict[str, float]
 """Value by metric, in percent."""
-
-
-class RunError(Exception):
-    """A run that cannot be used, with a message for the user."""
 
 
 @dataclass(frozen=True)
@@ -89,14 +86,14 @@ def run(recipe: Recipe, seed: int, iterations: int, folder: Path) -> Metrics:
     """Train and evaluate, unless that is done; continue a training that was interrupted.
 
     Raises:
-        RunError: `folder` holds a run of another configuration; the training failed.
+        UserError: `folder` holds a run of another configuration; the training failed.
     """
     config = str(ROOT / "configs/shapes" / f"{recipe.config}.yaml")
     opts = [*recipe.opts, "SEED", str(seed), "SOLVER.MAX_ITER", str(iterations)]
     opts += ["OUTPUT_DIR", str(folder)]
     used = folder / "config.yaml"
     if used.exists() and used.read_text() != load_config(config, opts).dump():
-        raise RunError(
+        raise UserError(
             f"{folder} holds a run of another configuration, from before a recipe was changed: "
             "remove it, or choose another --output"
         )
@@ -108,7 +105,7 @@ def run(recipe: Recipe, seed: int, iterations: int, folder: Path) -> Metrics:
         code = subprocess.run([*command, *opts], stdout=output, stderr=output, check=False)
     metrics = final_metrics(folder / "metrics.json", iterations)
     if code.returncode or metrics is None:
-        raise RunError(f"the training of {recipe.name} failed; see {folder / 'output.txt'}")
+        raise UserError(f"the training of {recipe.name} failed; see {folder / 'output.txt'}")
     return metrics
 
 
@@ -194,7 +191,4 @@ def _summary(values: Sequence[float]) -> str:
 
 if __name__ == "__main__":
     with reported_errors():
-        try:
-            main()
-        except RunError as error:
-            sys.exit(f"error: {error}")
+        main()

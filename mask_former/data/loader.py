@@ -6,15 +6,12 @@ stream. So any number of processes and of workers sees the same global batches, 
 resumed at iteration i goes on with exactly the samples that it would have seen.
 """
 
-import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
 import cv2
-import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import (
@@ -29,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mask_former.data.checks import check_records
 from mask_former.data.mapper import MaskFormerDatasetMapper
+from mask_former.data.random_state import random_state_of
 from mask_former.data.reading import Record, read_image_size
 from mask_former.errors import UserError
 
@@ -118,25 +116,6 @@ class SeededDataset(Dataset):
         position, index = key
         with random_state_of(self._seed, position):
             return self._mapper(self.records[index])
-
-
-@contextmanager
-def random_state_of(seed: int, position: int) -> Iterator[None]:
-    """Random numbers of Python, NumPy and torch (CPU) that depend only on the arguments.
-
-    The generators' states are restored at the end: without workers they are the training's own.
-    """
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    words = np.random.SeedSequence([seed, position]).generate_state(3)
-    random.seed(int(words[0]))
-    np.random.seed(words[1])
-    torch.default_generator.manual_seed(int(words[2]))  # torch.manual_seed would seed GPUs, too
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
 
 
 class BatchSampler(Sampler[list[Key]]):

@@ -1,6 +1,5 @@
 """Training curves from the `metrics.json` of Detectron2's `JSONWriter`."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,36 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mask_former.errors import MissingFileError, UserError
+from mask_former.errors import UserError
+from mask_former.evaluation.metrics_file import read_metrics
 
 # Metrics that get a curve, by the last part of their name, e.g. "panoptic_seg/PQ".
 _METRICS = ("PQ", "SQ", "RQ", "PQ_th", "PQ_st", "mIoU", "AP")
-
-
-def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """Read a `metrics.json`, one JSON object a line.
-
-    A run that was killed leaves a torn line, which is skipped, and repeats iterations after
-    resuming, of which the last counts.
-
-    Returns:
-        The entries in the order of their `iteration`; none if every line is empty or torn.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise MissingFileError(f"no training metrics at {path}; train_net.py writes that file")
-    entries: dict[int, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            entry = json.loads(line)
-            # The losses and metrics of one iteration may be on different lines.
-            entries[entry["iteration"]] = entries.get(entry["iteration"], {}) | entry
-        except (ValueError, TypeError, KeyError):
-            continue
-    return [entries[iteration] for iteration in sorted(entries)]
 
 
 def plot_curves(metrics: str | Path, output: str | Path, *, title: str = "") -> None:
@@ -51,8 +25,8 @@ def plot_curves(metrics: str | Path, output: str | Path, *, title: str = "") -> 
         title: printed above.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: no entry in it can be read.
+        MissingFileError: there is no such file.
+        UserError: no entry in it can be read.
     """
     entries = read_metrics(metrics)
     if not entries:
