@@ -10,13 +10,16 @@ from detectron2.utils import comm
 
 @pytest.fixture
 def register() -> Iterator[Callable[..., str]]:
-    """Registers data sets, `register(records, **metadata) -> name`, and removes them again."""
+    """Registers data sets, `register(records, **metadata) -> name`, and removes them again.
+
+    In place of records, a function of the name may load them.
+    """
     names: list[str] = []
 
-    def _register(records: list[dict], **metadata: object) -> str:
+    def _register(records: list[dict] | Callable[[str], list[dict]], **metadata: object) -> str:
         name = f"evaluation_test_{len(names)}"
         names.append(name)
-        DatasetCatalog.register(name, lambda: records)
+        DatasetCatalog.register(name, lambda: records(name) if callable(records) else records)
         MetadataCatalog.get(name).set(**metadata)
         return name
 

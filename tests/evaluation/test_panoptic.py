@@ -8,6 +8,7 @@ from detectron2.utils import comm
 from hotcoco.panoptic import PanopticEval
 from PIL import Image
 
+from mask_former.data.datasets import load_panoptic
 from mask_former.evaluation import PanopticEvaluator
 
 NAMES = ["cat", "dog", "grass"]
@@ -51,10 +52,11 @@ def dataset(tmp_path, register):
     content = {"images": images, "annotations": annotations, "categories": categories}
     (tmp_path / "panoptic.json").write_text(json.dumps(content))
     name = register(
-        [],
+        load_panoptic,
         stuff_classes=NAMES,
         thing_dataset_id_to_contiguous_id={17: 0, 18: 1},
         stuff_dataset_id_to_contiguous_id={93: 2},
+        image_root=str(tmp_path),
         panoptic_json=str(tmp_path / "panoptic.json"),
         panoptic_root=str(root),
     )
@@ -163,7 +165,7 @@ class TestErrors:
         PanopticEvaluator(name).process([{**records()[0], **changes}], [prediction])
 
     def test_unknown_image(self, dataset):
-        with pytest.raises(ValueError, match=r"panoptic\.json has no annotation of image 7"):
+        with pytest.raises(ValueError, match=r"0\.jpg: no record of .* has the image_id 7"):
             self.process(dataset, image_id=7)
 
     def test_another_size(self, dataset):
@@ -178,7 +180,7 @@ class TestErrors:
     def test_category_that_the_metadata_lack(self, dataset, tmp_path):
         path = tmp_path / "panoptic.json"
         path.write_text(path.read_text().replace('"category_id": 93', '"category_id": 94'))
-        with pytest.raises(ValueError, match=r"panoptic\.json: segment 300 has category 94"):
+        with pytest.raises(ValueError, match=r"panoptic\.json.* image 100: .* \[94\]"):
             self.process(dataset)
 
     def test_png_not_there(self, dataset, tmp_path):
@@ -197,17 +199,25 @@ class TestErrors:
         with pytest.raises(FileNotFoundError, match=r"panoptic\.json"):
             self.process(dataset)
 
-    def test_metadata_lack_the_annotations(self, register):
-        with pytest.raises(ValueError, match="lack `panoptic_json`"):
-            PanopticEvaluator(register([], stuff_classes=NAMES))
+    def test_metadata_lack_the_classes(self, register):
+        with pytest.raises(ValueError, match="lack `stuff_classes`"):
+            PanopticEvaluator(register([], panoptic_json="x"))
+
+    def test_records_without_panoptic_annotation(self, register):
+        name = register(
+            records(),
+            stuff_classes=NAMES,
+            thing_dataset_id_to_contiguous_id={17: 0, 18: 1},
+            stuff_dataset_id_to_contiguous_id={93: 2},
+        )
+        with pytest.raises(ValueError, match="image_id 100 and a `pan_seg_file_name`"):
+            PanopticEvaluator(name).process(records(1), [output(np.full((4, 4), 5))])
 
     def test_things_and_stuff_share_a_contiguous_id(self, register):
         """As in Detectron2's "separated" sets, whose stuff is numbered on its own."""
         name = register(
             [],
             stuff_classes=NAMES,
-            panoptic_json="x",
-            panoptic_root="x",
             thing_dataset_id_to_contiguous_id={17: 0, 18: 1},
             stuff_dataset_id_to_contiguous_id={93: 0},
         )
