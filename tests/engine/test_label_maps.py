@@ -71,9 +71,7 @@ class Spy(SemanticEvaluator):
 
 
 @pytest.mark.parametrize("tta", [False, True], ids=["once", "augmented"])
-def test_ours_on_label_maps_and_detectron2s_on_scores_find_the_same_metrics(
-    shapes_root, model, tta
-):
+def test_ours_on_label_maps_and_detectron2s_on_scores_agree(shapes_root, model, tta):
     cfg = tiny_cfg("unused", DATASETS__TEST=("shapes_val_semantic",), TEST__AUG__MIN_SIZES=(48,))
     evaluators = {
         "ours": Spy("shapes_val_semantic"),
