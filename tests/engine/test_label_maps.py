@@ -81,7 +81,7 @@ def test_ours_on_label_maps_and_detectron2s_on_scores_agree(shapes_root, model, 
         ),
     }
 
-    def figures(name):
+    def metrics(name):
         class Chosen(Trainer):
             build_evaluator = classmethod(lambda *_: evaluators[name])
 
@@ -89,7 +89,7 @@ def test_ours_on_label_maps_and_detectron2s_on_scores_agree(shapes_root, model, 
             return Chosen.test_with_TTA(cfg, model)["sem_seg_TTA"]
         return Chosen.test(cfg, model)["sem_seg"]
 
-    ours, theirs = figures("ours"), figures("theirs")
+    ours, theirs = metrics("ours"), metrics("theirs")
     assert evaluators["ours"].dimensions == {2}
     for metric in ("mIoU", "fwIoU", "pACC"):
         assert ours[metric] == pytest.approx(theirs[metric])
