@@ -1,4 +1,4 @@
-"""From a data set's record to what the model takes: one mapper for every kind of annotation."""
+"""Maps the records of data sets to model inputs: one mapper for every kind of annotation."""
 
 from abc import ABC, abstractmethod
 from functools import partial
@@ -113,7 +113,7 @@ ANNOTATIONS: dict[str, type[Annotation]] = {
 
 
 def annotation_type(name: str) -> type[Annotation]:
-    """The kind of annotation that INPUT.DATASET_MAPPER_NAME stands for; ValueError if none."""
+    """The kind of annotation of an INPUT.DATASET_MAPPER_NAME; ValueError if that is unknown."""
     if name not in ANNOTATIONS:
         raise UserError(
             f"Unknown INPUT.DATASET_MAPPER_NAME {name!r}; known are {', '.join(ANNOTATIONS)}."
@@ -179,7 +179,7 @@ class MaskFormerDatasetMapper:
         }
 
     def __call__(self, record: Record) -> dict[str, Any]:
-        """Map `record`, which is left as it is.
+        """Map `record`, which is not modified.
 
         Raises:
             FileNotFoundError, ValueError: a file is missing, broken, or does not fit the record
