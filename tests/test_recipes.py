@@ -1,4 +1,4 @@
-"""The 30 published recipes: every key, the weights of the models, and that they run."""
+"""The published recipes: every key, the weights of the models, and that they run."""
 
 import json
 from pathlib import Path
@@ -12,11 +12,17 @@ from torch import nn
 
 from mask_former import model_zoo
 from mask_former.config import add_mask_former_config
+from mask_former.engine.config import load_config
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = Path(__file__).parent / "reference"
+# MaskFormer's recipes, and Mask2Former's, which are in a folder of their own.
 FACTS = json.loads((REFERENCE / "recipes.json").read_text())
+FACTS_MASK2FORMER = json.loads((REFERENCE / "mask2former_recipes.json").read_text())
 RECIPES = FACTS["recipes"]
+MASK2FORMER = {f"mask2former/{name}": keys for name, keys in FACTS_MASK2FORMER["recipes"].items()}
+# What that repository has in code, not in its configuration.
+MASK2FORMER_LOSS = {"MODEL.MASK_FORMER.MASK_LOSS": "bce"}
 FILES = {
     file.relative_to(ROOT / "configs").with_suffix("").as_posix(): file
     for file in (ROOT / "configs").rglob("*.yaml")
@@ -35,10 +41,10 @@ def flat(cfg, prefix=""):
     return found
 
 
-def published_defaults():
+def published_defaults(facts=FACTS):
     cfg = get_cfg()
     add_deeplab_config(cfg)
-    return flat(cfg) | FACTS["defaults_added_to_detectron2"]
+    return flat(cfg) | facts["defaults_added_to_detectron2"]
 
 
 def test_defaults():
@@ -49,17 +55,29 @@ def test_defaults():
     assert {key: defaults[key] for key in expected} == expected
 
 
+def test_mask2formers_defaults():
+    """Where they differ from the ones here, a config of that repository brings them along."""
+    expected = published_defaults(FACTS_MASK2FORMER)
+    name = "MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME"
+    defaults = flat(load_config(opts=[name, expected[name]]))
+    assert {key: defaults[key] for key in expected} == expected
+    assert {key: defaults[key] for key in MASK2FORMER_LOSS} == MASK2FORMER_LOSS
+
+
 def test_all_recipes_are_there():
-    assert FILES.keys() == RECIPES.keys()
+    assert FILES.keys() == RECIPES.keys() | MASK2FORMER.keys()
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [*RECIPES, *MASK2FORMER])
 def test_every_key(name):
     cfg = get_cfg()
     add_mask_former_config(cfg)
-    ours = flat(cfg)
+    expected = flat(cfg)
+    if name in RECIPES:
+        expected |= published_defaults() | RECIPES[name]
+    else:
+        expected |= published_defaults(FACTS_MASK2FORMER) | MASK2FORMER[name] | MASK2FORMER_LOSS
     cfg.merge_from_file(FILES[name])
-    expected = ours | published_defaults() | RECIPES[name]
     assert flat(cfg) == expected
     assert model_zoo.get_config(name) == cfg  # Detectron2's way of loading, and ours
 

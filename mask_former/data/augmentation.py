@@ -12,6 +12,7 @@ from detectron2.data import transforms as T
 from torch import Tensor
 from torch.nn import functional as F
 
+from mask_former.data import large_scale_jitter
 from mask_former.data.color import ColorAugmentation
 from mask_former.data.resizing import CategoryAreaCrop, FastResize, ResizeAndCrop
 from mask_former.errors import UserError
@@ -27,21 +28,24 @@ def build_augmentation(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     """The augmentations for `cfg.INPUT.DATASET_MAPPER_NAME`.
 
     In training: resize, crop, colour, flip; for detr_panoptic: flip and, half of the time, DETR's
-    resize and crop, before the resize. Otherwise only the resize to the size for tests.
+    resize and crop, before the resize; for coco_*_lsj: flip, large-scale jitter, colour. Otherwise
+    only the resize to the size for tests.
 
     Raises:
         ValueError: unknown INPUT.CROP.TYPE; the crop limits a category's area, but instances have
-            no label map to look at.
+            no label map to look at; numbers of large-scale jitter that make no sense.
     """
     if not is_train:
         return [T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, "choice")]
+    color = [ColorAugmentation(cfg.INPUT.FORMAT)] if cfg.INPUT.COLOR_AUG_SSD else []
+    flip = _random_flip(cfg)
+    if cfg.INPUT.DATASET_MAPPER_NAME in large_scale_jitter.NAMES:
+        return [*flip, *large_scale_jitter.large_scale_jitter(cfg), *color]
     kind = FastResize if cfg.INPUT.FAST_RESIZE else T.ResizeShortestEdge
     resize = kind(
         cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
     )
     crop = _random_crop(cfg) if cfg.INPUT.CROP.ENABLED else None
-    color = [ColorAugmentation(cfg.INPUT.FORMAT)] if cfg.INPUT.COLOR_AUG_SSD else []
-    flip = _random_flip(cfg)
     if cfg.INPUT.DATASET_MAPPER_NAME != "detr_panoptic":
         return [ResizeAndCrop(resize, crop) if crop else resize, *color, *flip]
     if crop is None:
