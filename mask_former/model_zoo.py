@@ -6,6 +6,7 @@ without ".yaml". What is known of each is in model_zoo.json; docs/MODEL_ZOO.md i
 
 import difflib
 import json
+import logging
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from mask_former.engine.config import load_config
 from mask_former.errors import UserError
 
 PACKAGE = Path(__file__).parent
+
+logger = logging.getLogger(__name__)
 
 
 @cache
@@ -72,7 +75,7 @@ def get_config_file(name: str) -> str:
 
 
 def get_checkpoint_url(name: str) -> str:
-    """Address of the published weights of a recipe; they are CC BY-NC 4.0.
+    """Address of the published weights of a recipe; their licence is CC BY-NC 4.0.
 
     Raises:
         ValueError: there is no such recipe, or there are no published weights for it.
@@ -97,6 +100,8 @@ def get_config(name: str, trained: bool = False) -> CfgNode:
     cfg = load_config(get_config_file(name))
     if trained:
         cfg.MODEL.WEIGHTS = get_checkpoint_url(name)
+        # A warning, since few programs show less than that.
+        logger.warning("The weights of %s are %s: for non-commercial use", name, table()["license"])
     return cfg
 
 

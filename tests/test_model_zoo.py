@@ -43,6 +43,13 @@ def test_names_are_recipes_and_no_bases():
     assert not [name for name in names if "Base" in name]
 
 
+def test_the_licence_is_said_with_the_weights(caplog):
+    assert not model_zoo.get_config(R50).MODEL.WEIGHTS.startswith(FACTS[R50]["weights"])
+    assert not caplog.messages
+    model_zoo.get_config(R50, trained=True)
+    assert [message for message in caplog.messages if R50 in message and "CC BY-NC 4.0" in message]
+
+
 def test_config():
     cfg = model_zoo.get_config(R50)
     assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 150
@@ -86,7 +93,7 @@ def test_trained_model_has_the_published_weights(tmp_path, monkeypatch):
     torch.save({"model": saved}, file)
     url = "https://weights.example/model_final.pkl"
     entry = {"weights": url}
-    monkeypatch.setattr(model_zoo, "table", lambda: {"recipes": {SHAPES: entry}})
+    monkeypatch.setattr(model_zoo, "table", lambda: {"license": "any", "recipes": {SHAPES: entry}})
     downloads = {url: str(file)}
     monkeypatch.setattr(PathManager, "get_local_path", lambda path, **_: downloads.get(path, path))
     model = model_zoo.get(SHAPES, trained=True, device="cpu")

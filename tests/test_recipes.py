@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 from detectron2.projects.deeplab import add_deeplab_config
 from torch import nn
@@ -13,6 +14,7 @@ from torch import nn
 from mask_former import model_zoo
 from mask_former.config import add_mask_former_config
 from mask_former.engine.config import load_config
+from mask_former.evaluation.build import EVALUATORS
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = Path(__file__).parent / "reference"
@@ -80,6 +82,23 @@ def test_every_key(name):
     cfg.merge_from_file(FILES[name])
     assert flat(cfg) == expected
     assert model_zoo.get_config(name) == cfg  # Detectron2's way of loading, and ours
+
+
+METRICS = {"SEMANTIC_ON": "mIoU", "PANOPTIC_ON": "PQ", "INSTANCE_ON": "AP"}
+
+
+@pytest.mark.parametrize("name", [*RECIPES, *MASK2FORMER])
+def test_the_published_metrics_are_evaluated(name):
+    cfg = model_zoo.get_config(name)
+    assert {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST} <= set(DatasetCatalog)
+    metadata = vars(MetadataCatalog.get(*cfg.DATASETS.TEST))  # reads no file
+    evaluated = {
+        METRICS[task.switch]
+        for task in EVALUATORS[metadata["evaluator_type"]]
+        if cfg.MODEL.MASK_FORMER.TEST[task.switch] and task.annotation in metadata
+    }
+    published = model_zoo.table()["recipes"][name]["published"].keys() & METRICS.values()
+    assert published and published <= evaluated
 
 
 def recipe_of(file):
