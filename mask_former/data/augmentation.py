@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from mask_former.data import large_scale_jitter
 from mask_former.data.color import ColorAugmentation
-from mask_former.data.resizing import CategoryAreaCrop, FastResize, ResizeAndCrop
+from mask_former.data.resizing import CategoryAreaCrop, ResizeAndCrop
 from mask_former.errors import UserError
 
 # DETR's scales before its crop (its section A.4).
@@ -41,7 +41,7 @@ def build_augmentation(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     flip = _random_flip(cfg)
     if cfg.INPUT.DATASET_MAPPER_NAME in large_scale_jitter.NAMES:
         return [*flip, *large_scale_jitter.large_scale_jitter(cfg), *color]
-    kind = FastResize if cfg.INPUT.FAST_RESIZE else T.ResizeShortestEdge
+    kind = T.ResizeShortestEdge
     resize = kind(
         cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
     )
