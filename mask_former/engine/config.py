@@ -153,6 +153,8 @@ def _merge(cfg: CfgNode, setting: Setting) -> None:
     key, value, source = setting
     if key == "VERSION" and value != cfg.VERSION:
         raise UserError(f"{source}: VERSION is {value}, this needs {cfg.VERSION}.")
+    if cfg.key_is_deprecated(key):  # logs a warning
+        return
     known = dict(_flatten(cfg))
     if key not in known:
         if any(name.startswith(f"{key}.") for name in known):

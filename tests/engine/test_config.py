@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from mask_former.config import REMOVED_KEYS
 from mask_former.engine.config import get_cfg, load_config
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
@@ -59,6 +60,12 @@ def test_an_unknown_key_is_found_in_the_file_that_has_it(write):
     path = write("child.yaml", "_BASE_: base.yaml\nSOLVER:\n  MAX_ITER: 1")
     with pytest.raises(ValueError, match=f"{base}: unknown key SOLVER.BASELR.*SOLVER.BASE_LR"):
         load_config(path)
+
+
+@pytest.mark.parametrize("key", REMOVED_KEYS)
+def test_a_key_of_an_earlier_version_has_no_effect_but_a_warning(key, caplog):
+    assert load_config(opts=[key, "True"]) == get_cfg()
+    assert key in caplog.text
 
 
 def test_a_value_of_the_wrong_type(write):
