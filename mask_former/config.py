@@ -6,11 +6,13 @@ The names are those of the published recipes, so that their yaml files keep work
 from detectron2.config import CfgNode as CN
 from detectron2.projects.deeplab import add_deeplab_config
 
-# What a config of Mask2Former's repository leaves to its defaults, where these differ from the ones
-# below. It is known by naming its predictor in MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME.
+# What a config of Mask2Former's repository leaves to its defaults or its code, where these differ
+# from the defaults below. It names its predictor in MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME.
 MASK2FORMER_DEFAULTS = {
     "MODEL.MASK_FORMER.MASK_LOSS": "bce",
     "MODEL.MASK_FORMER.TRAIN_NUM_POINTS": 12544,
+    "MODEL.MASK_FORMER.TEST.VOID_BELOW_HALF": True,
+    "MODEL.MASK_FORMER.TEST.TOP_OF_ALL_CLASSES": True,
 }
 # Of earlier versions: a config that still names one gets a warning, and the key has no effect.
 REMOVED_KEYS = ("MODEL.PUBLISHED_ROUNDING", "INPUT.FAST_RESIZE")

@@ -24,7 +24,11 @@ FACTS_MASK2FORMER = json.loads((REFERENCE / "mask2former_recipes.json").read_tex
 RECIPES = FACTS["recipes"]
 MASK2FORMER = {f"mask2former/{name}": keys for name, keys in FACTS_MASK2FORMER["recipes"].items()}
 # What that repository has in code, not in its configuration.
-MASK2FORMER_LOSS = {"MODEL.MASK_FORMER.MASK_LOSS": "bce"}
+MASK2FORMER_CODE = {
+    "MODEL.MASK_FORMER.MASK_LOSS": "bce",
+    "MODEL.MASK_FORMER.TEST.VOID_BELOW_HALF": True,
+    "MODEL.MASK_FORMER.TEST.TOP_OF_ALL_CLASSES": True,
+}
 FILES = {
     file.relative_to(ROOT / "configs").with_suffix("").as_posix(): file
     for file in (ROOT / "configs").rglob("*.yaml")
@@ -63,7 +67,7 @@ def test_mask2formers_defaults():
     name = "MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME"
     defaults = flat(load_config(opts=[name, expected[name]]))
     assert {key: defaults[key] for key in expected} == expected
-    assert {key: defaults[key] for key in MASK2FORMER_LOSS} == MASK2FORMER_LOSS
+    assert {key: defaults[key] for key in MASK2FORMER_CODE} == MASK2FORMER_CODE
 
 
 def test_all_recipes_are_there():
@@ -78,7 +82,7 @@ def test_every_key(name):
     if name in RECIPES:
         expected |= published_defaults() | RECIPES[name]
     else:
-        expected |= published_defaults(FACTS_MASK2FORMER) | MASK2FORMER[name] | MASK2FORMER_LOSS
+        expected |= published_defaults(FACTS_MASK2FORMER) | MASK2FORMER[name] | MASK2FORMER_CODE
     cfg.merge_from_file(FILES[name])
     assert flat(cfg) == expected
     assert model_zoo.get_config(name) == cfg  # Detectron2's way of loading, and ours

@@ -143,6 +143,9 @@ def test_what_is_given_stays_as_it_is(write, caplog):
     assert POINTS not in line and f"{LOSS} bce" in line
     caplog.clear()
     assert losses(load_config(path, [LOSS, "focal"])) == (0, "focal")
+    (line,) = caplog.messages
+    assert LOSS not in line and "TEST.VOID_BELOW_HALF True" in line
+    caplog.clear()
     # Our own name of the predictor implies nothing.
     assert losses(load_config(opts=["MODEL.MASK_FORMER.PREDICTOR_NAME", "Mine"])) == (0, "focal")
     assert not caplog.messages
