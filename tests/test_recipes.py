@@ -15,6 +15,7 @@ from mask_former import model_zoo
 from mask_former.config import add_mask_former_config
 from mask_former.engine.config import load_config
 from mask_former.evaluation.build import EVALUATORS
+from mask_former.predictor.build import PREDICTOR_REGISTRY
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = Path(__file__).parent / "reference"
@@ -29,6 +30,10 @@ MASK2FORMER_CODE = {
     "MODEL.MASK_FORMER.TEST.VOID_BELOW_HALF": True,
     "MODEL.MASK_FORMER.TEST.TOP_OF_ALL_CLASSES": True,
 }
+AWAITS_NETWORK = pytest.mark.skipif(
+    "MultiScaleMaskedTransformerDecoder" not in PREDICTOR_REGISTRY,
+    reason="Mask2Former's network is not there yet",
+)
 FILES = {
     file.relative_to(ROOT / "configs").with_suffix("").as_posix(): file
     for file in (ROOT / "configs").rglob("*.yaml")
@@ -106,7 +111,8 @@ def test_the_published_metrics_are_evaluated(name):
 
 
 def recipe_of(file):
-    return file.stem.replace("__", "/")
+    path = file.relative_to(REFERENCE / "state_dict").with_suffix("")
+    return path.as_posix().replace("__", "/")
 
 
 def build(name):
@@ -117,11 +123,14 @@ def build(name):
         return build_model(cfg)
 
 
-# Mask2Former's network is not there yet.
-NAMES = [file for file in (REFERENCE / "state_dict").glob("*.json") if recipe_of(file) in RECIPES]
+def networks():
+    """The recipes whose weights are known."""
+    for file in sorted((REFERENCE / "state_dict").rglob("*.json")):
+        is_new = recipe_of(file) in MASK2FORMER
+        yield pytest.param(file, id=recipe_of(file), marks=[AWAITS_NETWORK] if is_new else [])
 
 
-@pytest.mark.parametrize("file", sorted(NAMES), ids=recipe_of)
+@pytest.mark.parametrize("file", list(networks()))
 def test_weight_names_and_shapes(file):
     state = build(recipe_of(file)).state_dict()
     assert {name: list(w.shape) for name, w in state.items()} == json.loads(file.read_text())

@@ -11,9 +11,8 @@ from torch import nn
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.checkpoint.names import canonical_names
 
-FOLDER = Path(__file__).parents[1] / "reference/state_dict"
-NAMES = {file.stem: list(json.loads(file.read_text())) for file in sorted(FOLDER.glob("*.json"))}
-MASK2FORMER = {recipe: names for recipe, names in NAMES.items() if recipe.startswith("mask2former")}
+FOLDER = Path(__file__).parents[1] / "reference/state_dict/mask2former"
+MASK2FORMER = {f.stem: list(json.loads(f.read_text())) for f in sorted(FOLDER.glob("*.json"))}
 QUERIES = "sem_seg_head.predictor.query_feat.weight"
 
 

@@ -16,6 +16,7 @@ from mask_former.engine.optimizer import (
     clip_gradients_before_step,
     param_groups,
 )
+from mask_former.predictor.build import PREDICTOR_REGISTRY
 from tools.analyze_model import build_without_weights
 
 ROOT = Path(__file__).parents[2]
@@ -102,6 +103,37 @@ def test_the_multi_step_schedule_warms_up_and_drops():
         optimizer.step()
         scheduler.step()
     assert rates == pytest.approx([0.5, 0.75, 1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+@pytest.mark.skipif(
+    "MultiScaleMaskedTransformerDecoder" not in PREDICTOR_REGISTRY,
+    reason="Mask2Former's network is not there yet",
+)
+@pytest.mark.parametrize("backbone", ["maskformer2_R50_bs16", "swin/maskformer2_swin_tiny_bs16"])
+def test_mask2formers_parameters_learn_and_decay_as_published(backbone):
+    """By their names: what is a norm or an embedding does not decay. The pixel decoder's level
+    embedding is a bare parameter and does, the predictor's is an embedding and does not."""
+    folder = ROOT / "configs/mask2former/cityscapes/semantic-segmentation"
+    cfg = load_config(str(folder / f"{backbone}_90k.yaml"))
+    model = build_without_weights(cfg)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    kept = re.compile(
+        r"norm|pixel_decoder\.input_proj\.\d\.1\.|relative_position_bias_table"
+        r"|predictor\.(query_feat|query_embed|level_embed)\."
+    )
+    found = {
+        names[parameter]: (group["lr"], group["weight_decay"])
+        for group in build_optimizer(cfg, model).param_groups
+        for parameter in group["params"]
+    }
+    assert found == {
+        name: (
+            pytest.approx(1e-5 if name.startswith("backbone.") else 1e-4),
+            0.0 if kept.search(name) else 0.05,
+        )
+        for name in names.values()
+    }
+    assert found["sem_seg_head.pixel_decoder.transformer.level_embed"][1] == 0.05
 
 
 MASK2FORMER_RATES = {
