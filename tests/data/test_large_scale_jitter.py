@@ -11,6 +11,8 @@ from mask_former.config import add_mask_former_config
 from mask_former.data.augmentation import build_augmentation
 from mask_former.data.large_scale_jitter import NAMES
 from mask_former.data.mapper import MaskFormerDatasetMapper
+from tests.data.datasets.cycle import train_step
+from tests.engine.tiny import NUM_CLASSES, NUM_THINGS, tiny_cfg
 
 SIZE = 48
 COLORS = [(250, 10, 30), (20, 220, 60), (40, 70, 200)]  # of the left, the middle, the right third
@@ -86,6 +88,20 @@ def test_equals_detectron2s_augmentations(cfg, record, name):
         assert not sample["valid"][void].any()
         assert 2 not in instances.gt_classes  # a crowd
     assert 5 < padded < 20
+
+
+@pytest.mark.parametrize(("kind", "classes"), [("instance", NUM_THINGS), ("panoptic", NUM_CLASSES)])
+def test_a_training_step(shapes_root, tmp_path, kind, classes):
+    cfg = tiny_cfg(
+        tmp_path,
+        DATASETS__TRAIN=(f"shapes_train_{kind}",),
+        INPUT__DATASET_MAPPER_NAME=f"coco_{kind}_lsj",
+        INPUT__CROP__ENABLED=False,
+        INPUT__IMAGE_SIZE=64,
+        MODEL__SEM_SEG_HEAD__NUM_CLASSES=classes,
+        MODEL__MASK_FORMER__TEST__PANOPTIC_ON=False,
+    )
+    assert train_step(cfg)["image"].shape == (3, 64, 64)
 
 
 def test_colour_comes_after_the_jitter(cfg):
