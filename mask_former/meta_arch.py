@@ -69,7 +69,7 @@ class MaskFormer(nn.Module):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         backbone = build_backbone(cfg)
-        if cfg.MODEL.BACKBONE.ACTIVATION_CHECKPOINTING:
+        if cfg.MODEL.BACKBONE.ACTIVATION_CHECKPOINTING or cfg.MODEL.SWIN.USE_CHECKPOINT:
             checkpoint_blocks(backbone)
         keys, test = cfg.MODEL.MASK_FORMER, cfg.MODEL.MASK_FORMER.TEST
         divisibility = keys.SIZE_DIVISIBILITY

@@ -12,6 +12,7 @@ from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Instances
 
+from mask_former.data import large_scale_jitter
 from mask_former.data.augmentation import LabelledImage, build_augmentation, pad_to_multiple
 from mask_former.data.reading import (
     Record,
@@ -109,6 +110,8 @@ ANNOTATIONS: dict[str, type[Annotation]] = {
     "mask_former_panoptic": PanopticAnnotation,
     "mask_former_instance": InstanceAnnotation,
     "detr_panoptic": PanopticAnnotation,
+    "coco_panoptic_lsj": PanopticAnnotation,
+    "coco_instance_lsj": InstanceAnnotation,
 }
 
 
@@ -167,6 +170,9 @@ class MaskFormerDatasetMapper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        divisibility = cfg.INPUT.SIZE_DIVISIBILITY
+        if cfg.INPUT.DATASET_MAPPER_NAME in large_scale_jitter.NAMES:
+            divisibility = cfg.INPUT.IMAGE_SIZE  # no side is longer, so both become just that
         return {
             "is_train": is_train,
             "annotation": annotation_type(cfg.INPUT.DATASET_MAPPER_NAME),
@@ -174,7 +180,7 @@ class MaskFormerDatasetMapper:
             "image_format": cfg.INPUT.FORMAT,
             "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
-            "size_divisibility": cfg.INPUT.SIZE_DIVISIBILITY,
+            "size_divisibility": divisibility,
             "give_valid": cfg.MODEL.MASK_FORMER.IGNORE_VOID,
         }
 
