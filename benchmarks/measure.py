@@ -118,6 +118,13 @@ def _cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def is_native(dtype: torch.dtype, device: str = "cpu") -> bool:
+    """Whether the device computes in `dtype` itself, and does not emulate it."""
+    if device == "cuda":
+        return dtype is not torch.bfloat16 or torch.cuda.get_device_capability() >= (8, 0)
+    return dtype is not torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def exact_float32() -> None:
     """No TF32 on GPUs, which PyTorch takes for convolutions and calls float32."""
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False

@@ -28,10 +28,10 @@ RECIPES = {
 WITHOUT_CHANCE = ["MODEL.MASK_FORMER.DROPOUT", "0.0", "MODEL.SWIN.DROP_PATH_RATE", "0.0"]
 
 
-def recipe(name: str, device: str, *options: str) -> CfgNode:
+def recipe(name: str, device: str, *options: Any) -> CfgNode:
     """A recipe without its weights and without dropout."""
     exact_float32()
-    keys = ["MODEL.DEVICE", device, "MODEL.WEIGHTS", "", *WITHOUT_CHANCE, *options]
+    keys = ["MODEL.DEVICE", device, "MODEL.WEIGHTS", "", *WITHOUT_CHANCE, *map(str, options)]
     return load_config(RECIPES[name], keys)
 
 
