@@ -97,8 +97,9 @@ class Inference:
         """What a peer's network makes of an image, padded as ours pads it."""
         keys, size = self.cfg.MODEL, tuple(image.shape[-2:])
         image = image.to(keys.DEVICE)
-        mean, std = (image.new_tensor(x, dtype=torch.float32) for x in (keys.PIXEL_MEAN, keys.PIXEL_STD))
-        image = (image - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+        statistics = torch.tensor([keys.PIXEL_MEAN, keys.PIXEL_STD], device=keys.DEVICE)
+        mean, std = statistics[:, :, None, None]
+        image = (image - mean) / std
         divisor = keys.MASK_FORMER.SIZE_DIVISIBILITY
         image = F.pad(image, (0, -size[1] % divisor, 0, -size[0] % divisor))
         with self.autocast:
