@@ -23,6 +23,7 @@ HUGGING_FACE, PLAIN = "`transformers`, float32", "plain, float32"
 HUGGING_FACE_BF16, PLAIN_BF16 = "`transformers`, bfloat16", "plain, bfloat16"
 CONFIDENT, OVERLAP_THRESHOLD = 12, 0.0
 TEST = "MODEL.MASK_FORMER.TEST."
+DIVISOR = 32  # of the size of a batch, in all recipes here
 
 
 def contender_names(device: str, compiled: bool = False) -> list[str]:
@@ -100,8 +101,7 @@ class Inference:
         statistics = torch.tensor([keys.PIXEL_MEAN, keys.PIXEL_STD], device=keys.DEVICE)
         mean, std = statistics[:, :, None, None]
         image = (image - mean) / std
-        divisor = keys.MASK_FORMER.SIZE_DIVISIBILITY
-        image = F.pad(image, (0, -size[1] % divisor, 0, -size[0] % divisor))
+        image = F.pad(image, (0, -size[1] % DIVISOR, 0, -size[0] % DIVISOR))
         with self.autocast:
             prediction = self.model(image[None])[-1]
         sizes = Sizes(tuple(image.shape[-2:]), size, (height, width))

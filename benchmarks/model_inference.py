@@ -117,6 +117,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="R50", choices=BACKBONES)
     parser.add_argument("--compiled", action="store_true", help="ours compiled, too: minutes more")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--no-growth", action="store_true", help="no other sizes, no plot")
     parser.add_argument("--quick", action="store_true", help="small images, to try it out")
     args = parser.parse_args()
 
@@ -152,7 +153,7 @@ def main() -> None:
             case = "panoptic" if of_case[OURS].panoptic else "semantic"
             results.append(Result(f"{case}, from a file of 480x640 to the map", OURS, timings))
     growths = []
-    if not args.quick:
+    if not (args.quick or args.no_growth):
         names = [name for name in names if "compiled" not in name]
         growths = [growth(names, panoptic, args.device, [(400, 608), (800, 1216), (1600, 2432)])]
     report(
