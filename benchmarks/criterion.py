@@ -20,6 +20,7 @@ from transformers.models.maskformer.modeling_maskformer import (
 )
 
 from benchmarks.measure import Timing, compare
+from benchmarks.models import recipe
 from benchmarks.peers.plain_losses import (
     MASK_WEIGHT,
     NO_OBJECT_WEIGHT,
@@ -30,8 +31,6 @@ from benchmarks.predictions import prediction_of_masks
 from benchmarks.report import Growth, Result, report
 from mask_former.criterion import SetCriterion
 from mask_former.engine.host_memory import keep_freed_memory
-from mask_former.losses.points import PointSampling
-from mask_former.matcher import HungarianMatcher
 from mask_former.structures import Prediction, Target
 
 OURS, COMPILED, POINTS = "ours", "ours, compiled", "ours, 12544 points"
@@ -90,16 +89,11 @@ class Losses:
 
 
 def our_criterion(
-    classes: int, points: PointSampling | None = None, compiled: bool = False
+    classes: int, device: str, *, points: int = 0, compiled: bool = False
 ) -> SetCriterion:
-    return SetCriterion(
-        num_classes=classes,
-        matcher=HungarianMatcher(mask_weight=MASK_WEIGHT, points=points, compiled=compiled),
-        mask_weight=MASK_WEIGHT,
-        no_object_weight=NO_OBJECT_WEIGHT,
-        points=points,
-        compiled=compiled,
-    )
+    keys = ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", classes, "MODEL.COMPILE", compiled]
+    keys += ["MODEL.MASK_FORMER.TRAIN_NUM_POINTS", points]
+    return SetCriterion(recipe("R50", device, *keys)).to(device)
 
 
 def our_losses(criterion: SetCriterion, *inputs: list) -> list[Tensor]:
@@ -132,13 +126,13 @@ def contenders(
 ) -> dict[str, Losses]:
     """All that have exact losses; ours first."""
     classes = predictions[0].class_logits.shape[-1] - 1
-    device = predictions[0].class_logits.device
+    device = predictions[0].class_logits.device.type
     weights = {"loss_cross_entropy": 1.0, "loss_mask": MASK_WEIGHT, "loss_dice": 1.0}
     matcher = MaskFormerHungarianMatcher(cost_mask=MASK_WEIGHT)
     theirs = MaskFormerLoss(classes, matcher, weights, NO_OBJECT_WEIGHT).to(device)
     functions = {
-        OURS: partial(our_losses, our_criterion(classes).to(device)),
-        COMPILED: partial(our_losses, our_criterion(classes, compiled=True).to(device)),
+        OURS: partial(our_losses, our_criterion(classes, device)),
+        COMPILED: partial(our_losses, our_criterion(classes, device, compiled=True)),
         HUGGING_FACE: partial(hugging_face_losses, theirs),
         PLAIN: all_plain_losses,
     }
@@ -174,10 +168,10 @@ def measure(
     agreement = check(steps)
     run = partial(compare, rounds=rounds, warmup=1, device=device)
     classes = predictions[0].class_logits.shape[-1] - 1
-    sampled = our_criterion(classes, PointSampling(NUM_POINTS)).to(device)
+    sampled = our_criterion(classes, device, points=NUM_POINTS)
     steps[POINTS] = Losses(partial(our_losses, sampled), predictions, targets)
     agreement[POINTS] = "approximate"
-    matcher = our_criterion(classes).to(device).matcher
+    matcher = our_criterion(classes, device).matcher
     matchers = {
         OURS: lambda: matcher(predictions, targets),
         PLAIN: lambda: [plain_matching(p, targets) for p in predictions],

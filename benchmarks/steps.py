@@ -133,7 +133,7 @@ class OurStep(Step):
 
     def network(self) -> list[Prediction]:
         self.images = self.model.preprocess(self.batch)
-        return self.model.sem_seg_head(self.model.backbone(self.images.tensor))
+        return self.model.predict(self.images.tensor)
 
     def losses(self, predictions: list[Prediction]) -> list[Tensor]:
         self.model.criterion.matcher = self.matcher

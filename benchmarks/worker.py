@@ -19,6 +19,14 @@ import mask_former
 from mask_former.engine import load_config
 from mask_former.engine.optimizer import build_optimizer
 
+try:
+    from mask_former.precision import prepare
+except ImportError:  # an older one lays its memory out by itself
+
+    def prepare(cfg: Any, model: torch.nn.Module, *, training: bool) -> None:
+        pass
+
+
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -33,6 +41,7 @@ class Worker:
         self.device = cfg.MODEL.DEVICE
         self.dtype = DTYPES.get(precision)
         self.model = build_model(cfg).train(given["training"])
+        prepare(cfg, self.model, training=given["training"])
         self.model.load_state_dict(given["weights"])
         self.training = given["training"]
         self.optimizer = build_optimizer(cfg, self.model) if self.training else None

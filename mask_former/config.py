@@ -6,6 +6,9 @@ The names are those of the published recipes, so that their yaml files keep work
 from detectron2.config import CfgNode as CN
 from detectron2.projects.deeplab import add_deeplab_config
 
+# Of earlier versions: a config that still names one gets a warning, and the key has no effect.
+REMOVED_KEYS = ("MODEL.PUBLISHED_ROUNDING", "INPUT.FAST_RESIZE")
+
 
 def add_mask_former_config(cfg: CN) -> None:
     """Add MaskFormer's keys to `cfg`, a Detectron2 configuration, in place."""
@@ -16,6 +19,8 @@ def add_mask_former_config(cfg: CN) -> None:
     _add_model(cfg)
     _add_swin(cfg)
     _add_solver(cfg)
+    for key in REMOVED_KEYS:
+        cfg.register_deprecated_key(key)
 
 
 def _add_input(cfg: CN) -> None:
@@ -24,9 +29,6 @@ def _add_input(cfg: CN) -> None:
     cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_semantic"
     # SSD's random brightness, contrast, saturation and hue.
     cfg.INPUT.COLOR_AUG_SSD = False
-    # Resize training images with PyTorch instead of PIL, in a quarter of the time. Fewer than one
-    # in a hundred values of photographs differ, by one level of 255.
-    cfg.INPUT.FAST_RESIZE = False
     # Pad training images to a multiple of this, before they are batched. Nothing is ever cropped.
     # 0 or less: no padding here, the model pads the batch.
     cfg.INPUT.SIZE_DIVISIBILITY = -1
@@ -39,10 +41,6 @@ def _add_model(cfg: CN) -> None:
     # On NVIDIA GPUs round the factors of float32 convolutions and matrix products to 10 bits, which
     # is faster and an approximation. PyTorch by itself does so in convolutions.
     cfg.MODEL.TF32 = False
-    # Compute in the order of operations of the published models, whose float32 results are then
-    # met to the last bit on the same machine. False: in the fastest order that is equal but for
-    # rounding; see mask_former/fastest_order.py.
-    cfg.MODEL.PUBLISHED_ROUNDING = True
     # Compile backbone, head and losses by torch.compile when they first run: minutes, once for
     # every kind of input size, so that SIZE_DIVISIBILITY should leave few. For GPUs; on CPUs the
     # network gains a little. The results are the same but for rounding. With TRAIN_NUM_POINTS the
@@ -62,6 +60,8 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.MASK_FORMER = CN()
     # The predictor, a name of PREDICTOR_REGISTRY.
     cfg.MODEL.MASK_FORMER.PREDICTOR_NAME = "StandardPredictor"
+    # Mask2Former's name for the same; if it is not empty, it is the one that counts.
+    cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME = ""
     cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES = 100
 
     # Loss: every decoder layer is supervised, or the last one only.
@@ -90,8 +90,9 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.MASK_FORMER.DEC_LAYERS = 6
     cfg.MODEL.MASK_FORMER.PRE_NORM = False
     cfg.MODEL.MASK_FORMER.HIDDEN_DIM = 256
-    # The map that the queries attend to: a backbone feature, or one that the pixel decoder adds
-    # ("pixel_embedding", "transformer_encoder").
+    # What the queries attend to: a backbone map, or what the pixel decoder offers: its per-pixel
+    # embeddings ("pixel_embedding"), its encoded map ("transformer_encoder") or its three coarsest
+    # maps ("multi_scale_pixel_decoder"). A predictor for one map takes the coarsest.
     cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE = "res5"
     # Project that map even where its channels equal HIDDEN_DIM.
     cfg.MODEL.MASK_FORMER.ENFORCE_INPUT_PROJ = False
@@ -109,6 +110,10 @@ def _add_model(cfg: CN) -> None:
     # must remain visible.
     cfg.MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD = 0.0
     cfg.MODEL.MASK_FORMER.TEST.OVERLAP_THRESHOLD = 0.0
+    # Mask2Former's rules. Panoptic pixels where their segment has a probability below 0.5 are void.
+    cfg.MODEL.MASK_FORMER.TEST.VOID_BELOW_HALF = False
+    # The best instances are chosen among all classes, before those that are no things are left out.
+    cfg.MODEL.MASK_FORMER.TEST.TOP_OF_ALL_CLASSES = False
     # Return the class of each pixel, (H, W), instead of the scores of all classes, (K, H, W): in a
     # fraction of the time and memory. What Detectron2 offers for predictions wants scores; the
     # evaluation and the demo of this package ask for classes by themselves.

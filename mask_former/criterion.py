@@ -1,15 +1,18 @@
 """The training loss (paper, equation 1 and section 3.2), of all decoder layers at once."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from itertools import groupby
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
+from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
+from mask_former.errors import UserError
 from mask_former.losses.dense import matched_mask_losses
 from mask_former.losses.points import PointSampling, point_mask_losses
-from mask_former.matcher import Matching
+from mask_former.matcher import FixedMatcher, HungarianMatcher, Matching
 from mask_former.structures import Prediction, Target
 
 
@@ -40,6 +43,7 @@ class SetCriterion(nn.Module):
 
     empty_weight: Tensor
 
+    @configurable
     def __init__(
         self,
         *,
@@ -61,6 +65,19 @@ class SetCriterion(nn.Module):
         class_weights = torch.ones(num_classes + 1)
         class_weights[-1] = no_object_weight
         self.register_buffer("empty_weight", class_weights, persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        keys = cfg.MODEL.MASK_FORMER
+        return {
+            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            "matcher": build_matcher(cfg),
+            "mask_weight": keys.MASK_WEIGHT,
+            "dice_weight": keys.DICE_WEIGHT,
+            "no_object_weight": keys.NO_OBJECT_WEIGHT,
+            "points": _points(cfg),
+            "compiled": cfg.MODEL.COMPILE,
+        }
 
     def forward(
         self, predictions: Sequence[Prediction], targets: Sequence[Target]
@@ -135,23 +152,29 @@ def matched_masks(
 ) -> Tensor:
     """Mask logits of the matched queries, (M, h, w), in the order of `matching`.
 
-    Where the factors of the mask logits are known, these are multiplied out again: most queries
-    have no segment, and a gradient of zeros for all their masks would take longer.
+    Only these are multiplied out: most queries have no segment, and a gradient of zeros for all
+    their masks would take longer.
     """
-    layers = range(len(predictions))
-    layer, image, query = (
-        x.view(len(layers), -1) for x in (matching.layer, matching.image, matching.query)
-    )
-    features = predictions[0].mask_features
-    if features is None:
-        return torch.cat([predictions[i].mask_logits[image[i], query[i]] for i in layers])
-    embeddings = torch.stack([p.mask_embeddings for p in predictions])  # (L, B, Q, C)
-    num_queries = embeddings.shape[2]
+    image, query = (x.view(len(predictions), -1) for x in (matching.image, matching.query))
     # Every layer has the rows of image 0 first; how many, is known without asking the device.
+    num_queries = predictions[0].class_logits.shape[1]
     rows = [min(len(target.labels), num_queries) for target in targets]
-    parts = embeddings[layer, image, query].split(rows, dim=1)
-    masks = torch.cat([e @ f for e, f in zip(parts, features.flatten(2), strict=True)], dim=1)
-    return masks.flatten(0, 1).unflatten(-1, features.shape[-2:])
+    masks, first = [], 0
+    for _, layers in groupby(predictions, lambda prediction: id(prediction.mask_features)):
+        layers = list(layers)
+        features = layers[0].mask_features
+        index = slice(first, first + len(layers))
+        first += len(layers)
+        if layers[0].mask_embeddings is None:
+            masks += [features[i, q] for i, q in zip(image[index], query[index], strict=True)]
+            continue
+        # One product an image for all layers whose per-pixel embeddings are the same.
+        embeddings = torch.stack([prediction.mask_embeddings for prediction in layers])
+        layer = torch.arange(len(layers), device=image.device)[:, None]
+        parts = embeddings[layer, image[index], query[index]].split(rows, dim=1)
+        products = [e @ f for e, f in zip(parts, features.flatten(2), strict=True)]
+        masks.append(torch.cat(products, 1).flatten(0, 1).unflatten(-1, features.shape[-2:]))
+    return torch.cat(masks)
 
 
 def average_over_processes(value: Tensor) -> Tensor:
@@ -160,3 +183,28 @@ def average_over_processes(value: Tensor) -> Tensor:
         dist.all_reduce(value)
         value /= dist.get_world_size()
     return value
+
+
+def build_matcher(cfg: CfgNode) -> Matcher:
+    keys = cfg.MODEL.MASK_FORMER
+    if keys.MATCHER == "hungarian":
+        return HungarianMatcher(
+            mask_weight=keys.MASK_WEIGHT,
+            dice_weight=keys.DICE_WEIGHT,
+            points=_points(cfg),
+            compiled=cfg.MODEL.COMPILE,
+        )
+    if keys.MATCHER == "fixed":
+        return FixedMatcher(
+            num_classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, num_queries=keys.NUM_OBJECT_QUERIES
+        )
+    raise UserError(
+        f"MODEL.MASK_FORMER.MATCHER is {keys.MATCHER!r}; it must be 'hungarian' or 'fixed'"
+    )
+
+
+def _points(cfg: CfgNode) -> PointSampling | None:
+    keys = cfg.MODEL.MASK_FORMER
+    if keys.TRAIN_NUM_POINTS == 0:
+        return None
+    return PointSampling(keys.TRAIN_NUM_POINTS, keys.OVERSAMPLE_RATIO, keys.IMPORTANCE_SAMPLE_RATIO)

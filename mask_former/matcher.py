@@ -83,8 +83,13 @@ class HungarianMatcher:
         Raises:
             NonFiniteError: a prediction is NaN or infinite.
         """
-        finite = _finite_images(predictions).float()
-        costs = [self.cost(predictions, i, target) for i, target in enumerate(targets)]
+        masks = [prediction.mask_logits for prediction in predictions]
+        classes = [prediction.class_logits for prediction in predictions]
+        finite = _finite_images(classes, masks).float()
+        costs = [
+            self.cost([x[i] for x in classes], [x[i] for x in masks], target)
+            for i, target in enumerate(targets)
+        ]
         flat = torch.cat([finite, *(cost.flatten() for cost in costs)]).cpu().numpy()
         ok, *blocks = np.split(flat, np.cumsum([len(targets)] + [c.numel() for c in costs[:-1]]))
         _check_finite(ok)
@@ -98,19 +103,25 @@ class HungarianMatcher:
             offset += cost.shape[2]
         return _matching(rows, predictions)
 
-    def cost(self, predictions: Sequence[Prediction], image: int, target: Target) -> Tensor:
-        """Return the cost of every pair of one image in every layer, float32 (L, Q, N)."""
-        size = predictions[0].mask_logits.shape[-2:]
+    def cost(self, classes: Sequence[Tensor], masks: Sequence[Tensor], target: Target) -> Tensor:
+        """Return the cost of every pair of one image in every layer, float32 (L, Q, N).
+
+        Args:
+            classes, masks: logits of each of the L layers, (Q, K+1) and (Q, h, w).
+        """
+        size = masks[0].shape[-2:]
         points = None if self.points is None else self.points.uniform(target.masks)
         segments = _regions(target.masks, size, points).float()
         valid = None
         if target.valid is not None:
             valid = _regions(target.valid[None], size, points)[0].float()
         costs = []
-        for prediction in predictions:
-            masks = _logits(prediction.mask_logits[image], points)
-            focal, dice = pairwise_mask_losses(masks, segments, valid=valid, compiled=self.compiled)
-            p = prediction.class_logits[image].float().softmax(-1)[:, target.labels]
+        for class_logits, mask_logits in zip(classes, masks, strict=True):
+            logits = _logits(mask_logits, points)
+            focal, dice = pairwise_mask_losses(
+                logits, segments, valid=valid, compiled=self.compiled
+            )
+            p = class_logits.float().softmax(-1)[:, target.labels]
             costs.append(self.mask_weight * focal + self.dice_weight * dice - self.class_weight * p)
         return torch.stack(costs)
 
@@ -144,7 +155,10 @@ class FixedMatcher:
             NonFiniteError: a prediction is NaN or infinite.
             ValueError: an image has several segments of one class.
         """
-        finite = _finite_images(predictions)
+        finite = _finite_images(
+            [prediction.class_logits for prediction in predictions],
+            [prediction.mask_logits for prediction in predictions],
+        )
         host = torch.cat([finite, *(target.labels for target in targets)]).tolist()
         _check_finite(host[: len(targets)])
 
@@ -186,17 +200,16 @@ def _regions(masks: Tensor, size: tuple[int, int], points: Tensor | None) -> Ten
     return masks[:, row, column]
 
 
-def _finite_images(predictions: Sequence[Prediction]) -> Tensor:
-    """Whether all predictions for an image are finite, bool (B,)."""
-    return torch.stack([_is_finite(p) for p in predictions]).all(0)
+def _finite_images(classes: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
+    """Whether all logits for an image are finite, bool (B,), from those of all layers.
+
+    A sum is finite unless a term is not (float32 cannot overflow here).
+    """
+    totals = [x.float().sum((1, 2)) for x in classes]
+    totals += [x.sum((1, 2, 3), dtype=torch.float32) for x in masks]
+    return torch.stack(totals).isfinite().all(0)
 
 
 def _check_finite(finite: Iterable[float]) -> None:
     if bad := [image for image, ok in enumerate(finite) if not ok]:
         raise NonFiniteError(bad)
-
-
-def _is_finite(prediction: Prediction) -> Tensor:
-    """bool (B,); a sum is finite unless a term is not (float32 cannot overflow here)."""
-    total = prediction.class_logits.float().sum((1, 2))
-    return (total + prediction.mask_logits.sum((1, 2, 3), dtype=torch.float32)).isfinite()

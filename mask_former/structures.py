@@ -14,7 +14,6 @@ Q     queries
 ====  =======================================================================
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -27,17 +26,11 @@ class PixelFeatures:
 
     Attributes:
         mask_features: per-pixel embeddings, (B, C, h, w).
-        maps: the feature maps that queries may attend to, by name, each (B, C', h', w'): those
-            of the backbone and those that the decoder adds.
+        memory: the feature maps that queries attend to, from coarse to fine, each (B, C', h', w').
     """
 
     mask_features: Tensor
-    maps: Mapping[str, Tensor]
-
-    def masks(self, embeddings: Tensor) -> Tensor:
-        """Mask logits of mask embeddings, (B, R, C) -> (B, R, h, w)."""
-        masks = embeddings @ self.mask_features.flatten(2)
-        return masks.unflatten(-1, self.mask_features.shape[-2:])
+    memory: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -46,16 +39,29 @@ class Prediction:
 
     Attributes:
         class_logits: (B, Q, K+1); the last class is "no object".
-        mask_logits: (B, Q, h, w); the mask probability is their sigmoid.
-        mask_embeddings, mask_features: (B, Q, C) and (B, C, h, w), if `mask_logits` are their
-            product. Masks that are learned can then be multiplied out on their own, so that the
-            gradient need not pass through all the others.
+        mask_features: per-pixel embeddings, (B, C, h, w).
+        mask_embeddings: (B, Q, C). None: `mask_features` are the mask logits, one channel a query.
     """
 
     class_logits: Tensor
-    mask_logits: Tensor
+    mask_features: Tensor
     mask_embeddings: Tensor | None = None
-    mask_features: Tensor | None = None
+
+    @property
+    def mask_logits(self) -> Tensor:
+        """(B, Q, h, w), multiplied out at each access; the mask probability is their sigmoid."""
+        if self.mask_embeddings is None:
+            return self.mask_features
+        return multiply_out(self.mask_embeddings, self.mask_features)
+
+
+def multiply_out(mask_embeddings: Tensor, mask_features: Tensor) -> Tensor:
+    """Mask logits of mask embeddings, (B, R, C), and per-pixel embeddings, (B, C, h, w).
+
+    Returns (B, R, h, w). One matrix product an image, without the copies that einsum makes.
+    """
+    masks = mask_embeddings @ mask_features.flatten(2)
+    return masks.unflatten(-1, mask_features.shape[-2:])
 
 
 @dataclass(frozen=True)

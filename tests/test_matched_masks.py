@@ -18,10 +18,7 @@ def make(segments, matcher):
     classes = torch.randn(L, B, Q, K + 1, dtype=torch.float64)
     masks = torch.einsum("lbqc,bchw->lbqhw", embeddings, features)
     plain = [Prediction(c, m) for c, m in zip(classes, masks, strict=True)]
-    factored = [
-        Prediction(c, m.detach(), e, features)
-        for c, m, e in zip(classes, masks, embeddings, strict=True)
-    ]
+    factored = [Prediction(c, features, e) for c, e in zip(classes, embeddings, strict=True)]
     targets = [
         Target(
             torch.randperm(K)[:n] if n <= K else torch.zeros(n).long(), torch.rand(n, 12, 14) > 0.5

@@ -8,6 +8,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Instances
 
 from mask_former.engine import get_cfg
+from mask_former.structures import Prediction
 
 K, THINGS = 5, 3
 
@@ -149,9 +150,10 @@ def test_inference_is_exact_under_autocast_and_without_gradients(cfg):
     model, inputs = make_model(cfg).eval(), make_inputs()
     with torch.no_grad():
         images = model.preprocess(inputs)
-        prediction = model.sem_seg_head(model.backbone(images.tensor))[-1]
+        prediction = model.predict(images.tensor)[-1]
+        prediction = Prediction(prediction.class_logits, prediction.mask_logits)
     expected = model.postprocess(prediction, images, inputs)
-    prediction.mask_logits.requires_grad_(True)
+    prediction.mask_features.requires_grad_(True)
     with torch.autocast("cpu", torch.bfloat16):
         results = model.postprocess(prediction, images, inputs)
     for result, other in zip(results, expected, strict=True):
@@ -229,16 +231,16 @@ def test_things_are_those_of_the_set_that_is_tested_on(cfg, dataset):
     training.set(thing_dataset_id_to_contiguous_id={1: K - 1}, stuff_classes=["a"])
     cfg.DATASETS.TRAIN = [training.name]
     cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON = True
-    assert make_model(cfg).thing_classes == set(range(THINGS))
+    assert make_model(cfg).inference.thing_classes == set(range(THINGS))
     cfg.DATASETS.TEST = []
-    assert make_model(cfg).thing_classes == {K - 1}
+    assert make_model(cfg).inference.thing_classes == {K - 1}
     MetadataCatalog.remove(training.name)
 
 
 def test_a_semantic_set_may_be_tested_on_beside_a_panoptic_one(cfg, dataset):
     cfg.DATASETS.TEST = ["a_set_without_metadata", dataset]
     cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON = True
-    assert make_model(cfg).thing_classes == set(range(THINGS))
+    assert make_model(cfg).inference.thing_classes == set(range(THINGS))
 
 
 def test_data_sets_that_contradict(cfg, dataset):

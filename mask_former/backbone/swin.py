@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from mask_former.backbone.windows import Windows
 from mask_former.errors import UserError
-from mask_former.layers import Linear
 from mask_former.structures import to_device
 
 
@@ -188,7 +187,7 @@ class PatchMerging(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(4 * channels)
-        self.reduction = Linear(4 * channels, 2 * channels, bias=False)
+        self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, height, width, channels = x.shape
@@ -283,8 +282,8 @@ class WindowAttention(nn.Module):
         self.num_heads = num_heads
         self.scale = qk_scale or (channels // num_heads) ** -0.5
         self.attn_drop = nn.Dropout(attn_drop)
-        self.qkv = Linear(channels, 3 * channels, bias=qkv_bias)
-        self.proj = Linear(channels, channels)
+        self.qkv = nn.Linear(channels, 3 * channels, bias=qkv_bias)
+        self.proj = nn.Linear(channels, channels)
         span = 2 * window_size - 1
         self.relative_position_bias_table = nn.Parameter(torch.zeros(span**2, num_heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
@@ -317,9 +316,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, channels: int, hidden: int, drop: float) -> None:
         super().__init__()
-        self.fc1 = Linear(channels, hidden)
+        self.fc1 = nn.Linear(channels, hidden)
         self.drop = nn.Dropout(drop)
-        self.fc2 = Linear(hidden, channels)
+        self.fc2 = nn.Linear(hidden, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.drop(F.gelu(self.fc1(x))))

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mask_former.data.color import ColorAugmentation
-from mask_former.data.resizing import CategoryAreaCrop, FastResize, ResizeAndCrop
+from mask_former.data.resizing import CategoryAreaCrop, ResizeAndCrop
 from mask_former.errors import UserError
 
 # DETR's scales before its crop (its section A.4).
@@ -35,7 +35,7 @@ def build_augmentation(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     """
     if not is_train:
         return [T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, "choice")]
-    kind = FastResize if cfg.INPUT.FAST_RESIZE else T.ResizeShortestEdge
+    kind = T.ResizeShortestEdge
     resize = kind(
         cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from detectron2.evaluation import DatasetEvaluator
 from torch import nn
@@ -19,11 +20,13 @@ def labels_if_enough(model: nn.Module, evaluator: DatasetEvaluator) -> Iterator[
     parts = getattr(evaluator, "_evaluators", [evaluator])
     enough = all(getattr(part, "takes_labels", False) for part in parts)
     models = [module for module in model.modules() if isinstance(module, MaskFormer)]
-    asked = [module.semantic_labels for module in models]
+    asked = [module.inference for module in models]
     try:
-        for module in models:
-            module.semantic_labels |= enough
+        for module, inference in zip(models, asked, strict=True):
+            module.inference = replace(
+                inference, semantic_labels=inference.semantic_labels or enough
+            )
         yield
     finally:
-        for module, labels in zip(models, asked, strict=True):
-            module.semantic_labels = labels
+        for module, inference in zip(models, asked, strict=True):
+            module.inference = inference

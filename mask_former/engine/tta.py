@@ -7,7 +7,7 @@ What is averaged, and why:
 * For panoptic segmentation and instances the class logits and the mask logits of the queries; they
   are merged once, at the end. Merged results could not be averaged: a segment of one view has no
   counterpart in another. A mean of logits is a logit again, so that all thresholds keep their
-  meaning. `query_mean.py` says which queries are averaged, and how.
+  meaning. `merge_views.py` says which queries are averaged, and how.
 """
 
 from collections.abc import Iterator, Sequence
@@ -174,24 +174,26 @@ class MaskFormerWithTTA(SemanticSegmentorWithTTA):
             for view in scale:
                 self._add(view, size, scores, queries)
             queries.end_scale()
-        model, result = self.model, {}
+        inference, result = self.model.inference, {}
         whole = Sizes(size, size, size)
-        if model.semantic_on:
-            result["sem_seg"] = scores.value.argmax(0) if model.semantic_labels else scores.value
-        if model.panoptic_on:
-            result["panoptic_seg"] = model.panoptic(*queries.value, whole)
-        if model.instance_on:
-            result["instances"] = model.instances(*queries.value, whole)
+        if inference.semantic_on:
+            labels = inference.semantic_labels
+            result["sem_seg"] = scores.value.argmax(0) if labels else scores.value
+        if inference.panoptic_on:
+            result["panoptic_seg"] = inference.panoptic(*queries.value, whole)
+        if inference.instance_on:
+            result["instances"] = inference.instances(*queries.value, whole)
         return result
 
     def _add(self, view: "View", size: tuple[int, int], scores: Mean, queries: QueryMean) -> None:
         model, inputs = self.model, [view.input(size)]
         images = model.preprocess(inputs)
-        prediction = model.sem_seg_head(model.backbone(images.tensor))[-1]
+        prediction = model.predict(images.tensor)[-1]
         class_logits, mask_logits = prediction.class_logits[0].float(), prediction.mask_logits[0]
         sizes = result_sizes(images, inputs)[0]
-        if model.semantic_on:
-            scores.add(view.restore(model.semantic(class_logits, mask_logits, sizes)))
-        if model.panoptic_on or model.instance_on:
+        inference = model.inference
+        if inference.semantic_on:
+            scores.add(view.restore(inference.semantic(class_logits, mask_logits, sizes)))
+        if inference.panoptic_on or inference.instance_on:
             masks = scale_masks(mask_logits, sizes)
             queries.add(class_logits, view.restore(masks))

@@ -34,7 +34,7 @@ class MaskFormerHead(nn.Module):
         pixel_decoder = build_pixel_decoder(cfg, input_shape)
         return {
             "pixel_decoder": pixel_decoder,
-            "predictor": build_predictor(cfg, pixel_decoder.output_shape()),
+            "predictor": build_predictor(cfg, pixel_decoder.memory_shape),
             "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
         }
 

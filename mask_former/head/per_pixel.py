@@ -4,9 +4,11 @@ Both are heads of Detectron2's `SemanticSegmentor`: they predict a distribution 
 for every pixel, independently, and learn from the label map by cross entropy.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import fvcore.nn.weight_init as weight_init
+import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
@@ -16,8 +18,8 @@ from torch import Tensor, nn
 from mask_former.criterion import average_over_processes
 from mask_former.errors import UserError
 from mask_former.pixel_decoder import build_pixel_decoder
-from mask_former.predictor import QueryMasks
-from mask_former.structures import PixelFeatures
+from mask_former.predictor import SingleScaleQueries
+from mask_former.structures import PixelFeatures, multiply_out
 
 
 class PixelClassifier(nn.Conv2d):
@@ -28,20 +30,24 @@ class PixelClassifier(nn.Conv2d):
         weight_init.c2_msra_fill(self)
 
     def forward(self, pixels: PixelFeatures) -> Tensor:
-        """Logits of the only layer there is, (1, B, K, h, w)."""
+        """Logits of the only layer, (1, B, K, h, w)."""
         return super().forward(pixels.mask_features)[None]
 
 
-class QueryClassifier(QueryMasks):
-    """One query for each class; its mask logits are the logits of the class. See `QueryMasks`."""
+class QueryClassifier(SingleScaleQueries):
+    """One query for each class; its mask logits are the logits of the class.
+
+    See `SingleScaleQueries` for the arguments.
+    """
 
     @configurable
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, **queries: Any) -> None:
+        super().__init__(num_classes=None, **queries)
 
     def forward(self, pixels: PixelFeatures) -> Tensor:
         """Logits of the supervised layers, the final one last, (L, B, K, h, w)."""
-        return self.decode(pixels)[-1]
+        embeddings = [self.mask_embed(x) for x in self.segments(pixels)]
+        return torch.stack([multiply_out(x, pixels.mask_features) for x in embeddings])
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
@@ -79,15 +85,15 @@ class PerPixelBaselineHead(nn.Module):
         pixel_decoder = build_pixel_decoder(cfg, input_shape)
         return {
             "pixel_decoder": pixel_decoder,
-            "predictor": cls.build_predictor(cfg, pixel_decoder.output_shape()),
+            "predictor": cls.build_predictor(cfg, pixel_decoder.memory_shape),
             "common_stride": cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE,
             "loss_weight": cfg.MODEL.SEM_SEG_HEAD.LOSS_WEIGHT,
             "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
         }
 
     @classmethod
-    def build_predictor(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.Module:
-        """Build the classifier on top of a pixel decoder that gives maps of these shapes."""
+    def build_predictor(cls, cfg: CfgNode, memory_shape: Sequence[ShapeSpec]) -> nn.Module:
+        """Build the classifier on top of a pixel decoder with a memory of these shapes."""
         return PixelClassifier(cfg.MODEL.SEM_SEG_HEAD.MASK_DIM, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
 
     def forward(
@@ -154,8 +160,8 @@ class PerPixelBaselinePlusHead(PerPixelBaselineHead):
     class, so that only the formulation differs from MaskFormer. See `PerPixelBaselineHead`."""
 
     @classmethod
-    def build_predictor(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.Module:
-        """Raises ValueError if there is not one query a class."""
+    def build_predictor(cls, cfg: CfgNode, memory_shape: Sequence[ShapeSpec]) -> nn.Module:
+        """Raises UserError if there is not one query a class."""
         classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
         queries = cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES
         if queries != classes:
@@ -164,4 +170,4 @@ class PerPixelBaselinePlusHead(PerPixelBaselineHead):
                 f"MODEL.MASK_FORMER.NUM_OBJECT_QUERIES is {queries} and "
                 f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {classes}; set both to the same number"
             )
-        return QueryClassifier(cfg, input_shape)
+        return QueryClassifier(cfg, memory_shape)

@@ -1,5 +1,6 @@
 """From predictions to semantic, panoptic and instance segmentation: pure functions."""
 
+from mask_former.inference.record import Inference
 from mask_former.inference.resize import Sizes, scale_masks
 from mask_former.inference.segment import (
     confident_queries,
@@ -11,6 +12,7 @@ from mask_former.inference.segment import (
 )
 
 __all__ = [
+    "Inference",
     "Sizes",
     "confident_queries",
     "instance_inference",

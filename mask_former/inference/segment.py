@@ -18,7 +18,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from mask_former.inference.assign import areas, assign_pixels, largest, result_size
+from mask_former.inference.assign import assign_pixels, largest, pixel_counts, result_size
 from mask_former.inference.resize import Scaling, Sizes, cut_rows, mask_tiles, tile_rows
 
 
@@ -87,6 +87,7 @@ def panoptic_inference(
     *,
     thing_classes: Collection[int],
     overlap_threshold: float,
+    void_below_half: bool = False,
 ) -> tuple[Tensor, list[dict[str, Any]]]:
     """Merge confident queries: a pixel goes to the query with the largest score x probability.
 
@@ -99,6 +100,8 @@ def panoptic_inference(
         sizes: that the masks are scaled to; None: they stay as they are.
         thing_classes: the classes whose segments are instances; the others are stuff.
         overlap_threshold: in [0, 1].
+        void_below_half: pixels where the segment that wins has a probability below 0.5 are void
+            (Mask2Former); else they belong to it.
 
     Returns:
         segment ids, int32 (H, W), 0 where there is none; and the segments as
@@ -108,13 +111,15 @@ def panoptic_inference(
     if not len(scores):
         return mask_logits.new_zeros(size, dtype=torch.int32), []
     with _exactly(mask_logits):
-        winner, rows = assign_pixels(scores.float(), labels, mask_logits, sizes)
+        winner, rows = assign_pixels(
+            scores.float(), labels, mask_logits, sizes, void_below_half=void_below_half
+        )
 
-    segment_of = [0] * len(scores)
+    segment_of = [0] * (len(scores) + 1)  # the last entry is of pixels that no mask wins
     segments: list[dict[str, Any]] = []
     stuff: dict[int, int] = {}
-    for query, (label, own, left) in enumerate(rows):
-        if not own or not left or left / own < overlap_threshold:
+    for query, (label, own, won, kept) in enumerate(rows):
+        if not own or not kept or won / own < overlap_threshold:
             continue
         if label in stuff:
             segment_of[query] = stuff[label]
@@ -129,22 +134,37 @@ def panoptic_inference(
 
 
 def top_instances(
-    class_logits: Tensor, *, thing_classes: Collection[int], top_k: int
+    class_logits: Tensor,
+    *,
+    thing_classes: Collection[int],
+    top_k: int,
+    of_all_classes: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return queries, scores and labels of the `top_k` best pairs of a query and a thing class.
+    """Return queries, scores and labels of the best pairs of a query and a thing class.
 
     Args:
         class_logits: (Q, K+1).
+        thing_classes: their contiguous ids.
+        top_k: number of pairs.
+        of_all_classes: find the `top_k` best pairs of a query and any class, and return those of
+            things (Mask2Former); else find the best among the things.
 
     Returns:
         (n,) each, n <= top_k, by falling score.
     """
-    things = torch.tensor(sorted(thing_classes), dtype=torch.int64, device=class_logits.device)
-    probability = class_logits.softmax(-1)[:, things]  # (Q, things)
+    probability = class_logits.softmax(-1)[:, :-1]
+    device = class_logits.device
+    things = torch.tensor(sorted(thing_classes), dtype=torch.int64, device=device)
+    classes = torch.arange(probability.shape[1], device=device) if of_all_classes else things
+    probability = probability[:, classes]
     scores, flat = probability.flatten().topk(min(top_k, probability.numel()))
-    if not len(things):
+    if not len(classes):
         return flat, scores, flat
-    return flat // len(things), scores, things[flat % len(things)]
+    queries, labels = flat // len(classes), classes[flat % len(classes)]
+    if not of_all_classes:
+        return queries, scores, labels
+    keep = torch.isin(labels, things)
+    return queries[keep], scores[keep], labels[keep]
 
 
 def instance_inference(
@@ -178,7 +198,7 @@ def instance_inference(
         for rows, tile in mask_tiles(mask_logits[queries], sizes):
             inside = torch.gt(tile, 0, out=torch.empty_like(tile))
             masks[:, rows] = inside.transpose(0, 1)
-            area += areas(inside)
+            area += pixel_counts(inside)
             total += tile.sigmoid_().mul_(inside).sum((0, 2))
         scores = scores * (total / area.clamp(min=1))[mask_of]
         order = scores.argsort(descending=True)

@@ -5,8 +5,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mask_former.errors import UserError
-from mask_former.layers.linear import Linear, linear
-from mask_former.layers.rounding import keeps_published_rounding
 
 
 class Attention(nn.Module):
@@ -21,10 +19,8 @@ class Attention(nn.Module):
         dropout: probability with which an attention weight is dropped in training.
 
     Raises:
-        ValueError: `num_heads` does not divide `dim`.
+        UserError: `num_heads` does not divide `dim`.
     """
-
-    published_rounding = True
 
     def __init__(self, dim: int, num_heads: int, *, dropout: float = 0.0) -> None:
         super().__init__()
@@ -34,25 +30,27 @@ class Attention(nn.Module):
         self.dropout = dropout
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
-        self.out_proj = Linear(dim, dim)
+        self.out_proj = nn.Linear(dim, dim)
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend from `query` (M, B, C) to `key` and `value` (S, B, C); return (M, B, C)."""
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        """Attend from `query` (B, Q, C) to `key` and `value` (B, S, C).
+
+        Args:
+            mask: where a query may attend, bool, broadcastable to (B, heads, Q, S); every query
+                needs one place at least. None: everywhere.
+
+        Returns:
+            (B, Q, C).
+        """
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         q, k, v = (
-            linear(x, weight, bias, published_rounding=self.published_rounding)
-            .unflatten(-1, (self.num_heads, -1))
-            .permute(1, 2, 0, 3)
+            F.linear(x, weight, bias).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
         )
         dropout = self.dropout if self.training else 0.0
-        # In bfloat16 on CPUs the one operation takes longer: its gradient several times as long.
-        slow = q.device.type == "cpu" and q.dtype == torch.bfloat16
-        if slow or keeps_published_rounding(self, q):
-            weights = (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(-1)
-            x = F.dropout(weights, dropout) @ v
-        else:
-            x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-        return self.out_proj(x.permute(2, 0, 1, 3).flatten(2))
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        return self.out_proj(x.transpose(1, 2).flatten(2))

@@ -3,8 +3,6 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mask_former.layers.linear import Linear
-
 
 class MLP(nn.Module):
     """`num_layers` linear layers with ReLU between them; maps (..., in_dim) to (..., out_dim)."""
@@ -12,7 +10,9 @@ class MLP(nn.Module):
     def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, num_layers: int) -> None:
         super().__init__()
         dims = [in_dim] + [hidden_dim] * (num_layers - 1) + [out_dim]
-        self.layers = nn.ModuleList(Linear(i, o) for i, o in zip(dims[:-1], dims[1:], strict=True))
+        self.layers = nn.ModuleList(
+            nn.Linear(i, o) for i, o in zip(dims[:-1], dims[1:], strict=True)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:

@@ -32,7 +32,6 @@ def sine_position_encoding(feature: Tensor, *, temperature: float = 10_000.0) ->
 
     def encode(size: int) -> Tensor:
         position = torch.arange(1, size + 1, dtype=torch.float32, device=feature.device)
-        # Rounded in this order, the values are those of the published models to the last bit.
         angle = (position / (size + 1e-6) * (2 * math.pi))[:, None] / scale
         return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1)  # (size, C/2)
 

@@ -1,9 +1,13 @@
-"""The registry of pixel decoders."""
+"""The registry of pixel decoders, and what they have in common: the memory that they offer."""
+
+from collections.abc import Mapping
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.utils.registry import Registry
 from torch import nn
+
+from mask_former.errors import UserError
 
 PIXEL_DECODER_REGISTRY = Registry("PIXEL_DECODER")
 PIXEL_DECODER_REGISTRY.__doc__ = """
@@ -11,11 +15,49 @@ Pixel decoders, by the name in `MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME`. A pixel 
 
 * is made by `Decoder(cfg, input_shape)`, with the backbone's `output_shape()`;
 * maps the backbone's features, {name: (B, C, h, w)}, to `structures.PixelFeatures`;
-* has `output_shape()`, the `ShapeSpec` of every map in `PixelFeatures.maps`.
+* has `memory_shape`, the `ShapeSpec`s of `PixelFeatures.memory`.
+
+`MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE` chooses the memory: the name of a backbone map,
+`pixel_embedding`, `multi_scale_pixel_decoder` (the decoder's own maps, the three coarsest), or what
+else a decoder offers.
 """
+
+PIXEL_EMBEDDING = "pixel_embedding"
+MULTI_SCALE = "multi_scale_pixel_decoder"
+NUM_SCALES = 3  # of MULTI_SCALE, at most
 
 
 def build_pixel_decoder(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.Module:
     """Build the pixel decoder that `MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME` names."""
     name = cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME
     return PIXEL_DECODER_REGISTRY.get(name)(cfg, input_shape)
+
+
+def memory_shape(
+    memory: str, offered: Mapping[str, tuple[ShapeSpec, ...]]
+) -> tuple[ShapeSpec, ...]:
+    """Shapes of the memory of that name.
+
+    Raises:
+        UserError: none of the offered ones has it.
+    """
+    if memory not in offered:
+        raise UserError(
+            f"MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE is {memory!r}, but the backbone and the "
+            f"pixel decoder give only {sorted(offered)}"
+        )
+    return offered[memory]
+
+
+def check_in_features(names: list[str], input_shape: Mapping[str, ShapeSpec], key: str) -> None:
+    """Check that a decoder's input maps are maps of the backbone.
+
+    Raises:
+        UserError: `names`, the value of `key`, is empty or has an unknown name.
+    """
+    missing = set(names) - set(input_shape)
+    if missing or not names:
+        raise UserError(
+            f"MODEL.SEM_SEG_HEAD.{key} names {sorted(missing) or 'no map'}, but the backbone gives "
+            f"only {sorted(input_shape)}; see its OUT_FEATURES"
+        )

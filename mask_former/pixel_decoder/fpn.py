@@ -1,5 +1,6 @@
 """The paper's pixel decoder (section 3.4 and appendix A): a light feature pyramid network."""
 
+from collections.abc import Callable
 from typing import Any
 
 import fvcore.nn.weight_init as weight_init
@@ -8,10 +9,14 @@ from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from torch import Tensor, nn
 
-from mask_former.errors import UserError
-from mask_former.layers.rounding import keeps_published_rounding
-from mask_former.pixel_decoder.build import PIXEL_DECODER_REGISTRY
-from mask_former.pixel_decoder.projection import ProjectedPixels, Projection
+from mask_former.pixel_decoder.build import (
+    MULTI_SCALE,
+    NUM_SCALES,
+    PIXEL_DECODER_REGISTRY,
+    PIXEL_EMBEDDING,
+    check_in_features,
+    memory_shape,
+)
 from mask_former.structures import PixelFeatures
 
 
@@ -27,13 +32,13 @@ class BasePixelDecoder(nn.Module):
         in_features: names of the maps that form the pyramid, in any order.
         conv_dim: channels of the pyramid.
         mask_dim: channels of the per-pixel embeddings.
-        norm: normalisation of the pyramid's convolutions, as in `detectron2.layers.get_norm`.
+        norm: normalization of the pyramid's convolutions, as in `detectron2.layers.get_norm`.
+        memory: what queries attend to, see `PIXEL_DECODER_REGISTRY`.
 
     Raises:
-        ValueError: `in_features` is empty, or an entry of it is no map of the backbone.
+        UserError: `in_features` is empty, or an entry of it is no map of the backbone; there is no
+            such memory.
     """
-
-    published_rounding = True
 
     @configurable
     def __init__(
@@ -44,17 +49,12 @@ class BasePixelDecoder(nn.Module):
         conv_dim: int,
         mask_dim: int,
         norm: str = "GN",
+        memory: str = "res5",
     ) -> None:
         super().__init__()
-        missing = set(in_features) - set(input_shape)
-        if missing or not in_features:
-            raise UserError(
-                f"MODEL.SEM_SEG_HEAD.IN_FEATURES names {sorted(missing) or 'no map'}, but the "
-                f"backbone gives only {sorted(input_shape)}; see its OUT_FEATURES"
-            )
+        check_in_features(in_features, input_shape, "IN_FEATURES")
         # From fine to coarse; adapter_1 and layer_1 belong to the finest.
         self.in_features = sorted(in_features, key=lambda name: input_shape[name].stride)
-        self.maps_shape = dict(input_shape)
         self.norm = norm
         for i, name in enumerate(self.in_features[:-1], start=1):
             channels = input_shape[name].channels
@@ -63,8 +63,18 @@ class BasePixelDecoder(nn.Module):
         self._add_coarsest(input_shape[self.in_features[-1]].channels, conv_dim)
         self.mask_features = Conv2d(conv_dim, mask_dim, kernel_size=3, padding=1)
         weight_init.c2_xavier_fill(self.mask_features)
-        self.maps_shape["pixel_embedding"] = ShapeSpec(
-            channels=mask_dim, stride=input_shape[self.in_features[0]].stride
+
+        self.memory = memory
+        strides = [input_shape[name].stride for name in reversed(self.in_features)]
+        pyramid = tuple(ShapeSpec(channels=conv_dim, stride=stride) for stride in strides)
+        self.memory_shape = memory_shape(
+            memory,
+            {
+                **{name: (shape,) for name, shape in input_shape.items()},
+                **self._offered_by_coarsest(pyramid[0]),
+                MULTI_SCALE: pyramid[:NUM_SCALES],
+                PIXEL_EMBEDDING: (ShapeSpec(channels=mask_dim, stride=strides[-1]),),
+            },
         )
 
     @classmethod
@@ -75,9 +85,16 @@ class BasePixelDecoder(nn.Module):
             "conv_dim": cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM,
             "mask_dim": cfg.MODEL.SEM_SEG_HEAD.MASK_DIM,
             "norm": cfg.MODEL.SEM_SEG_HEAD.NORM,
+            "memory": cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE,
         }
 
-    def _conv(self, in_dim: int, out_dim: int, kernel_size: int = 3, activation=None) -> Conv2d:
+    def _conv(
+        self,
+        in_dim: int,
+        out_dim: int,
+        kernel_size: int = 3,
+        activation: Callable[[Tensor], Tensor] | None = None,
+    ) -> Conv2d:
         conv = Conv2d(
             in_dim,
             out_dim,
@@ -96,23 +113,24 @@ class BasePixelDecoder(nn.Module):
             f"layer_{len(self.in_features)}", self._conv(in_dim, conv_dim, activation=F.relu)
         )
 
-    def _coarsest(self, feature: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the top of the pyramid and the maps that were made on the way."""
-        return self.get_submodule(f"layer_{len(self.in_features)}")(feature), {}
+    def _offered_by_coarsest(self, shape: ShapeSpec) -> dict[str, tuple[ShapeSpec, ...]]:
+        """Shapes of the memory that those layers offer besides, by name."""
+        return {}
 
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        """Shapes of `PixelFeatures.maps`."""
-        return self.maps_shape
+    def _coarsest(self, feature: Tensor) -> tuple[Tensor, dict[str, tuple[Tensor, ...]]]:
+        """The top of the pyramid, and the memory that the layers offer besides."""
+        return self.get_submodule(f"layer_{len(self.in_features)}")(feature), {}
 
     def forward(self, features: dict[str, Tensor]) -> PixelFeatures:
         """Decode `features`, {name: (B, C, h, w)}."""
-        x, added = self._coarsest(features[self.in_features[-1]])
+        x, offered = self._coarsest(features[self.in_features[-1]])
+        pyramid = [x]
         for i in range(len(self.in_features) - 1, 0, -1):
             lateral = self.get_submodule(f"adapter_{i}")(features[self.in_features[i - 1]])
             x = lateral + F.interpolate(x, size=lateral.shape[-2:], mode="nearest")
             x = self.get_submodule(f"layer_{i}")(x)
-        maps = {**features, **added}
-        if not (self.training or keeps_published_rounding(self, x)):
-            return ProjectedPixels(Projection(x, self.mask_features), maps)
+            pyramid.append(x)
         embeddings = self.mask_features(x)
-        return PixelFeatures(embeddings, {**maps, "pixel_embedding": embeddings})
+        offered |= {name: (feature,) for name, feature in features.items()}
+        offered |= {MULTI_SCALE: tuple(pyramid[:NUM_SCALES]), PIXEL_EMBEDDING: (embeddings,)}
+        return PixelFeatures(embeddings, offered[self.memory])

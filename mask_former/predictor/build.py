@@ -1,5 +1,7 @@
 """The registry of predictors."""
 
+from collections.abc import Sequence
+
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.utils.registry import Registry
@@ -9,13 +11,16 @@ PREDICTOR_REGISTRY = Registry("PREDICTOR")
 PREDICTOR_REGISTRY.__doc__ = """
 Predictors, by the name in `MODEL.MASK_FORMER.PREDICTOR_NAME`. A predictor
 
-* is made by `Predictor(cfg, input_shape)`, with the pixel decoder's `output_shape()`, in which it
-  finds the maps that it attends to;
+* is made by `Predictor(cfg, memory_shape)`, with the pixel decoder's `memory_shape`: the
+  `ShapeSpec`s of the maps that it may attend to, from coarse to fine;
 * maps `structures.PixelFeatures` to a list of `structures.Prediction`, one for every supervised
   decoder layer; the last is the final one.
 """
 
 
-def build_predictor(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.Module:
-    """Build the predictor that `MODEL.MASK_FORMER.PREDICTOR_NAME` names."""
-    return PREDICTOR_REGISTRY.get(cfg.MODEL.MASK_FORMER.PREDICTOR_NAME)(cfg, input_shape)
+def build_predictor(cfg: CfgNode, memory_shape: Sequence[ShapeSpec]) -> nn.Module:
+    """Build the predictor that `MODEL.MASK_FORMER.PREDICTOR_NAME` names, or its other name."""
+    keys = cfg.MODEL.MASK_FORMER
+    return PREDICTOR_REGISTRY.get(keys.TRANSFORMER_DECODER_NAME or keys.PREDICTOR_NAME)(
+        cfg, memory_shape
+    )

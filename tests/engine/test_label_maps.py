@@ -1,5 +1,7 @@
 """Who gets labels, and who scores."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -35,22 +37,23 @@ def model():
 )
 def test_labels_only_where_every_evaluator_takes_them(model, evaluator, labels):
     with labels_if_enough(nn.Sequential(model), evaluator):
-        assert model.semantic_labels == labels
-    assert not model.semantic_labels
+        assert model.inference.semantic_labels == labels
+    assert not model.inference.semantic_labels
 
 
 def test_what_was_asked_for_is_restored_after_an_error(model):
     with pytest.raises(KeyError), labels_if_enough(model, Taker()):
         raise KeyError
-    assert not model.semantic_labels
+    assert not model.inference.semantic_labels
 
 
 def test_labels_that_the_config_asks_for_are_nobodys_to_take_back(model):
-    model.semantic_labels = True
+    asked = model.inference
+    model.inference = replace(asked, semantic_labels=True)
     with labels_if_enough(model, DatasetEvaluator()):
-        assert model.semantic_labels
-    assert model.semantic_labels
-    model.semantic_labels = False
+        assert model.inference.semantic_labels
+    assert model.inference.semantic_labels
+    model.inference = asked
 
 
 def read_png(path, dtype):

@@ -14,6 +14,7 @@ from mask_former.head.per_pixel import (
     PixelClassifier,
     QueryClassifier,
 )
+from mask_former.layers import TransformerOptions
 from mask_former.structures import PixelFeatures
 
 K, C, IGNORE = 3, 8, 9
@@ -23,7 +24,7 @@ class HandOn(nn.Module):
     """Takes {"embeddings", "res5"} for granted."""
 
     def forward(self, features):
-        return PixelFeatures(features["embeddings"], {"res5": features["res5"]})
+        return PixelFeatures(features["embeddings"], (features["res5"],))
 
 
 @pytest.fixture
@@ -55,14 +56,11 @@ def linear():
 
 def queries(**options):
     return QueryClassifier(
-        input_shape={"res5": ShapeSpec(channels=12, stride=32)},
-        in_feature="res5",
+        memory_shape=[ShapeSpec(channels=12, stride=32)],
         num_queries=K,
         hidden_dim=16,
         mask_dim=C,
-        num_heads=2,
-        dim_feedforward=16,
-        dropout=0.0,
+        transformer=TransformerOptions(num_heads=2, dim_feedforward=16, dropout=0.0),
         num_decoder_layers=3,
         **options,
     )
@@ -135,4 +133,4 @@ def test_there_is_one_query_a_class():
     cfg = get_cfg()
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 7
     with pytest.raises(ValueError, match="NUM_OBJECT_QUERIES is 100 and .*NUM_CLASSES is 7;"):
-        PerPixelBaselinePlusHead.build_predictor(cfg, {})
+        PerPixelBaselinePlusHead.build_predictor(cfg, [])

@@ -1,43 +1,59 @@
 """Attention, transformer stacks, position encoding and MLP against PyTorch's own modules."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from mask_former.layers import MLP, Attention, Transformer, sine_position_encoding
+from mask_former.layers import (
+    MLP,
+    Attention,
+    Transformer,
+    TransformerOptions,
+    flatten_map,
+    sine_position_encoding,
+)
 from mask_former.layers.transformer import (
     TransformerDecoder,
     TransformerDecoderLayer,
     TransformerEncoder,
     TransformerEncoderLayer,
-    flatten_map,
 )
 
 B, Q, S, C, HEADS = 2, 5, 7, 16, 4
+OPTIONS = TransformerOptions(num_heads=HEADS, dim_feedforward=32, dropout=0.0)
+THEIRS = {"dim_feedforward": 32, "dropout": 0.0, "batch_first": True}
 
 
 @pytest.fixture
 def tensors():
     torch.manual_seed(0)
-    return torch.randn(Q, B, C), torch.randn(S, B, C), torch.randn(S, B, C)
+    return torch.randn(B, Q, C), torch.randn(B, S, C), torch.randn(B, S, C)
 
 
-@pytest.mark.parametrize("published_rounding", [True, False])
-def test_attention_equals_pytorch_with_its_weights(tensors, published_rounding):
+def test_attention_equals_pytorch_with_its_weights(tensors):
     ours = Attention(C, HEADS)
-    ours.published_rounding = published_rounding
     nn.init.normal_(ours.in_proj_bias)
-    theirs = nn.MultiheadAttention(C, HEADS)
+    theirs = nn.MultiheadAttention(C, HEADS, batch_first=True)
     theirs.load_state_dict(ours.state_dict())  # strict: same names, same shapes
     torch.testing.assert_close(ours(*tensors), theirs(*tensors)[0])
 
 
-@pytest.mark.parametrize("published_rounding", [True, False])
-def test_attention_drops_weights_in_training_only(tensors, published_rounding):
+def test_attention_looks_only_where_the_mask_allows(tensors):
+    ours = Attention(C, HEADS)
+    theirs = nn.MultiheadAttention(C, HEADS, batch_first=True)
+    theirs.load_state_dict(ours.state_dict())
+    mask = torch.rand(B, 1, Q, S) < 0.5
+    mask[..., 0] = True
+    forbidden = ~mask.expand(-1, HEADS, -1, -1).flatten(0, 1)
+    expected = theirs(*tensors, attn_mask=forbidden)[0]
+    torch.testing.assert_close(ours(*tensors, mask), expected)
+
+
+def test_attention_drops_weights_in_training_only(tensors):
     attention = Attention(C, HEADS, dropout=0.5)
-    attention.published_rounding = published_rounding
     assert not torch.equal(attention(*tensors), attention(*tensors))
     attention.eval()
     assert torch.equal(attention(*tensors), attention(*tensors))
@@ -50,16 +66,20 @@ def test_heads_must_divide_the_channels():
 
 @pytest.mark.parametrize("pre_norm", [False, True])
 def test_encoder_layer_equals_pytorch_without_positions(tensors, pre_norm):
-    ours = TransformerEncoderLayer(C, HEADS, 32, dropout=0.0, pre_norm=pre_norm)
-    theirs = nn.TransformerEncoderLayer(C, HEADS, 32, dropout=0.0, norm_first=pre_norm)
+    ours = TransformerEncoderLayer(C, replace(OPTIONS, pre_norm=pre_norm))
+    theirs = nn.TransformerEncoderLayer(
+        C, HEADS, 32, dropout=0.0, norm_first=pre_norm, batch_first=True
+    )
     theirs.load_state_dict(ours.state_dict())
     torch.testing.assert_close(ours(tensors[1], torch.zeros(1)), theirs(tensors[1]))
 
 
 @pytest.mark.parametrize("pre_norm", [False, True])
 def test_decoder_layer_equals_pytorch_without_positions(tensors, pre_norm):
-    ours = TransformerDecoderLayer(C, HEADS, 32, dropout=0.0, pre_norm=pre_norm)
-    theirs = nn.TransformerDecoderLayer(C, HEADS, 32, dropout=0.0, norm_first=pre_norm)
+    ours = TransformerDecoderLayer(C, replace(OPTIONS, pre_norm=pre_norm))
+    theirs = nn.TransformerDecoderLayer(
+        C, HEADS, 32, dropout=0.0, norm_first=pre_norm, batch_first=True
+    )
     theirs.load_state_dict(ours.state_dict())
     x, memory, _ = tensors
     actual = ours(x, torch.zeros(1), memory, memory)
@@ -68,20 +88,17 @@ def test_decoder_layer_equals_pytorch_without_positions(tensors, pre_norm):
 
 def test_positions_are_added_to_queries_and_keys_but_not_to_values(tensors):
     # With equal positions everywhere the attention weights stay as they are.
-    layer = TransformerEncoderLayer(C, HEADS, 32, dropout=0.0, pre_norm=False)
+    layer = TransformerEncoderLayer(C, OPTIONS)
     layer.self_attn.in_proj_bias.data.zero_()
     x = tensors[1]
-    same = x[:1].expand_as(x)
+    same = x[:, :1].expand_as(x)
     torch.testing.assert_close(layer(same, torch.ones(C)), layer(same, torch.zeros(C)))
     assert not torch.allclose(layer(x, tensors[2]), layer(x, torch.zeros(C)))
 
 
-OPTIONS = {"num_heads": HEADS, "dim_feedforward": 32, "dropout": 0.0}
-
-
 @pytest.mark.parametrize("pre_norm", [False, True])
 def test_only_pre_norm_ends_the_encoder_in_a_norm(tensors, pre_norm):
-    encoder = TransformerEncoder(C, 2, pre_norm=pre_norm, **OPTIONS)
+    encoder = TransformerEncoder(C, 2, replace(OPTIONS, pre_norm=pre_norm))
     assert ("norm.weight" in encoder.state_dict()) == pre_norm
     nn.init.constant_(encoder.layers[1].norm2.weight, 3.0)
     std = encoder(tensors[1], torch.zeros(1)).std(-1, correction=0).mean().item()
@@ -89,11 +106,11 @@ def test_only_pre_norm_ends_the_encoder_in_a_norm(tensors, pre_norm):
 
 
 def test_decoder_returns_every_layer_through_the_shared_norm(tensors):
-    decoder = TransformerDecoder(C, 3, pre_norm=False, **OPTIONS)
+    decoder = TransformerDecoder(C, 3, OPTIONS)
     query_pos, memory, pos = torch.randn(Q, C), tensors[1], tensors[2]
     outputs = decoder(query_pos, memory, pos)
-    assert [o.shape for o in outputs] == [(Q, B, C)] * 3
-    x, query_pos = torch.zeros(Q, B, C), query_pos[:, None]
+    assert [o.shape for o in outputs] == [(B, Q, C)] * 3
+    x = torch.zeros(B, Q, C)
     for layer, output in zip(decoder.layers, outputs, strict=True):
         x = layer(x, query_pos, memory, memory + pos)
         torch.testing.assert_close(output, decoder.norm(x))
@@ -101,18 +118,16 @@ def test_decoder_returns_every_layer_through_the_shared_norm(tensors):
 
 def test_decoding_does_not_depend_on_the_order_of_memory_or_queries():
     torch.manual_seed(0)
-    model = Transformer(
-        C, num_encoder_layers=1, num_decoder_layers=2, pre_norm=False, **OPTIONS
-    ).eval()
+    model = Transformer(C, num_encoder_layers=1, num_decoder_layers=2, options=OPTIONS)
     feature, pos, queries = torch.randn(B, C, 3, 4), torch.randn(1, C, 3, 4), torch.randn(Q, C)
     last = model(feature, queries, pos)[-1]
     flipped = model(feature.flip(3), queries.flip(0), pos.flip(3))[-1]
-    torch.testing.assert_close(flipped.flip(0), last)
+    torch.testing.assert_close(flipped.flip(1), last)
 
 
 def test_flatten_map():
     feature = torch.arange(24.0).view(1, 2, 3, 4)
-    assert flatten_map(feature)[5, 0].tolist() == [5, 17]
+    assert flatten_map(feature)[0, 5].tolist() == [5, 17]
 
 
 class TestPositionEncoding:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from detectron2.layers import ShapeSpec
 
+from mask_former.layers import TransformerOptions
 from mask_former.pixel_decoder import BasePixelDecoder, TransformerEncoderPixelDecoder
 
 CHANNELS = {"res2": 8, "res3": 12, "res4": 16, "res5": 24}
@@ -21,23 +22,48 @@ def make_features(height=64, width=96, batch=2):
     }
 
 
+def make(decoder, **options):
+    if decoder is TransformerEncoderPixelDecoder:
+        transformer = TransformerOptions(num_heads=4, dim_feedforward=16)
+        options = {"num_layers": 1, "transformer": transformer, **options}
+    return decoder(**{**OPTIONS, **options}).eval()
+
+
 @pytest.fixture(params=["fpn", "transformer"])
 def decoder(request):
     torch.manual_seed(1)
     if request.param == "fpn":
-        return BasePixelDecoder(**OPTIONS).eval()
-    return TransformerEncoderPixelDecoder(**OPTIONS, num_layers=2, num_heads=4).eval()
+        return make(BasePixelDecoder)
+    return make(TransformerEncoderPixelDecoder)
+
+
+MEMORY = {
+    "res4": [(16, 16)],
+    "pixel_embedding": [(20, 4)],
+    "multi_scale_pixel_decoder": [(32, 32), (32, 16), (32, 8)],
+    "transformer_encoder": [(32, 32)],
+}
 
 
 @pytest.mark.parametrize("size", [(64, 96), (61, 93)])
-def test_maps_have_the_promised_shapes(decoder, size):
+@pytest.mark.parametrize("memory", MEMORY)
+def test_the_memory_has_the_promised_shapes(memory, size):
+    decoder = make(TransformerEncoderPixelDecoder, memory=memory)
     pixels = decoder(make_features(*size))
-    stride4 = tuple(-(-x // 4) for x in size)
-    assert pixels.mask_features.shape == (2, 20, *stride4)
-    assert pixels.maps.keys() == decoder.output_shape().keys()
-    for name, shape in decoder.output_shape().items():
-        expected = (2, shape.channels, *(-(-x // shape.stride) for x in size))
-        assert pixels.maps[name].shape == expected, name
+    assert pixels.mask_features.shape == (2, 20, *(-(-x // 4) for x in size))
+    assert [(s.channels, s.stride) for s in decoder.memory_shape] == MEMORY[memory]
+    for feature, shape in zip(pixels.memory, decoder.memory_shape, strict=True):
+        assert feature.shape == (2, shape.channels, *(-(-x // shape.stride) for x in size))
+
+
+def test_the_memory_is_what_it_is_called():
+    features = make_features()
+    (res4,) = make(BasePixelDecoder, memory="res4")(features).memory
+    assert res4 is features["res4"]
+    pixels = make(BasePixelDecoder, memory="pixel_embedding")(features)
+    assert pixels.memory[0] is pixels.mask_features
+    decoder = make(BasePixelDecoder, memory="multi_scale_pixel_decoder")
+    assert torch.equal(decoder(features).memory[0], decoder.layer_4(features["res5"]))
 
 
 def test_every_feature_reaches_the_embeddings(decoder):
@@ -55,19 +81,21 @@ def test_in_features_may_come_in_any_order():
 
 
 def test_a_shorter_pyramid():
-    decoder = BasePixelDecoder(**{**OPTIONS, "in_features": ["res3", "res5"]})
+    decoder = BasePixelDecoder(
+        **{**OPTIONS, "in_features": ["res3", "res5"], "memory": "multi_scale_pixel_decoder"}
+    )
     pixels = decoder(make_features())
     assert pixels.mask_features.shape == (2, 20, 8, 12)
-    assert decoder.output_shape()["pixel_embedding"].stride == 8
+    assert [shape.stride for shape in decoder.memory_shape] == [32, 8]
     assert "adapter_2.weight" not in decoder.state_dict()
 
 
 def test_the_encoded_map_sees_the_whole_image():
-    decoder = TransformerEncoderPixelDecoder(**OPTIONS, num_layers=1, num_heads=4).eval()
+    decoder = make(TransformerEncoderPixelDecoder, memory="transformer_encoder")
     features = make_features()
-    encoded = decoder(features).maps["transformer_encoder"]
+    (encoded,) = decoder(features).memory
     features["res5"][:, :, 0, 0] += 1.0
-    changed = decoder(features).maps["transformer_encoder"]
+    (changed,) = decoder(features).memory
     assert (changed - encoded).abs().amax((0, 1)).min() > 1e-6
 
 
@@ -81,3 +109,8 @@ def test_an_unknown_feature_is_named():
         BasePixelDecoder(**{**OPTIONS, "in_features": ["res2", "res6"]})
     with pytest.raises(ValueError, match=r"names no map.*only \['res2'"):
         BasePixelDecoder(**{**OPTIONS, "in_features": []})
+
+
+def test_an_unknown_memory_is_named():
+    with pytest.raises(ValueError, match="FEATURE is 'transformer_encoder', but .*'res2'"):
+        make(BasePixelDecoder, memory="transformer_encoder")
