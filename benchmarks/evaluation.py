@@ -185,30 +185,34 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few images")
     args = parser.parse_args()
     rounds = 1 if args.quick else args.rounds
-    images = 8 if args.quick else 200
+    images = 4 if args.quick else 200
     logging.disable()
     with tempfile.TemporaryDirectory() as folder:
-        results, growths, remarks = benchmark(Path(folder), images, rounds)
+        scenes = make_scenes(Path(folder, "coco"), images=images)
+        results = measure_all(scenes, Path(folder), rounds)
+        growths = [] if args.quick else all_growths(Path(folder), images // 10)
+        remarks = [floor(scenes)]
     report("evaluation", results, growths, remarks=remarks)
 
 
-def benchmark(
-    folder: Path, images: int, rounds: int
-) -> tuple[list[Result], list[Growth], list[str]]:
-    scenes = make_scenes(folder / "coco", images=images)
+def measure_all(scenes: Scenes, folder: Path, rounds: int) -> list[Result]:
+    images = len(scenes.records)
     what = f"{images} images of 640x480, 12 segments, 133 classes"
-    results = [
+    return [
         measure(f"PQ from outputs, {what}", from_memory(scenes, folder), rounds),
         measure("PQ from PNG files, the same", from_files(scenes), rounds),
         measure("mIoU from labels, the same", from_labels(scenes), rounds),
         from_scores(folder / "scores", max(images // 20, 2), rounds),
         beside_a_model(scenes, rounds),
     ]
-    few = max(images // 10, 2)
+
+
+def all_growths(folder: Path, images: int) -> list[Growth]:
+    """Over the size of the images, their segments and the classes."""
     number = iter(range(100))
 
     def at(**options: Any) -> Scenes:
-        return make_scenes(folder / f"growth{next(number)}", images=few, **options)
+        return make_scenes(folder / f"growth{next(number)}", images=images, **options)
 
     def panoptic(**options: Any) -> dict[str, Timing]:
         contenders = from_files(at(**options))
@@ -220,13 +224,12 @@ def benchmark(
         contenders = from_labels(s)
         return compare(contenders, rounds=3, warmup=1, memory=False)
 
-    of = f"{few} images"
-    growths = [
+    of = f"{images} images"
+    return [
         growth(f"PQ, {of}: height", [240, 480, 960], lambda h: panoptic(size=(h, h * 4 // 3))),
         growth(f"PQ, {of}: segments", [3, 12, 48], lambda n: panoptic(segments=n)),
         growth(f"mIoU, {of}: classes", [20, 150, 847], classes),
     ]
-    return results, growths, [floor(scenes)]
 
 
 def from_scores(folder: Path, images: int, rounds: int) -> Result:

@@ -27,10 +27,10 @@ DIVISOR = 32  # of the size of a batch, in all recipes here
 
 
 def contender_names(device: str, compiled: bool = False) -> list[str]:
-    """All that the device computes natively; in bfloat16 the peers, too."""
-    names = [OURS, *([COMPILED] if compiled else []), HUGGING_FACE, PLAIN]
+    """Ours and the peers, or ours as it is and `compiled`; in all that the device has natively."""
+    names = [OURS, COMPILED] if compiled else [OURS, HUGGING_FACE, PLAIN]
     if is_native(torch.bfloat16, device):
-        names += [BF16, *([COMPILED_BF16] if compiled else []), HUGGING_FACE_BF16, PLAIN_BF16]
+        names += [BF16, COMPILED_BF16] if compiled else [BF16, HUGGING_FACE_BF16, PLAIN_BF16]
     return names
 
 

@@ -177,16 +177,14 @@ def floor(task: Task, records: list[dict]) -> str:
     )
 
 
-def growth(
-    folder: Path, task: Task, key: str, label: str, values: list[Any], quick: bool
-) -> Growth:
+def growth(folder: Path, task: Task, key: str, label: str, values: list[Any]) -> Growth:
     """How the time grows with one argument of `make_photos`; `size` goes by the height."""
     seconds: dict[str, list[float]] = {}
     for value in values:
         argument = (value, value * 4 // 3) if key == "size" else value
         photos = {**task.photos, key: argument, "images": 4}
         records = make_photos(folder / f"{label}{value}", **photos)
-        found = timings(task.mappers(), records, 4 if quick else 32, rounds=1 if quick else 3)
+        found = timings(task.mappers(), records, 32, rounds=3)
         for name, timing in found.items():
             seconds.setdefault(name, []).append(timing.median)
     return Growth(label, values, seconds)
@@ -214,10 +212,12 @@ def main() -> None:
             measure_loader(SEMANTIC, ade20k, count, rounds),
             measure_loader(PANOPTIC, coco, count, rounds),
         ]
-        growths = [
-            growth(folder, SEMANTIC, "size", "semantic: height", [256, 512, 1024], args.quick),
-            growth(folder, PANOPTIC, "segments", "panoptic: segments", [3, 12, 48], args.quick),
-        ]
+        growths = []
+        if not args.quick:
+            growths = [
+                growth(folder, SEMANTIC, "size", "semantic: height", [256, 512, 1024]),
+                growth(folder, PANOPTIC, "segments", "panoptic: segments", [3, 12, 48]),
+            ]
         remarks = [floor(SEMANTIC, ade20k), floor(PANOPTIC, coco)]
     report("loading", results, growths, remarks=remarks)
 

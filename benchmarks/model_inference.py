@@ -115,7 +115,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--backbone", default="R50", choices=BACKBONES)
-    parser.add_argument("--compiled", action="store_true", help="ours compiled, too: minutes more")
+    parser.add_argument(
+        "--compiled", action="store_true", help="ours compiled, beside ours as it is"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--no-growth", action="store_true", help="no other sizes, no plot")
     parser.add_argument("--quick", action="store_true", help="small images, to try it out")
@@ -141,7 +143,14 @@ def main() -> None:
     results = []
     for allocator in allocators(args.device, quick=args.quick):
         for case, of_case in runs.items():
-            timings = compare(of_case, rounds=args.rounds, device=args.device)
+            warmup = 0 if args.quick else 2
+            timings = compare(
+                of_case,
+                rounds=args.rounds,
+                warmup=warmup,
+                memory=not args.quick,
+                device=args.device,
+            )
             results.append(Result(case + allocator, OURS, timings, agreement[case]))
 
     with tempfile.TemporaryDirectory() as folder:
@@ -161,7 +170,7 @@ def main() -> None:
         results,
         growths,
         device=args.device,
-        variant="" if args.backbone == "R50" else args.backbone,
+        variant="_".join([args.backbone] * (args.backbone != "R50") + ["compiled"] * args.compiled),
     )
 
 

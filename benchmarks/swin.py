@@ -120,7 +120,9 @@ def main() -> None:
                 continue
             runs = {n: lambda m=m, run=run, x=images: run(m, x) for n, m in contenders.items()}
             rounds = args.rounds if largest else 2
-            timings = compare(runs, rounds=rounds, warmup=1, memory=largest, device=args.device)
+            timings = compare(
+                runs, rounds=rounds, warmup=1, memory=largest and not args.quick, device=args.device
+            )
             if largest:
                 results.append(Result(f"{case}, {size}x{size}", OURS, timings, agreement))
             if run is step:

@@ -94,7 +94,8 @@ def whole_step(steps: Mapping[str, Step], rounds: int, device: str, quick: bool)
     _let_clocks_wait(steps, False)
     results = []
     for allocator in allocators(device, quick=quick):
-        timings = compare(steps, rounds=rounds, warmup=2, device=device)
+        warmup = 0 if quick else 2
+        timings = compare(steps, rounds=rounds, warmup=warmup, memory=not quick, device=device)
         results.append(Result(f"whole step{allocator}", OURS, timings, agreement))
     return results
 
@@ -159,7 +160,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--backbone", default="R50", choices=BACKBONES)
     parser.add_argument("--images", type=int, default=2, help="of a batch")
-    parser.add_argument("--compiled", action="store_true", help="ours compiled, too: minutes more")
+    parser.add_argument(
+        "--compiled", action="store_true", help="ours compiled, beside ours as it is"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-growth", action="store_true", help="no other sizes, no plot")
     parser.add_argument("--quick", action="store_true", help="small images, to try it out")

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import benchmarks.report
+from benchmarks import gpu
 from benchmarks.__main__ import COMMANDS
 
 
@@ -29,3 +30,25 @@ def test_it_runs_and_its_contenders_agree(command, run):
     found = run(f"{command} --rounds 1 --quick")
     assert found["command"] == f"python -m benchmarks.{command} --rounds 1 --quick"
     assert len({row["contender"] for row in found["results"]}) > 1
+
+
+def test_parts_of_the_gpu_run_do_not_stop_each_other(tmp_path):
+    result = "import os, json; open(os.environ['BENCHMARKS_OUTPUT'] + '/a.json', 'w').write('[7]')"
+    table = "; open(os.environ['BENCHMARKS_OUTPUT'] + '/a.md', 'w').write('a table')"
+    parts = [
+        gpu.Part("fails", 60, ["-c", "print('why'); 1 / 0"]),
+        gpu.Part("hangs", 0.5, ["-c", "import time; time.sleep(60)"]),
+        gpu.Part("works", 60, ["-c", result + table]),
+    ]
+    gpu.run(parts, tmp_path, minutes=1)
+    found = json.loads((tmp_path / "report.json").read_text())["parts"]
+    assert [part["status"] for part in found] == ["failed", "out of time", "done"]
+    assert found[2]["found"] == [7]
+    page = (tmp_path / "report.md").read_text()
+    assert "ZeroDivisionError" in page and "a table" in page
+    assert "why" in (tmp_path / "log.txt").read_text()
+
+
+def test_the_gpu_run_ends_in_time(tmp_path):
+    (part,) = gpu.run([gpu.Part("works", 60, ["-c", "pass"])], tmp_path, minutes=0.05)
+    assert part["status"] == "not started"

@@ -8,7 +8,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Instances
 from torch.nn.parallel import DistributedDataParallel
 
-from mask_former.engine import Predictor
+from mask_former.engine.predict import Predictor
 from tests.engine import tiny
 
 pytestmark = pytest.mark.gpu
