@@ -115,9 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--backbone", default="R50", choices=BACKBONES)
-    parser.add_argument(
-        "--compiled", action="store_true", help="ours compiled, beside ours as it is"
-    )
+    parser.add_argument("--compiled", action="store_true", help="ours compiled, no peers")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--no-growth", action="store_true", help="no other sizes, no plot")
     parser.add_argument("--quick", action="store_true", help="small images, to try it out")

@@ -160,9 +160,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--backbone", default="R50", choices=BACKBONES)
     parser.add_argument("--images", type=int, default=2, help="of a batch")
-    parser.add_argument(
-        "--compiled", action="store_true", help="ours compiled, beside ours as it is"
-    )
+    parser.add_argument("--compiled", action="store_true", help="ours compiled, no peers")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-growth", action="store_true", help="no other sizes, no plot")
     parser.add_argument("--quick", action="store_true", help="small images, to try it out")
