@@ -31,7 +31,7 @@ from benchmarks.inference import (
 from benchmarks.measure import allocators, compare
 from benchmarks.models import SMALL, encoder_layers, recipe
 from benchmarks.photos import COCO, make_photos
-from benchmarks.report import Growth, Result, report
+from benchmarks.report import Growth, Result, agreement, report
 from mask_former.data.mapper import MaskFormerDatasetMapper
 
 BACKBONES = ("R50", "swin", "swin_large")
@@ -57,7 +57,7 @@ def contenders(
 
 
 def check(contenders: Mapping[str, Inference]) -> dict[str, str]:
-    """How maps differ from ours; an error if one of float32 does by too much.
+    """How maps differ from ours, which in float32 they must not by much.
 
     That of `transformers` is made by other rules, which scale probabilities.
     """
@@ -65,9 +65,8 @@ def check(contenders: Mapping[str, Inference]) -> dict[str, str]:
     found = {}
     for name in maps.keys() - {OURS}:
         share = differing_pixels(maps[name], maps[OURS], contenders[name].panoptic)
-        found[name] = f"{100 * share:.2g}% of pixels"
-        if name in (COMPILED, PLAIN) and share > TOLERANCE:
-            raise SystemExit(f"{name} differs from ours: {found[name]}")
+        equal = share <= TOLERANCE or name not in (COMPILED, PLAIN)
+        found[name] = agreement(f"{100 * share:.2g}% of pixels", holds=equal)
     return found
 
 
@@ -123,7 +122,7 @@ def main() -> None:
 
     names = contender_names(args.device, args.compiled)
     semantic, panoptic = args.backbone, f"panoptic {args.backbone}"
-    small = SMALL if args.quick else ()
+    small = (*SMALL, "INPUT.MIN_SIZE_TEST", 64) if args.quick else ()
     cases = {
         "semantic": (semantic, (64, 64) if args.quick else (512, 512), small),
         "panoptic": (panoptic, (64, 96) if args.quick else (800, 1216), small),
@@ -137,7 +136,7 @@ def main() -> None:
         f"{case}, {size[0]}x{size[1]}": contenders(names, task, args.device, size, options)
         for case, (task, size, options) in cases.items()
     }
-    agreement = {case: check(of_case) for case, of_case in runs.items()}
+    differences = {case: check(of_case) for case, of_case in runs.items()}
     results = []
     for allocator in allocators(args.device, quick=args.quick):
         for case, of_case in runs.items():
@@ -149,7 +148,7 @@ def main() -> None:
                 memory=not args.quick,
                 device=args.device,
             )
-            results.append(Result(case + allocator, OURS, timings, agreement[case]))
+            results.append(Result(case + allocator, OURS, timings, differences[case]))
 
     with tempfile.TemporaryDirectory() as folder:
         photos = {**COCO, "size": (96, 128)} if args.quick else COCO

@@ -21,7 +21,7 @@ from transformers import MaskFormerImageProcessor
 from benchmarks.measure import compare, matrix_rate
 from benchmarks.peers import plain_inference as plain
 from benchmarks.predictions import Scene, Size, Sizes, make_scene
-from benchmarks.report import Growth, Result, report
+from benchmarks.report import Growth, Result, agreement, report
 from mask_former import inference
 from mask_former.inference.resize import mask_tiles
 
@@ -30,6 +30,8 @@ HUGGING_FACE = "`transformers`"
 OBJECT_THRESHOLD, OVERLAP_THRESHOLD, INSTANCES = 0.8, 0.5, 100
 # Scores that are less apart, relatively, are equal but for rounding.
 TIE = 1e-5
+# Share of the pixels of maps: where two masks are equal but for rounding.
+TOLERANCE = 1e-4
 
 
 # Panoptic
@@ -82,13 +84,12 @@ def scaling_alone(scene: Scene) -> None:
 
 def panoptic(scene: Scene, rounds: int, device: str) -> Result:
     ours, segments = our_panoptic(scene)
-    agreement = {}
+    differences = {}
     for name, keep_first in ((PLAIN, False), (KEEP_FIRST, True)):
         other, other_segments = plain_panoptic(scene, keep_first)
-        if not torch.equal(ours, other) or segments != other_segments:
-            raise SystemExit(f"panoptic: the map or the segments of {name} are not ours")
-        agreement[name] = "none"
-    agreement[HUGGING_FACE] = _share(ours != hugging_face_panoptic(scene))
+        equal = (ours != other).float().mean() <= TOLERANCE and segments == other_segments
+        differences[name] = agreement(_share(ours != other), holds=bool(equal))
+    differences[HUGGING_FACE] = _share(ours != hugging_face_panoptic(scene))
     timings = compare(
         {
             OURS: lambda: our_panoptic(scene),
@@ -101,7 +102,7 @@ def panoptic(scene: Scene, rounds: int, device: str) -> Result:
         device=device,
     )
     case = f"panoptic, {_describe(scene)}"
-    return Result(case, OURS, timings, agreement)
+    return Result(case, OURS, timings, differences)
 
 
 # Semantic
@@ -126,23 +127,24 @@ def semantic(
     def plain_labels() -> Tensor:
         return plain_scores(*scene).argmax(0)
 
-    agreement = {PLAIN: _ties(scene, ours(), plain_labels(), scaled)}
+    differences = {PLAIN: _ties(scene, ours(), plain_labels(), scaled)}
     contenders: dict[str, Callable[[], Any]] = {OURS: ours}
     if peers:
         contenders["ours, scores of all classes"] = lambda: inference.semantic_inference(
             *scene, scale_scores=scaled
         )
         contenders[HUGGING_FACE] = lambda: hugging_face_semantic(scene)
-        agreement[HUGGING_FACE] = _share(ours() != hugging_face_semantic(scene))
+        differences[HUGGING_FACE] = _share(ours() != hugging_face_semantic(scene))
     contenders[PLAIN] = plain_labels
     timings = compare(contenders, rounds=rounds, warmup=0, device=device)
     how = ", scores scaled" if scaled else ""
     case = f"semantic labels, {_describe(scene)}{how}"
-    return Result(case, OURS, timings, agreement)
+    return Result(case, OURS, timings, differences)
 
 
 def _ties(scene: Scene, ours: Tensor, other: Tensor, scaled: bool) -> str:
     """In how many pixels labels differ, which have to be ties."""
+    tied = True
     rows, columns = (ours != other).nonzero(as_tuple=True)
     if len(rows):
         class_logits, mask_logits, sizes = scene
@@ -153,9 +155,8 @@ def _ties(scene: Scene, ours: Tensor, other: Tensor, scaled: bool) -> str:
         classes = class_logits.softmax(-1)[:, :-1].double()
         scores = masks[:, rows, columns].double().T @ classes  # (differing pixels, K)
         a, b = (scores.gather(1, x[rows, columns][:, None]) for x in (ours, other))
-        if ((a - b).abs() > TIE * a).any():
-            raise SystemExit(f"semantic: labels differ that are no ties, {scene.sizes}")
-    return f"{len(rows)} pixels, ties"
+        tied = not ((a - b).abs() > TIE * a).any()
+    return agreement(f"{len(rows)} pixels, ties", holds=tied)
 
 
 # Instances
@@ -174,17 +175,20 @@ def instances(scene: Scene, rounds: int, device: str) -> Result:
     ours, (masks, scores, labels) = our_instances(scene), plain_instances(scene)
     order = scores.argsort(descending=True)
     order = order[masks[order].flatten(1).any(1)]
-    same_masks = torch.equal(ours.pred_masks, masks[order])
-    same_labels = torch.equal(ours.pred_classes, labels[order])
-    if not (same_masks and same_labels and torch.allclose(ours.scores, scores[order])):
-        raise SystemExit("instances: those of the plain order are not ours")
+    equal = torch.equal(ours.pred_classes, labels[order])
+    equal = equal and torch.allclose(ours.scores, scores[order], rtol=1e-4)
+    different = ours.pred_masks != masks[order] if equal else torch.ones(1)
+    difference = agreement(
+        f"{different.float().mean():.1g} of the masks' pixels",
+        holds=bool(different.float().mean() <= TOLERANCE),
+    )
     timings = compare(
         {OURS: lambda: our_instances(scene), PLAIN: lambda: plain_instances(scene)},
         rounds=rounds,
         device=device,
     )
     case = f"{INSTANCES} instances, {_describe(scene)}"
-    return Result(case, OURS, timings, {PLAIN: "none but rounding of scores"})
+    return Result(case, OURS, timings, {PLAIN: difference})
 
 
 # What is measured

@@ -28,6 +28,7 @@ OUTPUT = Path(os.environ.get("BENCHMARKS_OUTPUT", ROOT / "output/benchmarks"))
 DOCUMENT = ROOT / "benchmarks/RESULTS.md"
 IMAGES = ROOT / "benchmarks/images"
 HEADER = ["", "", "time", "ours takes 1/x of it", "peak memory", "difference from ours"]
+DIFFERS = "DIFFERS:"
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,12 @@ class Result:
             rows.append(["", row["contender"], time, faster, peak, row["difference from ours"]])
         rows[0][0] = self.case
         return rows
+
+
+def agreement(text: str, *, holds: bool) -> str:
+    """How a contender differs from ours, marked if that is too much: then `report` ends in an error,
+    after the table is written."""
+    return text if holds else f"{DIFFERS} {text}"
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,9 @@ def report(
         "remarks": list(remarks),
     }
     (OUTPUT / f"{stem}.json").write_text(json.dumps(found, indent=1))
+    for row in found["results"]:
+        if row["difference from ours"].startswith(DIFFERS):
+            raise SystemExit(f"{row['contender']}, {row['case']}: {row['difference from ours']}")
     print(f"Kept in {OUTPUT / stem}.md; `python -m benchmarks.report` puts it into {DOCUMENT}.")
 
 

@@ -30,7 +30,7 @@ from benchmarks.inference import (
 )
 from benchmarks.measure import Timing, allocators, compare, matrix_rate
 from benchmarks.models import SMALL, make_batch, our_model, recipe
-from benchmarks.report import Growth, Result, report
+from benchmarks.report import Growth, Result, agreement, report
 from benchmarks.steps import PARTS, Clock, HuggingFaceStep, OurStep, PlainStep, Step
 
 BACKBONES = ("R50", "swin", "swin_large")
@@ -67,7 +67,7 @@ def contenders(
 
 
 def check(steps: Mapping[str, Step]) -> dict[str, str]:
-    """How the first step of each differs from ours; an error unless it equals ours in float32."""
+    """How the first step of each differs from ours, which in float32 it must not."""
     losses, gradients, found = {}, {}, {}
     for name, step in steps.items():
         losses[name] = step.loss_and_gradients().double()
@@ -75,9 +75,9 @@ def check(steps: Mapping[str, Step]) -> dict[str, str]:
     for name in steps.keys() - {OURS}:
         loss = ((losses[name] - losses[OURS]) / losses[OURS]).abs().item()
         gradient = _distance(gradients[name], gradients[OURS])
-        found[name] = f"loss {loss:.0e}, gradient {gradient:.0e}"
-        if "float32" in name and (loss > LOSS_TOLERANCE or gradient > GRADIENT_TOLERANCE):
-            raise SystemExit(f"{name} differs from ours: {found[name]}")
+        equal = loss <= LOSS_TOLERANCE and gradient <= GRADIENT_TOLERANCE
+        text = f"loss {loss:.0e}, gradient {gradient:.0e}"
+        found[name] = agreement(text, holds="bfloat16" in name or equal)
     return found
 
 
@@ -90,13 +90,13 @@ def _distance(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> f
 
 def whole_step(steps: Mapping[str, Step], rounds: int, device: str, quick: bool) -> list[Result]:
     """With each allocator setting, the same for all; that of our training last."""
-    agreement = check(steps)
+    differences = check(steps)
     _let_clocks_wait(steps, False)
     results = []
     for allocator in allocators(device, quick=quick):
         warmup = 0 if quick else 2
         timings = compare(steps, rounds=rounds, warmup=warmup, memory=not quick, device=device)
-        results.append(Result(f"whole step{allocator}", OURS, timings, agreement))
+        results.append(Result(f"whole step{allocator}", OURS, timings, differences))
     return results
 
 
