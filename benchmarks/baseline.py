@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from benchmarks.inference import (
     weights_of_different_queries,
 )
 from benchmarks.measure import Timing, compare
-from benchmarks.models import RECIPES, WITHOUT_CHANCE, make_batch
+from benchmarks.models import RECIPES, SMALL, WITHOUT_CHANCE, make_batch
 from benchmarks.report import ROOT, Result, report
 
 OURS = "ours"
@@ -50,22 +50,24 @@ class Case:
         size: height and width of the images.
         images: of a batch.
         training: a whole training step; otherwise inference.
+        options: other config keys and values.
     """
 
     recipe: str
     size: tuple[int, int]
     images: int = 1
     training: bool = False
+    options: tuple[Any, ...] = ()
 
     def inputs(self, device: str) -> dict[str, Any]:
         """What every worker gets, of tensors and plain values."""
-        keys = ["MODEL.DEVICE", device, "MODEL.WEIGHTS", "", *WITHOUT_CHANCE]
-        weights = weights_of_different_queries(self.recipe, device)
+        keys = ["MODEL.DEVICE", device, "MODEL.WEIGHTS", "", *WITHOUT_CHANCE, *self.options]
+        weights = weights_of_different_queries(self.recipe, device, self.options)
         if not self.training:
             keys += test_keys(self.recipe)
         batch = make_batch(self.size, images=self.images, segments=10, classes=100)
         if not self.training and self.recipe.startswith("panoptic"):
-            threshold = least_score(self.recipe, device, batch[0]["image"])
+            threshold = least_score(self.recipe, device, batch[0]["image"], self.options)
             keys += [TEST + "OBJECT_MASK_THRESHOLD", threshold]
         return {
             "config": RECIPES[self.recipe],
@@ -159,6 +161,8 @@ def measure(
 ) -> Result:
     """One case in all checkouts, in turns."""
     case = CASES[name]
+    if args.quick:
+        case = replace(case, size=(64, 96), options=SMALL)
     with tempfile.TemporaryDirectory() as folder:
         inputs = Path(folder, "inputs.pt")
         torch.save(case.inputs(args.device), inputs)
@@ -197,6 +201,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--default-allocator", action="store_true", help="do not keep freed memory, in none of them"
     )
+    parser.add_argument("--quick", action="store_true", help="small images, to try it out")
     return parser.parse_args()
 
 

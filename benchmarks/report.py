@@ -75,8 +75,8 @@ class Result:
 
 
 def agreement(text: str, *, holds: bool) -> str:
-    """How a contender differs from ours, marked if that is too much: then `report` ends in an error,
-    after the table is written."""
+    """How a contender differs from ours, marked if that is too much: then `report` ends in an
+    error, after the table is written."""
     return text if holds else f"{DIFFERS} {text}"
 
 

@@ -32,6 +32,15 @@ def test_it_runs_and_its_contenders_agree(command, run):
     assert len({row["contender"] for row in found["results"]}) > 1
 
 
+def test_another_checkout(run):
+    """Here the same, in two processes: the same results."""
+    found = run("baseline . --cases training-R50 panoptic-R50 --rounds 1 --quick")["results"]
+    assert [row["contender"] for row in found] == ["ours", "."] * 2
+    training, panoptic = (row["difference from ours"] for row in found[1::2])
+    assert training == "loss 0e+00, gradient norm 0e+00" and panoptic == "0% of pixels"
+    assert all(row["peak bytes"] > 0 for row in found)
+
+
 def test_parts_of_the_gpu_run_do_not_stop_each_other(tmp_path):
     result = "import os, json; open(os.environ['BENCHMARKS_OUTPUT'] + '/a.json', 'w').write('[7]')"
     table = "; open(os.environ['BENCHMARKS_OUTPUT'] + '/a.md', 'w').write('a table')"
