@@ -16,6 +16,15 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["DETECTRON2_DATASETS"] = _datasets.name
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="there is no GPU"))
+
+
 @pytest.fixture(scope="session")
 def shapes_root() -> Path:
     """The root of data sets, where shapes_{train,val}_* have 16 and 8 images."""
