@@ -18,7 +18,7 @@ quickstart: $(VENV)/.stamp-run ## make data, train a small model on CPU, evaluat
 	$(PY) -m tools.quickstart
 
 test: $(VENV)/.stamp-dev ## run the tests
-	$(PY) -m pytest -n auto --maxprocesses 8
+	$(PY) -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 gpu: $(VENV)/.stamp-dev ## run what needs a GPU, tests and benchmarks, in ten minutes; see output/gpu
 	$(PY) -m benchmarks.gpu output/gpu

@@ -18,7 +18,7 @@ from benchmarks.measure import compare, is_native
 from benchmarks.models import SMALL, our_model, plain_model, recipe
 from benchmarks.peers.hugging_face import HuggingFaceMaskFormer
 from benchmarks.report import Growth, Result, report
-from mask_former.backbone.checkpointing import checkpoint_blocks
+from mask_former.backbone.checkpointing import set_grad_checkpointing
 from mask_former.engine.host_memory import keep_freed_memory
 
 OURS, OURS_BF16 = "ours, float32", "ours, bfloat16"
@@ -40,7 +40,7 @@ def backbones(device: str, options: Sequence[Any] = ()) -> dict[str, Callable[[T
     peer = HuggingFaceMaskFormer(cfg, model.state_dict()).to(device)
     hugging_face = peer.model.model.pixel_level_module.encoder
     checkpointed = copy.deepcopy(ours)
-    checkpoint_blocks(checkpointed)
+    set_grad_checkpointing(checkpointed)
     contenders = {
         OURS: _Maps(ours),
         OURS_BF16: _Maps(ours, torch.bfloat16),

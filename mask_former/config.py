@@ -55,6 +55,9 @@ def _add_model(cfg: CN) -> None:
     # On NVIDIA GPUs round the factors of float32 convolutions and matrix products to 10 bits, which
     # is faster and an approximation. PyTorch by itself does so in convolutions.
     cfg.MODEL.TF32 = False
+    # How the values of feature maps lie in memory: contiguous (channel by channel), channels_last
+    # (pixel by pixel), or auto, the faster one; see mask_former/precision.py.
+    cfg.MODEL.MEMORY_FORMAT = "auto"
     # Compile backbone, head and losses by torch.compile when they first run: minutes, once for
     # every kind of input size, so that SIZE_DIVISIBILITY should leave few. For GPUs; on CPUs the
     # network gains a little. The results are the same but for rounding. With TRAIN_NUM_POINTS the
@@ -176,12 +179,14 @@ def _add_solver(cfg: CN) -> None:
     # iterations; the weights that are trained are in the checkpoint besides, but not in
     # model_best.pth. 0: no average. The average is not compiled by MODEL.COMPILE.
     cfg.SOLVER.EMA_DECAY = 0.0
-    # Arithmetic of mixed precision (SOLVER.AMP.ENABLED): bfloat16, or float16 with a loss scaler
-    # (GPU only). Costs and losses stay in float32.
-    cfg.SOLVER.AMP.DTYPE = "bfloat16"
-    # Arithmetic of evaluation and of the predictor: float32, or mixed precision with bfloat16 or,
-    # on GPUs, float16. Post-processing stays in float32.
-    cfg.TEST.PRECISION = "float32"
+    # Arithmetic of mixed precision (SOLVER.AMP.ENABLED): float32, bfloat16, or float16 with a loss
+    # scaler (NVIDIA GPUs), where the device has it; or auto: bfloat16 where the device computes it
+    # natively, else float16 on a GPU, else float32. Costs and losses stay in float32.
+    cfg.SOLVER.AMP.DTYPE = "auto"
+    # Arithmetic of evaluation and prediction: float32, bfloat16 or float16; or auto: with
+    # SOLVER.AMP.ENABLED as SOLVER.AMP.DTYPE auto, so that a model is judged in what it learned in,
+    # and float32 without, as in all published recipes. Post-processing stays in float32.
+    cfg.TEST.PRECISION = "auto"
     # The figure by which the best checkpoint is chosen, e.g. "panoptic_seg/PQ". Empty: the first
     # that the evaluation reports of PQ, mIoU, AP.
     cfg.TEST.BEST_CHECKPOINT_METRIC = ""

@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from torch import nn
 
 import mask_former.data.datasets  # noqa: F401  (registers which classes are things)
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.engine.config import load_config
+from mask_former.engine.model import build_model
 from mask_former.errors import UserError
 
 PACKAGE = Path(__file__).parent

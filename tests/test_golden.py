@@ -8,11 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Instances
 
 from mask_former import inference
-from mask_former.engine import load_config
+from mask_former.engine import build_model, load_config
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = Path(__file__).parent / "reference"

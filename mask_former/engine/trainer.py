@@ -16,7 +16,6 @@ from detectron2.engine import (
     hooks,
 )
 from detectron2.evaluation import DatasetEvaluator, verify_results
-from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from torch import nn
@@ -30,15 +29,17 @@ from mask_former.data.random_state import preserved_random_state
 from mask_former.engine.ema import build_ema
 from mask_former.engine.evaluate import Results, evaluate_model, load_trained_weights
 from mask_former.engine.hooks import BestCheckpoint, RandomState
+from mask_former.engine.model import build_model
 from mask_former.engine.optimizer import build_lr_scheduler, build_optimizer
 from mask_former.engine.resume import check_resumable, has_checkpoint, keep_current_schedule
-from mask_former.engine.step import TrainStep, distribute, get_amp_dtype, share_buffers
+from mask_former.engine.step import TrainStep, distribute, share_buffers
 from mask_former.engine.summary import summarize
 from mask_former.engine.train_loop import TrainLoop
 from mask_former.engine.tta import with_test_time_augmentation
 from mask_former.errors import NonFiniteError, UserError
 from mask_former.evaluation.build import build_evaluator
 from mask_former.evaluation.metrics_file import drop_metrics_from
+from mask_former.precision import prepare
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ class Trainer(TrainLoop):
         self.last_results: Results = {}
 
         self._trained = model = self.build_model(cfg)
+        precision = prepare(cfg, model, training=True)
         self.optimizer = self.build_optimizer(cfg, model)
         self.scheduler = self.build_lr_scheduler(cfg, self.optimizer)
         self.model = distribute(model)
@@ -77,7 +79,7 @@ class Trainer(TrainLoop):
             self.model,
             self.optimizer,
             device_type=next(model.parameters()).device.type,
-            amp_dtype=get_amp_dtype(cfg),
+            amp_dtype=precision.dtype,
         )
         self.checkpointer = MaskFormerCheckpointer(
             self.final_model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
@@ -250,6 +252,7 @@ class Trainer(TrainLoop):
             UserError: there are no weights to evaluate.
         """
         model = cls.build_model(cfg)
+        prepare(cfg, model, training=False)
         load_trained_weights(cfg, model, resume=resume)
         folder = os.path.join(cfg.OUTPUT_DIR, "inference")
         results = cls.test(cfg, model, output_folder=folder)

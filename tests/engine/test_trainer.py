@@ -7,6 +7,7 @@ from detectron2.engine import HookBase
 from detectron2.evaluation import DatasetEvaluator
 from torch import nn
 
+from mask_former import precision
 from mask_former.engine.config import get_cfg
 from mask_former.engine.summary import summarize
 from mask_former.engine.trainer import Trainer
@@ -227,9 +228,10 @@ def test_hooks_can_be_added(tmp_path):
     assert counter.backwards == 4
 
 
-def test_summary_says_what_will_happen(tmp_path):
+def test_summary_says_what_will_happen(tmp_path, monkeypatch):
     cfg = toy_cfg(tmp_path / "run", IMS_PER_BATCH=2, LR_SCHEDULER_NAME="WarmupPolyLR")
-    cfg.SOLVER.AMP.ENABLED = True
+    cfg.SOLVER.AMP.ENABLED, cfg.TEST.PRECISION = True, "float32"
+    monkeypatch.setattr(precision, "native_dtypes", lambda device: {torch.bfloat16})
     model = ToyModel()
     text = summarize(cfg, model, ToyLoader(0), start_iter=1)
     rows = dict(line.strip().split("  ", 1) for line in text.splitlines()[1:])
@@ -240,5 +242,5 @@ def test_summary_says_what_will_happen(tmp_path):
     assert rows["batch"] == "2 images (2 x 1 process)"
     assert rows["iterations"] == "4 (1.6 epochs), continuing at 1"
     assert rows["learning rate"].startswith("0.1 (backbone x 0.1), ADAMW, WarmupPolyLR")
-    assert rows["precision"] == "mixed, bfloat16"
+    assert rows["precision"] == "mixed, bfloat16; evaluation: float32"
     assert rows["output"] == str(tmp_path / "run")
