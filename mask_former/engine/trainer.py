@@ -12,7 +12,6 @@ from detectron2.engine import (
     DefaultTrainer,
     HookBase,
     SimpleTrainer,
-    TrainerBase,
     default_writers,
     hooks,
 )
@@ -35,6 +34,7 @@ from mask_former.engine.optimizer import build_lr_scheduler, build_optimizer
 from mask_former.engine.resume import check_resumable, has_checkpoint, keep_current_schedule
 from mask_former.engine.step import TrainStep, distribute, get_amp_dtype, share_buffers
 from mask_former.engine.summary import summarize
+from mask_former.engine.train_loop import TrainLoop
 from mask_former.engine.tta import with_test_time_augmentation
 from mask_former.errors import NonFiniteError, UserError
 from mask_former.evaluation.build import build_evaluator
@@ -43,7 +43,7 @@ from mask_former.evaluation.metrics_file import drop_metrics_from
 logger = logging.getLogger(__name__)
 
 
-class Trainer(TrainerBase):
+class Trainer(TrainLoop):
     """Trains the model of a config; evaluates, logs and saves it on the way.
 
     Its methods are those of Detectron2's DefaultTrainer, to override in the same way. Runs in
@@ -72,7 +72,7 @@ class Trainer(TrainerBase):
         self.model = distribute(model)
         # After all processes have got the weights of the main one.
         self.ema = build_ema(cfg, model)
-        self.final_model = self.ema.module if self.ema else model
+        self.final_model = self.ema.module if self.ema is not None else model
         self.step = TrainStep(
             self.model,
             self.optimizer,
@@ -148,7 +148,7 @@ class Trainer(TrainerBase):
         self.step.update()
 
     def after_step(self) -> None:
-        if self.ema:
+        if self.ema is not None:
             self.ema.update_parameters(self.model)
         super().after_step()
 
@@ -267,7 +267,7 @@ class Trainer(TrainerBase):
             "optimizer": self.optimizer.state_dict(),
             "step": self.step.state_dict(),
         }
-        if self.ema:  # which then is the checkpoint's model
+        if self.ema is not None:  # which then is the checkpoint's model
             state["trained"] = self._trained.state_dict()
         return state
 
@@ -283,7 +283,7 @@ class Trainer(TrainerBase):
 
     def _train_from(self, weights: dict[str, Any] | None) -> None:
         """Train on from `weights`, or from those of `final_model`, which have been loaded."""
-        if self.ema:
+        if self.ema is not None:
             self.ema.n_averaged.fill_(self.start_iter)
             weights = weights or self.final_model.state_dict()
         if weights:
