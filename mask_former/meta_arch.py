@@ -9,7 +9,6 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_se
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
-from mask_former.backbone.frozen_norm import fold_frozen_norms
 from mask_former.criterion import SetCriterion
 from mask_former.data.label_map import LabelMapMasks
 from mask_former.data.metadata import thing_classes
@@ -58,7 +57,6 @@ class MaskFormer(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
         self.size_divisibility = size_divisibility
         self.ignore_void = ignore_void
-        fold_frozen_norms(self.backbone)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:

@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from detectron2.modeling import build_model
 
-from mask_former.engine import load_config
+from mask_former.engine import build_model, load_config
 from mask_former.losses.dense import matched_mask_losses
 from mask_former.losses.mask import pairwise_mask_losses
 from tests.compiler import CAN_COMPILE

@@ -18,7 +18,7 @@ def build_model(cfg: CfgNode) -> nn.Module:
     """
     model = build_meta_architecture(cfg)
     fold_frozen_norms(model)
-    if cfg.MODEL.BACKBONE.ACTIVATION_CHECKPOINTING:
+    if cfg.MODEL.BACKBONE.ACTIVATION_CHECKPOINTING or cfg.MODEL.SWIN.USE_CHECKPOINT:
         set_grad_checkpointing(model.backbone)
     if cfg.MODEL.COMPILE:
         model.backbone.compile()

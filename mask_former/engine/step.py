@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from mask_former.errors import NonFiniteError
+
 
 class MixedPrecision(nn.Module):
     """`model` under autocast, and nothing around it."""
@@ -76,14 +78,14 @@ class TrainStep:
         self._autocast = torch.autocast(device_type, amp_dtype, enabled=amp_dtype is not None)
         self._scaler = torch.amp.GradScaler(device_type, enabled=amp_dtype is torch.float16)
 
-    def backward(self, batch: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    def forward_backward(self, batch: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Compute the losses of `batch` and the gradients of their sum.
 
         Returns:
             The losses: detached scalars on the CPU.
 
         Raises:
-            FloatingPointError: a loss is not finite; names it, its value and the images.
+            NonFiniteError: a loss is not finite; names it, its value and the images.
         """
         assert self.model.training, "A model in evaluation mode is not to be trained."
         with self._autocast:
@@ -115,4 +117,4 @@ def _check_finite(losses: Mapping[str, Tensor], batch: Sequence[Mapping[str, Any
     if bad:
         values = ", ".join(f"{name} = {value}" for name, value in bad.items())
         images = ", ".join(str(record.get("file_name", "?")) for record in batch)
-        raise FloatingPointError(f"the loss is not finite ({values}); images: {images}")
+        raise NonFiniteError(f"the loss is not finite ({values}); images: {images}")

@@ -147,7 +147,7 @@ def test_without_test_set(tmp_path):
 
 
 @pytest.mark.parametrize("bad_iter", [2, 3])
-def test_a_loss_that_is_not_finite_stops_with_iteration_and_image(tmp_path, bad_iter):
+def test_a_loss_that_is_not_finite_stops_with_iteration_and_image(tmp_path, bad_iter, caplog):
     """Also in the last iteration, after which a training is evaluated, unless it failed."""
     bad = type("BadTrainer", (ToyTrainer,), {"bad_iter": bad_iter})
     trainer = bad(toy_cfg(tmp_path / "run", CHECKPOINT_PERIOD=1))
@@ -158,8 +158,23 @@ def test_a_loss_that_is_not_finite_stops_with_iteration_and_image(tmp_path, bad_
     assert trainer.model.w.isfinite().all()
     last = tmp_path / "run" / "last_checkpoint"
     assert last.read_text() == f"model_000000{bad_iter - 1}.pth"
+    # A message for users is logged without a traceback.
+    messages = [r for r in caplog.records if "The training failed" in r.message]
+    assert [f"Iteration {bad_iter}" in r.message and not r.exc_info for r in messages] == [True]
     # What was learned until then is on record.
     assert f'"iteration": {bad_iter - 1}' in (tmp_path / "run" / "metrics.json").read_text()
+
+
+def test_a_bug_is_logged_with_its_traceback(tmp_path, caplog):
+    class BugHook(HookBase):
+        def after_step(self):
+            int("a bug")
+
+    trainer = ToyTrainer(toy_cfg(tmp_path / "run"))
+    trainer.register_hooks([BugHook()])
+    with pytest.raises(ValueError, match="invalid literal"):
+        trainer.train()
+    assert 'int("a bug")' in caplog.text
 
 
 def test_predictions_are_saved_by_an_evaluation_and_not_during_a_training(tmp_path, monkeypatch):
