@@ -43,8 +43,7 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.TF32 = False
     # Compile backbone, head and losses by torch.compile when they first run: minutes, once for
     # every kind of input size, so that SIZE_DIVISIBILITY should leave few. For GPUs; on CPUs the
-    # network gains a little. The results are the same but for rounding. With TRAIN_NUM_POINTS the
-    # losses are not compiled, only the costs of the matching.
+    # network gains a little. The results are the same but for rounding.
     cfg.MODEL.COMPILE = False
 
     # Compute the activations of the backbone's blocks again for the gradients, instead of keeping
@@ -67,8 +66,11 @@ def _add_model(cfg: CN) -> None:
     # Loss: every decoder layer is supervised, or the last one only.
     cfg.MODEL.MASK_FORMER.DEEP_SUPERVISION = True
     cfg.MODEL.MASK_FORMER.NO_OBJECT_WEIGHT = 0.1
+    cfg.MODEL.MASK_FORMER.CLASS_WEIGHT = 1.0
     cfg.MODEL.MASK_FORMER.DICE_WEIGHT = 1.0
     cfg.MODEL.MASK_FORMER.MASK_WEIGHT = 20.0
+    # What MASK_WEIGHT weighs: "focal" (MaskFormer), or "bce", binary cross entropy (Mask2Former).
+    cfg.MODEL.MASK_FORMER.MASK_LOSS = "focal"
     # Which query learns which segment: "hungarian", that of the least total cost, or "fixed",
     # query i that of class i (needs NUM_OBJECT_QUERIES = NUM_CLASSES).
     cfg.MODEL.MASK_FORMER.MATCHER = "hungarian"
