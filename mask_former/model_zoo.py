@@ -1,4 +1,4 @@
-"""The published models by name: their configurations and weights, after Detectron2's model zoo.
+"""The published models by name: configurations and weights, like Detectron2's model zoo.
 
 A name is that of a recipe, its path in configs/: "ade20k-150/maskformer_R50_bs16_160k", with or
 without ".yaml". What is known of each is in model_zoo.json; docs/MODEL_ZOO.md is made of it.
@@ -6,21 +6,24 @@ without ".yaml". What is known of each is in model_zoo.json; docs/MODEL_ZOO.md i
 
 import difflib
 import json
+import logging
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from torch import nn
 
 import mask_former.data.datasets  # noqa: F401  (registers which classes are things)
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.engine.config import load_config
+from mask_former.engine.model import build_model
 from mask_former.errors import UserError
 
 PACKAGE = Path(__file__).parent
+
+logger = logging.getLogger(__name__)
 
 
 @cache
@@ -29,12 +32,14 @@ def table() -> dict[str, Any]:
 
     Returns:
         * `license`: of the weights;
-        * `data_sets`: folder of configs/ -> `title`, `task`, and the number of `machines`, of 8
-          GPUs each, that its recipes were trained on;
+        * `papers`: name of a model -> `text` and `url` of its paper;
+        * `data_sets`: folder of configs/ -> `paper`, `title`, `task`, and the number of
+          `machines`, of 8 GPUs each, that its recipes were trained on;
         * `initial_weights`: file that recipes start from -> `of` what it is made, and `url`;
         * `recipes`: name -> `model`, `backbone`, `weights` (an address), and two dictionaries of
-          figures, `published` and, by us, `measured`: mIoU and PQ in percent, `params_million`,
-          `gflops_macs_at_crop_size`, `train_memory_mb_v100`.
+          metrics, `published` and, by us, `measured`: mIoU, PQ and AP in percent, `params_million`,
+          `gflops_macs_at_crop_size`, `train_memory_mb_v100`. Some have their own number of
+          `machines`, and a `note` on what is misleading in the publication.
     """
     return json.loads((PACKAGE / "model_zoo.json").read_text(encoding="utf-8"))
 
@@ -46,7 +51,7 @@ def config_folder() -> Path:
 
 
 def names() -> list[str]:
-    """All recipes, those without published weights too."""
+    """All recipes, including those without published weights."""
     folder = config_folder()
     files = [file for file in folder.rglob("*.yaml") if not file.name.startswith("Base")]
     return sorted(file.relative_to(folder).with_suffix("").as_posix() for file in files)
@@ -56,7 +61,7 @@ def get_config_file(name: str) -> str:
     """Path of a recipe.
 
     Raises:
-        ValueError: there is no such recipe; the message names the nearest.
+        UserError: there is no such recipe; the message names the nearest.
     """
     recipe = name.removesuffix(".yaml")
     known = names()
@@ -70,10 +75,10 @@ def get_config_file(name: str) -> str:
 
 
 def get_checkpoint_url(name: str) -> str:
-    """Address of the published weights of a recipe; they are CC BY-NC 4.0.
+    """Address of the published weights of a recipe; their licence is CC BY-NC 4.0.
 
     Raises:
-        ValueError: there is no such recipe, or there are no published weights for it.
+        UserError: there is no such recipe, or there are no published weights for it.
     """
     get_config_file(name)
     entry = table()["recipes"].get(name.removesuffix(".yaml"))
@@ -90,11 +95,13 @@ def get_config(name: str, trained: bool = False) -> CfgNode:
             training starts from.
 
     Raises:
-        ValueError: there is no such recipe, or there are no published weights for it.
+        UserError: there is no such recipe, or there are no published weights for it.
     """
     cfg = load_config(get_config_file(name))
     if trained:
         cfg.MODEL.WEIGHTS = get_checkpoint_url(name)
+        # A warning, since few programs show less than that.
+        logger.warning("The weights of %s are %s: for non-commercial use", name, table()["license"])
     return cfg
 
 
@@ -107,10 +114,10 @@ def get(name: str, trained: bool = False, device: str | None = None) -> nn.Modul
         device: of the model; by default the recipe's, or the CPU where there is no GPU.
 
     Raises:
-        ValueError: there is no such recipe, no published weights, or the file does not fit.
-        FileNotFoundError: the recipe starts from a file that must be converted first; see
+        UserError: there is no such recipe, no published weights, or the file does not fit.
+        MissingFileError: the recipe starts from a file that must be converted first; see
             docs/MODEL_ZOO.md.
-        ConnectionError: the weights cannot be downloaded.
+        DownloadError: the weights cannot be downloaded.
     """
     cfg = get_config(name, trained)
     if device is None and not torch.cuda.is_available():

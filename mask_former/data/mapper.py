@@ -1,4 +1,4 @@
-"""From a data set's record to what the model takes: one mapper for every kind of annotation."""
+"""Maps the records of data sets to model inputs: one mapper for every kind of annotation."""
 
 from abc import ABC, abstractmethod
 from functools import partial
@@ -12,6 +12,7 @@ from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Instances
 
+from mask_former.data import large_scale_jitter
 from mask_former.data.augmentation import LabelledImage, build_augmentation, pad_to_multiple
 from mask_former.data.reading import (
     Record,
@@ -29,19 +30,19 @@ from mask_former.data.targets import (
 )
 from mask_former.errors import UserError
 
-# What a training sample keeps of its record; all else would only be sent between processes.
+# What a training sample keeps of its record, lest the rest be sent between processes.
 _KEPT = ("file_name", "image_id", "height", "width")
-# Colour of padded pixels, about the mean of natural images.
+# Value of padded pixels, about the mean of natural images.
 _PADDING = 128
 
 
 class Annotation(ABC):
-    """The annotation of one image: read and checked when made, turned into segments at last.
+    """The annotation of one image: read and checked when constructed, then turned into segments.
 
     Attributes:
-        label_map: uint8 or int32 (H, W), to be transformed together with the image; None if there
-            is none.
-        void: the label of pixels of no segment, which are added as padding.
+        label_map: uint8 or int32 (H, W), transformed together with the image. None: the annotation
+            has none.
+        void: the label of pixels that belong to no segment; padded pixels get it.
     """
 
     label_map: np.ndarray | None = None
@@ -59,7 +60,7 @@ class Annotation(ABC):
     ) -> Segments:
         """The segments of the transformed image, which has the given size (height, width).
 
-        `label_map` is transformed, and padded.
+        `label_map` is transformed and padded.
         """
 
     def classes(self, label_map: np.ndarray) -> np.ndarray:
@@ -109,11 +110,13 @@ ANNOTATIONS: dict[str, type[Annotation]] = {
     "mask_former_panoptic": PanopticAnnotation,
     "mask_former_instance": InstanceAnnotation,
     "detr_panoptic": PanopticAnnotation,
+    "coco_panoptic_lsj": PanopticAnnotation,
+    "coco_instance_lsj": InstanceAnnotation,
 }
 
 
 def annotation_type(name: str) -> type[Annotation]:
-    """The kind of annotation that INPUT.DATASET_MAPPER_NAME stands for; ValueError if none."""
+    """The kind of annotation of an INPUT.DATASET_MAPPER_NAME; ValueError if that is unknown."""
     if name not in ANNOTATIONS:
         raise UserError(
             f"Unknown INPUT.DATASET_MAPPER_NAME {name!r}; known are {', '.join(ANNOTATIONS)}."
@@ -146,14 +149,14 @@ class MaskFormerDatasetMapper:
     ) -> None:
         """
         Args:
-            is_train: whether to make targets.
-            annotation: the kind of annotation to make them of.
-            augmentations: are applied in turn to the image and its annotation.
+            is_train: whether to augment the image and return ground truth.
+            annotation: the kind of annotation that is the ground truth.
+            augmentations: applied in turn to the image and its annotation.
             image_format: channel order, "RGB" or "BGR".
             num_classes: K; labels outside of [0, K) are errors.
             ignore_value: the label of pixels without a class.
-            size_divisibility: pad both sides to a multiple of this; 0 or less: don't.
-            give_valid: whether training samples say which pixels are annotated.
+            size_divisibility: both sides are padded to a multiple of this; 0 or less: no padding.
+            give_valid: whether training samples have `valid`, the mask of annotated pixels.
         """
         check_image_format(image_format)
         self.is_train = is_train
@@ -167,6 +170,9 @@ class MaskFormerDatasetMapper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        divisibility = cfg.INPUT.SIZE_DIVISIBILITY
+        if cfg.INPUT.DATASET_MAPPER_NAME in large_scale_jitter.NAMES:
+            divisibility = cfg.INPUT.IMAGE_SIZE  # no side is longer, so both become just that
         return {
             "is_train": is_train,
             "annotation": annotation_type(cfg.INPUT.DATASET_MAPPER_NAME),
@@ -174,12 +180,12 @@ class MaskFormerDatasetMapper:
             "image_format": cfg.INPUT.FORMAT,
             "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
-            "size_divisibility": cfg.INPUT.SIZE_DIVISIBILITY,
+            "size_divisibility": divisibility,
             "give_valid": cfg.MODEL.MASK_FORMER.IGNORE_VOID,
         }
 
     def __call__(self, record: Record) -> dict[str, Any]:
-        """Map `record`, which is left as it is.
+        """Map `record`, which is not modified.
 
         Raises:
             FileNotFoundError, ValueError: a file is missing, broken, or does not fit the record
@@ -187,7 +193,10 @@ class MaskFormerDatasetMapper:
         """
         record = dict(record)
         image = read_image(record["file_name"], self.image_format)
-        detection_utils.check_image_size(record, image)  # also fills in a missing size
+        try:
+            detection_utils.check_image_size(record, image)  # also fills in a missing size
+        except detection_utils.SizeMismatchError as error:
+            raise UserError(str(error)) from error
         if self.is_train:
             return self._training_sample(record, image)
         sample = LabelledImage(image)

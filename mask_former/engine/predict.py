@@ -8,15 +8,15 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import Metadata, MetadataCatalog
 from detectron2.data import transforms as T
-from detectron2.modeling import build_model
 from torch import nn
 
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.data.reading import check_image_format
+from mask_former.engine.model import build_model
 from mask_former.engine.setup import check_device
-from mask_former.engine.step import get_test_dtype
 from mask_former.engine.tta import with_test_time_augmentation
 from mask_former.errors import UserError
+from mask_former.precision import prepare
 
 # The tasks in the order in which they are chosen when a config switches on several.
 TASKS = {"panoptic": "PANOPTIC_ON", "semantic": "SEMANTIC_ON", "instance": "INSTANCE_ON"}
@@ -55,11 +55,11 @@ def select_task(cfg: CfgNode, task: str | None = None, threshold: float | None =
     return task
 
 
-class Predictor:
+class DefaultPredictor:
     """Segments images, as the evaluation does: same resizing, same channel order.
 
-    `Predictor(cfg)` builds the model and loads `cfg.MODEL.WEIGHTS`; a model in memory is passed
-    with `Predictor(model=...)`. The model is put into eval mode.
+    `DefaultPredictor(cfg)` builds the model and loads `cfg.MODEL.WEIGHTS`, as Detectron2's does; a
+    model in memory is passed with `DefaultPredictor(model=...)`. The model is put into eval mode.
 
     Args:
         model: a Detectron2 model; takes and returns lists of dictionaries.
@@ -98,6 +98,7 @@ class Predictor:
             raise UserError("MODEL.WEIGHTS is empty: name the file with the trained weights")
         check_device(cfg)
         model = build_model(cfg)
+        precision = prepare(cfg, model, training=False)
         MaskFormerCheckpointer(model, accept_backbone=False).load(cfg.MODEL.WEIGHTS)
         if cfg.TEST.AUG.ENABLED:
             model = with_test_time_augmentation(cfg, model)
@@ -107,7 +108,7 @@ class Predictor:
             "max_size": cfg.INPUT.MAX_SIZE_TEST,
             "input_format": cfg.INPUT.FORMAT,
             "metadata": MetadataCatalog.get(cfg.DATASETS.TEST[0]) if cfg.DATASETS.TEST else None,
-            "autocast": get_test_dtype(cfg),
+            "autocast": precision.dtype,
         }
 
     def __call__(self, image: np.ndarray) -> dict[str, Any]:

@@ -1,30 +1,25 @@
 """Panoptic quality over a data set."""
 
-import json
 import logging
 import os
 from collections.abc import Hashable
 from functools import cached_property, reduce
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager
 
-from mask_former.data.reading import read_ids
-from mask_former.errors import MissingFileError, UserError
-from mask_former.evaluation.panoptic_quality import PanopticQuality, Segment
+from mask_former.data.classes import contiguous_ids
+from mask_former.data.reading import Record, read_ids
+from mask_former.data.writing import write_json
+from mask_former.errors import UserError
+from mask_former.evaluation.panoptic_quality import PanopticQuality, SegmentInfo
 from mask_former.evaluation.report import class_table, score_table
 from mask_former.evaluation.results import categories, save_panoptic
 
 logger = logging.getLogger(__name__)
-
-
-class _GroundTruth(NamedTuple):
-    file_name: str
-    segments: list[Segment]
 
 
 class PanopticEvaluator(DatasetEvaluator):
@@ -34,35 +29,33 @@ class PanopticEvaluator(DatasetEvaluator):
     where nothing is predicted; and its segments, `id` and `category_id` (contiguous).
 
     Args:
-        dataset_name: its metadata name `panoptic_json`, `panoptic_root`, the classes and the
-            contiguous ids.
+        dataset_name: its metadata name `stuff_classes` (all K classes) and their contiguous ids;
+            its records, `pan_seg_file_name` and `segments_info`.
         output_folder: where the predictions are saved in COCO's format, `panoptic.json` and the
-            folder `panoptic` of PNG files; all processes have to see it. None: nothing is saved.
+            folder `panoptic` of PNG files; shared by all processes. None: nothing is saved.
 
     Raises:
         ValueError: the metadata lack one of these, or do not give every class one contiguous id.
     """
 
-    takes_labels = True  # it reads no semantic output
+    accepts_label_maps = True  # it reads no semantic output
 
     def __init__(self, dataset_name: str, output_folder: str | None = None) -> None:
         self._dataset_name = dataset_name
         self._output_folder = output_folder
         self._metadata = MetadataCatalog.get(dataset_name)
-        for key in ("panoptic_json", "panoptic_root", "stuff_classes"):
-            if not self._metadata.get(key):
-                raise UserError(f"the metadata of {dataset_name} lack `{key}`, which PQ needs")
+        if not self._metadata.get("stuff_classes"):
+            raise UserError(f"the metadata of {dataset_name} lack `stuff_classes`, which PQ needs")
         self._class_names = list(self._metadata.stuff_classes)
         things = self._metadata.get("thing_dataset_id_to_contiguous_id", {})
-        stuff = self._metadata.get("stuff_dataset_id_to_contiguous_id", {})
-        self._to_contiguous = {**stuff, **things}
-        if sorted(self._to_contiguous.values()) != list(range(len(self._class_names))):
+        ids = sorted(contiguous_ids(self._metadata).values())
+        if ids != list(range(len(self._class_names))):
             raise UserError(
                 f"{dataset_name}: thing_dataset_id_to_contiguous_id and "
-                "stuff_dataset_id_to_contiguous_id have to give each of the "
+                "stuff_dataset_id_to_contiguous_id must give each of the "
                 f"{len(self._class_names)} stuff_classes one id in "
                 f"[0, {len(self._class_names)}), things and stuff together; "
-                f"they give {sorted(self._to_contiguous.values())}"
+                f"they give {ids}"
             )
         self._is_thing = np.isin(np.arange(len(self._class_names)), list(things.values()))
         self.reset()
@@ -77,32 +70,33 @@ class PanopticEvaluator(DatasetEvaluator):
         """Compare the predictions of some images with their ground truth.
 
         Raises:
-            ValueError: an image without ground truth; maps and lists of segments, or sizes, that
-                disagree. The message names the file.
+            FileNotFoundError: no ground truth file.
+            ValueError: an image without ground truth, or with a broken file; maps and lists of
+                segments, or sizes, that disagree. The message names the file.
         """
         for record, output in zip(inputs, outputs, strict=True):
-            gt = self._ground_truth.get(record["image_id"])
+            image_id = record["image_id"]
+            gt = self._ground_truth.get(image_id)
             if gt is None:
                 raise UserError(
-                    f"{self._metadata.panoptic_json} has no annotation of image "
-                    f"{record['image_id']!r} ({record.get('file_name')})"
+                    f"{record.get('file_name')}: no record of {self._dataset_name} has the "
+                    f"image_id {image_id!r} and a `pan_seg_file_name`"
                 )
             pred_map, pred_segments = output["panoptic_seg"]
             pred_map = pred_map.cpu().numpy()
-            gt_map = read_ids(gt.file_name)
+            gt_map = read_ids(gt["pan_seg_file_name"])
             try:
-                self._quality.update(
-                    record["image_id"], pred_map, pred_segments, gt_map, gt.segments
-                )
-            except ValueError as error:
+                self._quality.update(image_id, pred_map, pred_segments, gt_map, gt["segments_info"])
+            except UserError as error:
                 raise UserError(
-                    f"image {record.get('file_name')}, ground truth {gt.file_name}: {error}"
+                    f"image {record.get('file_name')}, ground truth "
+                    f"{gt['pan_seg_file_name']}: {error}"
                 ) from error
             if self._output_folder:
-                self._save(record["image_id"], pred_map, pred_segments)
+                self._save(image_id, pred_map, pred_segments)
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
-        """Reduce over the processes; the figures are returned by the main process only.
+        """Reduce over the processes; only the main process returns the metrics.
 
         Returns:
             {"panoptic_seg": PQ, SQ, RQ, PQ_th, SQ_th, RQ_th, PQ_st, SQ_st, RQ_st}, in percent.
@@ -121,56 +115,33 @@ class PanopticEvaluator(DatasetEvaluator):
             )
         if self._output_folder:
             self._write_json({key: entry for part in saved for key, entry in part.items()})
-        figures = quality.compute()
-        _log(figures, dict(zip(self._class_names, 100 * quality.per_class().pq, strict=True)))
-        return {"panoptic_seg": figures}
+        metrics = quality.compute()
+        _log(metrics, dict(zip(self._class_names, 100 * quality.per_class().pq, strict=True)))
+        return {"panoptic_seg": metrics}
 
-    def _save(self, image_id: Hashable, pred_map: np.ndarray, segments: list[Segment]) -> None:
-        name = os.path.basename(self._ground_truth[image_id].file_name)
+    def _save(self, image_id: Hashable, pred_map: np.ndarray, segments: list[SegmentInfo]) -> None:
+        name = os.path.basename(self._ground_truth[image_id]["pan_seg_file_name"])
         path = os.path.join(self._output_folder, "panoptic", name)
         saved = save_panoptic(path, pred_map, segments, self._metadata)
         self._saved[image_id] = {"image_id": image_id, "file_name": name, "segments_info": saved}
 
     def _write_json(self, saved: dict[Hashable, dict[str, Any]]) -> None:
-        os.makedirs(self._output_folder, exist_ok=True)
         annotations = [saved[image_id] for image_id in sorted(saved, key=str)]
         content = {"annotations": annotations, "categories": categories(self._metadata)}
-        with open(os.path.join(self._output_folder, "panoptic.json"), "w") as file:
-            file.write(json.dumps(content))  # several times as fast as json.dump
+        write_json(os.path.join(self._output_folder, "panoptic.json"), content)
 
     @cached_property
-    def _ground_truth(self) -> dict[Hashable, _GroundTruth]:
-        """PNG and segments (classes contiguous) of each image."""
-        path = PathManager.get_local_path(self._metadata.panoptic_json)
-        try:
-            with open(path) as file:
-                annotations = json.load(file)["annotations"]
-        except FileNotFoundError:
-            raise MissingFileError(
-                f"the panoptic annotations of {self._dataset_name} are not there: {path}"
-            ) from None
-        root = PathManager.get_local_path(self._metadata.panoptic_root)
+    def _ground_truth(self) -> dict[Hashable, Record]:
+        """The record of each image id, which names the PNG and its segments."""
         return {
-            annotation["image_id"]: _GroundTruth(
-                os.path.join(root, annotation["file_name"]),
-                [self._contiguous(segment) for segment in annotation["segments_info"]],
-            )
-            for annotation in annotations
+            record["image_id"]: record
+            for record in DatasetCatalog.get(self._dataset_name)
+            if "pan_seg_file_name" in record
         }
 
-    def _contiguous(self, segment: Segment) -> Segment:
-        try:
-            category = self._to_contiguous[segment["category_id"]]
-        except KeyError:
-            raise UserError(
-                f"{self._metadata.panoptic_json}: segment {segment['id']} has category "
-                f"{segment['category_id']}, which the metadata of {self._dataset_name} lack"
-            ) from None
-        return {**segment, "category_id": category}
 
-
-def _log(figures: dict[str, float], pq_of_class: dict[str, float]) -> None:
+def _log(metrics: dict[str, float], pq_of_class: dict[str, float]) -> None:
     groups = (("all", ""), ("things", "_th"), ("stuff", "_st"))
-    rows = [[name] + [figures[m + suffix] for m in ("PQ", "SQ", "RQ")] for name, suffix in groups]
+    rows = [[name] + [metrics[m + suffix] for m in ("PQ", "SQ", "RQ")] for name, suffix in groups]
     logger.info("Panoptic quality:\n%s", score_table(rows, ["", "PQ", "SQ", "RQ"]))
     logger.info("Panoptic quality by class:\n%s", class_table(pq_of_class, "PQ"))

@@ -10,10 +10,10 @@ from types import TracebackType
 import cv2
 import numpy as np
 
-from mask_former.errors import MissingFileError, UserError
+from mask_former.errors import MissingFileError, UnwritableFileError, UserError
 
-# What OpenCV's own wheels can write, by suffix and in order of preference. OpenCV does not say
-# when it lacks a codec: the writer just does not open.
+# The codecs of OpenCV's own wheels, by suffix and in order of preference. OpenCV raises nothing
+# when it lacks a codec: the writer is not open.
 CODECS: dict[str, tuple[str, ...]] = {
     ".mp4": ("mp4v", "avc1"),
     ".m4v": ("mp4v", "avc1"),
@@ -22,7 +22,7 @@ CODECS: dict[str, tuple[str, ...]] = {
     ".mkv": ("mp4v", "MJPG", "VP90"),
     ".webm": ("VP90", "VP80"),
 }
-# Cameras, and some files, do not tell their frame rate.
+# For cameras and files that do not state their frame rate.
 _DEFAULT_FPS = 30.0
 
 
@@ -34,7 +34,7 @@ class VideoReader:
 
     Attributes:
         fps: frames per second.
-        num_frames: as the file states it; None when it is not known.
+        num_frames: as stated in the file; None if unknown.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -72,11 +72,11 @@ class VideoReader:
 
 class VideoWriter:
     """Writes a video with the first codec that works for the file's suffix. A context manager:
-    the file is complete, and checked, when it is left. Frames with an odd side gain a row or a
+    on exit the file is complete and checked. Frames with an odd side gain a row or a
     column.
 
     Args:
-        path: its suffix is one of `CODECS`; its folder is made when missing.
+        path: its suffix is one of `CODECS`; its folder is made if missing.
         fps: frames per second.
 
     Raises:
@@ -114,7 +114,7 @@ class VideoWriter:
             if writer.isOpened():
                 return writer
             writer.release()
-        raise OSError(
+        raise UnwritableFileError(
             f"{self.path}: this OpenCV opens none of the codecs {', '.join(codecs)} for a video of "
             f"{size[0]}x{size[1]} pixels; try another suffix: {', '.join(CODECS)}"
         )
@@ -140,7 +140,7 @@ class VideoWriter:
         capture.release()
         # Formats that store no number of frames give an estimate of it.
         if found < self.num_frames - 1:
-            raise OSError(
+            raise UnwritableFileError(
                 f"{self.path} holds {found} of {self.num_frames} frames; is the disk full?"
             )
 

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mask_former.data.reading import read_image
-from mask_former.engine import Trainer, argument_parser, check_run, reported_errors, setup
+from mask_former.engine import Trainer, argument_parser, check_run, setup
 from mask_former.engine.setup import check_device, check_output_folder
 from tests.engine.tiny import restored_loggers, tiny_cfg
 
@@ -44,39 +43,6 @@ def test_weights_that_are_missing_are_one_message_also_from_two_processes(shapes
     assert "Traceback" not in result.stderr
 
 
-def test_an_error_of_ours_ends_with_a_message(tmp_path, capsys):
-    (tmp_path / "metrics.json").write_text("{}")
-    with pytest.raises(SystemExit) as stop, reported_errors():
-        check_output_folder(str(tmp_path))
-    assert stop.value.code == 2
-    assert capsys.readouterr().err.startswith(f"error: OUTPUT_DIR {tmp_path} holds another run")
-
-
-def test_an_error_of_others_keeps_its_traceback():
-    with pytest.raises(ValueError), reported_errors():
-        torch.utils.data.DataLoader([], batch_size=-1)
-    with pytest.raises(ValueError), reported_errors():
-        int("not ours")
-
-
-def test_an_error_of_ours_in_a_worker_of_the_loader_ends_with_a_message_too(capsys):
-    loader = torch.utils.data.DataLoader(["gone.jpg"], collate_fn=read_first, num_workers=1)
-    with pytest.raises(SystemExit), reported_errors():
-        list(loader)
-    assert capsys.readouterr().err.startswith("error: gone.jpg is missing.")
-    loader = torch.utils.data.DataLoader(["not ours"], collate_fn=int_of_first, num_workers=1)
-    with pytest.raises(ValueError, match="Traceback"), reported_errors():
-        list(loader)
-
-
-def read_first(names):
-    return read_image(names[0], "RGB")
-
-
-def int_of_first(names):
-    return int(names[0])
-
-
 @pytest.mark.parametrize("name", ["last_checkpoint", "model_final.pth", "metrics.json"])
 def test_other_run_in_the_output_folder(tmp_path, name):
     check_output_folder(str(tmp_path / "new"))
@@ -112,17 +78,21 @@ def test_training_data_is_checked_for_a_training_only(shapes_root, tmp_path):
         check_run(cfg, argument_parser().parse_args([]))
 
 
-def test_gpu_that_is_not_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_gpu_that_is_not_there(tmp_path, monkeypatch, device):
+    backend = torch.cuda if device == "cuda" else torch.backends.mps
     cfg = tiny_cfg(tmp_path)
     check_device(cfg)
-    cfg.MODEL.DEVICE = "cuda"
-    with pytest.raises(ValueError, match="MODEL.DEVICE cpu"):
+    cfg.MODEL.DEVICE = device
+    monkeypatch.setattr(backend, "is_available", lambda: True)
+    check_device(cfg)
+    monkeypatch.setattr(backend, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=f"MODEL.DEVICE is {device}.*MODEL.DEVICE cpu"):
         check_device(cfg)
 
 
 def test_a_device_that_there_is_none_of(tmp_path):
-    with pytest.raises(ValueError, match="MODEL.DEVICE is 'gpu'.*cuda or cpu"):
+    with pytest.raises(ValueError, match="MODEL.DEVICE is 'gpu'.*cuda, mps or cpu"):
         check_device(tiny_cfg(tmp_path, MODEL__DEVICE="gpu"))
 
 

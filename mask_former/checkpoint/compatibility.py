@@ -1,0 +1,114 @@
+"""Whether weights fit a model, and the error message that says where they do not."""
+
+import re
+from typing import Any
+
+from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
+from torch import nn
+
+from mask_former.checkpoint.names import Weights
+from mask_former.errors import UserError
+from mask_former.matcher import FixedMatcher
+
+BACKBONE = "backbone."
+HEAD = "sem_seg_head."
+MAX_LISTED = 10  # names in an error message
+
+_PREDICTOR = f"{HEAD}predictor."
+# MaskFormer's classifier, or a convolution that classifies pixels.
+_CLASSIFIER = re.compile(re.escape(_PREDICTOR) + r"(class_embed\.\w+|weight|bias)")
+
+
+def has_head(weights: Weights) -> bool:
+    """Whether weights are of a whole model, and not of a backbone alone."""
+    return any(name.startswith(HEAD) for name in weights)
+
+
+def class_head(model: nn.Module) -> set[str]:
+    """Names of the weights of a model that depend on which classes it knows.
+
+    Where queries stand for classes, one for each (fixed matching, PerPixelBaseline+), their
+    embeddings are among them.
+    """
+    weights = model.state_dict()
+    names = {name for name in weights if _CLASSIFIER.fullmatch(name)}
+    queries, classes = f"{_PREDICTOR}query_embed.weight", f"{_PREDICTOR}class_embed.bias"
+    fixed = any(isinstance(getattr(m, "matcher", None), FixedMatcher) for m in model.modules())
+    if queries in weights and (fixed or classes not in weights):
+        names.add(queries)
+    return names
+
+
+def backbone_weights(file: str, weights: Weights, model: Weights, *, is_caffe2: bool) -> Weights:
+    """Name the weights of a backbone as the model does, by Detectron2's matching of suffixes.
+
+    Raises:
+        UserError: fewer than half of the backbone's weights are there.
+    """
+    # The backbone alone: its "norm.weight" is no norm of the head.
+    backbone = {name: tensor for name, tensor in model.items() if name.startswith(BACKBONE)}
+    weights = align_and_update_state_dicts(backbone, weights, c2_conversion=is_caffe2)
+    # Not by what fails to load: a FrozenBatchNorm2d makes up the statistics that are missing.
+    absent = {
+        name: "missing in the file, or of another shape"
+        for name, tensor in backbone.items()
+        if name not in weights or weights[name].shape != tensor.shape
+    }
+    if 2 * len(absent) > len(backbone):
+        raise UserError(
+            f"{file} does not fit the backbone: of its {len(backbone)} weights "
+            f"{len(backbone) - len(absent)} were found.{_listing(absent)}\n"
+            "MODEL.WEIGHTS must be of the architecture that MODEL.BACKBONE names."
+        )
+    return weights
+
+
+def mismatches(incompatible: Any) -> dict[str, str]:
+    """Name of every weight that does not fit -> what is wrong with it.
+
+    Args:
+        incompatible: what fvcore's checkpointer returns for a model.
+    """
+    wrong = {
+        name: f"{tuple(in_file)} in the file, {tuple(in_model)} in the model"
+        for name, in_file, in_model in incompatible.incorrect_shapes
+    }
+    for name in incompatible.missing_keys:
+        wrong.setdefault(name, "missing in the file")
+    for name in incompatible.unexpected_keys:
+        wrong[name] = "not in the model"
+    return wrong
+
+
+def describe_mismatches(file: str, incompatible: Any, head: set[str], *, starts: bool) -> str:
+    """The error message for weights that do not fit.
+
+    Args:
+        head: `class_head` of the model.
+        starts: a training starts from the file, so that a part of it may be enough.
+    """
+    wrong = mismatches(incompatible)
+    text = f"{file} holds another model than the configuration describes:{_listing(wrong)}"
+    # Not the queries, as long as there is a classifier: their number may differ by itself.
+    classifier = {name for name in head if _CLASSIFIER.fullmatch(name)} or head
+    sizes = [(a[0], b[0], name) for name, a, b in incompatible.incorrect_shapes]
+    sizes = [size for size in sizes if size[2] in classifier]
+    if sizes and wrong.keys() <= head:
+        in_file, in_model, name = sizes[0]
+        no_object = "class_embed" in name
+        text += (
+            f"\nIt was trained for {in_file - no_object} classes; "
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {in_model - no_object}."
+        )
+        if starts:
+            text += (
+                " Set MODEL.WEIGHTS_WITHOUT_CLASS_HEAD to True to start from all the other weights."
+            )
+    return text
+
+
+def _listing(wrong: dict[str, str]) -> str:
+    lines = [f"\n  {name}: {problem}" for name, problem in list(wrong.items())[:MAX_LISTED]]
+    if len(wrong) > MAX_LISTED:
+        lines.append(f"\n  ... and {len(wrong) - MAX_LISTED} more")
+    return "".join(lines)
