@@ -56,6 +56,11 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS = 0
     # Channels of the per-pixel embeddings and of the mask embeddings.
     cfg.MODEL.SEM_SEG_HEAD.MASK_DIM = 256
+    # MSDeformAttnPixelDecoder: the maps that its encoder attends to, and the points that a head
+    # samples of each; and its heads, whatever MASK_FORMER.NHEADS is.
+    cfg.MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES = ["res3", "res4", "res5"]
+    cfg.MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS = 4
+    cfg.MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS = 8
 
     cfg.MODEL.MASK_FORMER = CN()
     # The predictor, a name of PREDICTOR_REGISTRY.
