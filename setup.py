@@ -19,9 +19,6 @@ def read_version() -> str:
     return re.search(r'^__version__ = "(.+)"$', source, re.MULTILINE).group(1)
 
 
-TIMM = ["timm>=1.0"]
-ONNX = ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.3"]
-
 setup(
     name="mask-former",
     version=read_version(),
@@ -60,16 +57,14 @@ setup(
     extras_require={
         # What Detectron2's cityscapes_fine_instance_seg_* are read with.
         "cityscapes": ["cityscapesscripts", "shapely>=2"],
-        "timm": TIMM,
-        "onnx": ONNX,
         "dev": [
-            *TIMM,
             "filelock",
             "hotcoco",
             "pre-commit",
             "pytest>=8",
             "pytest-xdist>=3",
             "ruff",
+            "timm>=1.0",
             "transformers>=5",
         ],
     },

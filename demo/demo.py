@@ -26,7 +26,8 @@ import mask_former  # noqa: F401  (registers the components)
 from mask_former import visualization
 from mask_former.data.reading import read_image
 from mask_former.engine import load_config, reported_errors
-from mask_former.engine.predict import TASKS, Predictor, select_task
+from mask_former.engine.predict import TASKS, DefaultPredictor, select_task
+from mask_former.errors import UserError
 from mask_former.evaluation.results import ResultWriter
 from mask_former.visualization import VideoReader, VideoWriter, files
 
@@ -46,8 +47,12 @@ def build_parser() -> argparse.ArgumentParser:
     source.add_argument("--video-input", metavar="FILE", help="a video")
     source.add_argument("--webcam", nargs="?", type=int, const=0, metavar="N", help="a camera (0)")
     add("--output", type=Path, help="a file, or a folder, which is made when missing")
-    add("--show", action="store_true", help="show the pictures in a window")
-    add("--save-results", action="store_true", help="save COCO's JSON and PNG beside the pictures")
+    add("--show", action="store_true", help="show the results in a window")
+    add(
+        "--save-results",
+        action="store_true",
+        help="save the predictions, as COCO JSON and PNG, beside the pictures",
+    )
     add("--task", choices=TASKS, help="default: the first of these that the config switches on")
     add(
         "--confidence-threshold",
@@ -87,7 +92,7 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
     if args.confidence_threshold is not None and not 0 <= args.confidence_threshold <= 1:
         parser.error(f"--confidence-threshold {args.confidence_threshold} is not in 0..1")
     if not 0 < args.scale < math.inf:
-        parser.error(f"--scale {args.scale} is no size: 1 is that of the input, 2 twice that")
+        parser.error(f"--scale {args.scale} is not a positive number: 1 is the input's size")
     # Without a display the window library ends the whole process, so it must not be tried.
     display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if args.show and sys.platform.startswith("linux") and not display:
@@ -95,7 +100,7 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
 
 
 def run_images(cfg: CfgNode, task: str, args: argparse.Namespace) -> tuple[int, list[str]]:
-    """Segment images. Returns how many, and of those that could not be read the reasons."""
+    """Segment images. Returns how many, and a message for each that could not be read."""
     images, failures = files.find_images(args.input)
     if not images:
         print("error: nothing to segment:", *failures, sep="\n  ", file=sys.stderr)
@@ -107,7 +112,7 @@ def run_images(cfg: CfgNode, task: str, args: argparse.Namespace) -> tuple[int, 
         for path, target in zip(tqdm(images, unit="image", disable=None), pictures, strict=True):
             try:
                 image = read_image(str(path), "BGR")
-            except (OSError, ValueError) as error:
+            except UserError as error:
                 failures.append(str(error))
                 continue
             picture, prediction = demo.segment(image)
@@ -122,8 +127,8 @@ def run_images(cfg: CfgNode, task: str, args: argparse.Namespace) -> tuple[int, 
 
 
 def run_video(cfg: CfgNode, task: str, args: argparse.Namespace) -> tuple[int, list[str]]:
-    """Segment a video, or what a camera sees until Ctrl-C. Returns the number of frames, and why a
-    video ended early."""
+    """Segment a video, or what a camera sees until Ctrl-C. Returns the number of frames, and a
+    message if the video ended early."""
     is_camera = args.webcam is not None
     name = Path(f"camera_{args.webcam}" if is_camera else args.video_input)
     target = files.plan_video(name, args.output) if args.output else None
@@ -151,12 +156,12 @@ def run_video(cfg: CfgNode, task: str, args: argparse.Namespace) -> tuple[int, l
 
 
 class Demo:
-    """Predicts, draws, saves and shows, as the flags say."""
+    """Predicts and draws, and saves and shows what the flags ask for."""
 
     def __init__(self, cfg: CfgNode, task: str, args: argparse.Namespace) -> None:
         self._args = args
         self._task = task
-        self._predictor = Predictor(cfg)
+        self._predictor = DefaultPredictor(cfg)
         threshold = args.confidence_threshold
         self._threshold = DEFAULT_INSTANCE_THRESHOLD if threshold is None else threshold
         # Colours follow the instances of a video; separate images have nothing to follow.

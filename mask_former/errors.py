@@ -1,4 +1,8 @@
-"""Errors that are meant for users; only these are shown without a traceback."""
+"""Errors that are meant for users.
+
+`mask_former.engine.reported_errors` shows these, and only these, without a traceback: any other
+exception is a bug of ours, or comes from a library.
+"""
 
 
 class UserError(ValueError):
@@ -11,3 +15,15 @@ class MissingFileError(UserError, FileNotFoundError):
 
 class ExistingFileError(UserError, FileExistsError):
     """A file or folder is there that would be overwritten."""
+
+
+class UnwritableFileError(UserError, OSError):
+    """A file cannot be written."""
+
+
+class DownloadError(UserError, ConnectionError):
+    """An address cannot be downloaded."""
+
+
+class NonFiniteError(UserError, FloatingPointError):
+    """A prediction or a loss is NaN or infinite."""

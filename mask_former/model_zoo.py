@@ -1,4 +1,4 @@
-"""The published models by name: their configurations and weights, after Detectron2's model zoo.
+"""The published models by name: configurations and weights, like Detectron2's model zoo.
 
 A name is that of a recipe, its path in configs/: "ade20k-150/maskformer_R50_bs16_160k", with or
 without ".yaml". What is known of each is in model_zoo.json; docs/MODEL_ZOO.md is made of it.
@@ -33,7 +33,7 @@ def table() -> dict[str, Any]:
           GPUs each, that its recipes were trained on;
         * `initial_weights`: file that recipes start from -> `of` what it is made, and `url`;
         * `recipes`: name -> `model`, `backbone`, `weights` (an address), and two dictionaries of
-          figures, `published` and, by us, `measured`: mIoU and PQ in percent, `params_million`,
+          numbers, `published` and, by us, `measured`: mIoU and PQ in percent, `params_million`,
           `gflops_macs_at_crop_size`, `train_memory_mb_v100`.
     """
     return json.loads((PACKAGE / "model_zoo.json").read_text(encoding="utf-8"))
@@ -46,7 +46,7 @@ def config_folder() -> Path:
 
 
 def names() -> list[str]:
-    """All recipes, those without published weights too."""
+    """All recipes, including those without published weights."""
     folder = config_folder()
     files = [file for file in folder.rglob("*.yaml") if not file.name.startswith("Base")]
     return sorted(file.relative_to(folder).with_suffix("").as_posix() for file in files)
@@ -56,7 +56,7 @@ def get_config_file(name: str) -> str:
     """Path of a recipe.
 
     Raises:
-        ValueError: there is no such recipe; the message names the nearest.
+        UserError: there is no such recipe; the message names the nearest.
     """
     recipe = name.removesuffix(".yaml")
     known = names()
@@ -73,7 +73,7 @@ def get_checkpoint_url(name: str) -> str:
     """Address of the published weights of a recipe; they are CC BY-NC 4.0.
 
     Raises:
-        ValueError: there is no such recipe, or there are no published weights for it.
+        UserError: there is no such recipe, or there are no published weights for it.
     """
     get_config_file(name)
     entry = table()["recipes"].get(name.removesuffix(".yaml"))
@@ -90,7 +90,7 @@ def get_config(name: str, trained: bool = False) -> CfgNode:
             training starts from.
 
     Raises:
-        ValueError: there is no such recipe, or there are no published weights for it.
+        UserError: there is no such recipe, or there are no published weights for it.
     """
     cfg = load_config(get_config_file(name))
     if trained:
@@ -107,10 +107,10 @@ def get(name: str, trained: bool = False, device: str | None = None) -> nn.Modul
         device: of the model; by default the recipe's, or the CPU where there is no GPU.
 
     Raises:
-        ValueError: there is no such recipe, no published weights, or the file does not fit.
-        FileNotFoundError: the recipe starts from a file that must be converted first; see
+        UserError: there is no such recipe, no published weights, or the file does not fit.
+        MissingFileError: the recipe starts from a file that must be converted first; see
             docs/MODEL_ZOO.md.
-        ConnectionError: the weights cannot be downloaded.
+        DownloadError: the weights cannot be downloaded.
     """
     cfg = get_config(name, trained)
     if device is None and not torch.cuda.is_available():

@@ -1,9 +1,11 @@
-"""`import mask_former` in a fresh interpreter: it registers the components, and nothing else."""
+"""`import mask_former` registers the components, and nothing else; imports lead one way."""
 
+import ast
 import json
 import os
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -108,3 +110,35 @@ def test_without_detectron2_one_sentence_names_the_command():
     message = done.stderr.strip().splitlines()[-1]
     assert message.startswith("ModuleNotFoundError: MaskFormer needs Detectron2")
     assert "`python tools/install_detectron2.py`" in message
+
+
+PACKAGE = Path(__file__).parents[1] / "mask_former"
+
+
+def imported_modules(file):
+    """Names of the modules of the package that a file imports, such as ("engine", "config")."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mask_former"):
+            module = node.module.split(".")[1:]
+            yield from [tuple(module)] if module else [(alias.name,) for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+            yield from (tuple(name[1:]) for name in names if name[0] == "mask_former")
+
+
+def names(file):
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    return parts[:-1] if parts[-1] == "__init__" else parts
+
+
+@pytest.mark.parametrize("depth", [1, None], ids=["rooms", "files"])
+def test_imports_lead_one_way(depth):
+    """No circle among the folders and files of the package's root, and none among all files."""
+    graph = {}
+    for file in PACKAGE.rglob("*.py"):
+        if file == PACKAGE / "__init__.py" or (depth is None and file.name == "__init__.py"):
+            continue
+        known = {name[:depth] for name in imported_modules(file)} - {names(file)[:depth]}
+        graph.setdefault(names(file)[:depth], set()).update(known)
+    assert len(graph) > 10 and ("matcher",) in graph[("criterion",)]
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle

@@ -42,7 +42,7 @@ def make_batch():
 
 
 def train(step):
-    step.backward(make_batch())
+    step.forward_backward(make_batch())
     step.update()
 
 

@@ -4,8 +4,8 @@
 
 Multiply-adds are those of one image: convolutions, matrix products and attention of the network and
 of semantic inference; normalisations and activation functions are left out, as in the paper. They
-are derived from shapes, without weights and without computing anything. Below the table stands the
-count as it is published, see `published_multiply_adds`.
+are derived from shapes, without weights or computation. Below the table is the count by the
+published convention, see `published_multiply_adds`.
 """
 
 import argparse
@@ -28,13 +28,13 @@ from mask_former.engine import load_config, reported_errors
 
 @dataclass(frozen=True)
 class Cost:
-    """What a module, with all that is in it, takes.
+    """The cost of a module, with all its submodules.
 
     Attributes:
         parameters: number of parameters; buffers, such as frozen statistics, are none.
         multiply_adds: for one image.
-        activations: values that convolutions, matrix products and attention give out, for one
-            image: a measure of the memory and of the time that moving data takes.
+        activations: size of the outputs of convolutions, matrix products and attention, for one
+            image: a measure of memory and memory traffic.
     """
 
     parameters: int
@@ -43,8 +43,8 @@ class Cost:
 
 
 class _WithoutMemory(TorchFunctionMode):
-    """Parameters made in here have shapes and no values. Other tensors do: unlike under
-    `torch.device("meta")`, a constructor can read, say, drop path rates out of one."""
+    """Parameters are created on the meta device; other tensors have values, unlike under
+    `torch.device("meta")`, as constructors read, say, drop path rates from them."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -77,7 +77,7 @@ def input_size(cfg: CfgNode) -> tuple[int, int]:
 
 @torch.no_grad()
 def analyze(model: nn.Module, size: tuple[int, int]) -> dict[str, Cost]:
-    """Count what `model`, in eval mode, takes for an image of `size` (height, width).
+    """The cost of `model`, in eval mode, for an image of `size` (height, width).
 
     Args:
         model: takes Detectron2's list of dictionaries; on the meta device, or on any other.
@@ -104,13 +104,13 @@ def analyze(model: nn.Module, size: tuple[int, int]) -> dict[str, Cost]:
 
 
 def published_multiply_adds(cfg: CfgNode, costs: Mapping[str, Cost], size: tuple[int, int]) -> int:
-    """What the published models are said to take: with queries, keys, values and outputs for the
-    padding of Swin's windows, and of semantic inference nothing but the product of classes and
+    """Multiply-adds by the published convention: they include the queries, keys, values and outputs
+    of the padding of Swin's windows, and of semantic inference only the product of classes and
     masks at the size of the image.
 
     Args:
         cfg: of a MaskFormer.
-        costs: what `analyze` counted.
+        costs: of `analyze`.
         size: of the image (height, width).
     """
     network = costs["backbone"].multiply_adds + costs["sem_seg_head"].multiply_adds
@@ -128,7 +128,7 @@ def published_multiply_adds(cfg: CfgNode, costs: Mapping[str, Cost], size: tuple
 
 
 def _numel(*_: Any, out_shape: Any, **__: Any) -> int:
-    """Size of an operation's result, the first if it has several; a formula for the counter."""
+    """Formula for the counter: the size of an operation's first result."""
     return (out_shape if isinstance(out_shape, torch.Size) else out_shape[0]).numel()
 
 
@@ -140,7 +140,7 @@ def _by_module(counter: FlopCounterMode, model: nn.Module) -> dict[str, int]:
         for name, by_operation in counter.get_flop_counts().items()
         if name != "Global"
     }
-    # A module whose parts are called, but not itself, has what they have. Parts come after it.
+    # A module that is not called itself has the counts of its children, which come after it.
     for name, module in reversed(list(model.named_modules())):
         if name not in counts:
             parts = [f"{name}.{part}".lstrip(".") for part, _ in module.named_children()]

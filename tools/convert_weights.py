@@ -22,20 +22,17 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 
 import mask_former.data  # noqa: F401 (registers the data sets)
-from mask_former.checkpoint import SOURCES, Conversion, to_hugging_face
-from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
-from mask_former.checkpoint.hugging_face_config import (
+from mask_former.checkpoint import SOURCES, Conversion, MaskFormerCheckpointer, read_as_ours
+from mask_former.checkpoint.hugging_face import (
     config_to_hugging_face,
-    processor_to_hugging_face,
-)
-from mask_former.checkpoint.write import (
     find_weights,
-    read_as_ours,
-    read_keys_beside,
+    processor_to_hugging_face,
+    read_config_beside,
+    to_hugging_face,
     write_folder,
-    write_weights,
-    write_yaml,
 )
+from mask_former.checkpoint.hugging_face.config import nested
+from mask_former.checkpoint.write import write_weights, write_yaml
 from mask_former.engine import load_config, reported_errors
 
 
@@ -48,21 +45,21 @@ def convert_to_ours(
         path: a file, or a folder of `transformers`.
         output: file to write, .pth, .safetensors or .pkl.
         source: whose weights they are, a key of `SOURCES`; by default found by their names.
-        cfg: what they must fit. By default the configuration that comes with them; it is written
-            beside `output` as .yaml then.
+        cfg: the model that they must fit. By default that of the configuration that comes with
+            them, which is then written beside `output` as .yaml.
 
     Returns:
         a report.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is broken, of nobody that we know, or of another model.
+        MissingFileError: there is no such file.
+        UserError: the file is broken, of an unknown code base, or of another model.
     """
     conversion = read_as_ours(path, source)
     lines = [_report(conversion), f"{output}: weights"]
     keys = None
     if cfg is None and conversion.source == "hf":
-        keys = read_keys_beside(path, conversion.weights)
+        keys = read_config_beside(path, conversion.weights)
     if keys is not None:
         cfg = load_config(opts=[x for pair in keys.items() for x in pair])
     if cfg is not None:
@@ -71,9 +68,8 @@ def convert_to_ours(
     if keys is not None:
         yaml_file = str(Path(output).with_suffix(".yaml"))
         keys["MODEL.WEIGHTS"] = output
-        write_yaml(
-            yaml_file, keys, f"Converted from {path}. Add DATASETS, and what you train with."
-        )
+        comment = f"Converted from {path}. Add DATASETS, and what you train with."
+        write_yaml(yaml_file, nested(keys), comment)
         lines.append(f"{yaml_file}: configuration")
     return "\n".join(lines)
 
@@ -90,8 +86,8 @@ def convert_to_hugging_face(path: str, output: str, *, cfg: CfgNode) -> str:
         a report.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the weights do not fit `cfg`, or `transformers` has no such model.
+        MissingFileError: there is no such file.
+        UserError: the weights do not fit `cfg`, or `transformers` has no such model.
     """
     config = config_to_hugging_face(cfg, _class_names(cfg))
     check_fit(cfg, path, accept_backbone=False)
@@ -107,12 +103,12 @@ def check_fit(cfg: CfgNode, path: str, *, accept_backbone: bool) -> None:
     """Load a file into the model of a configuration, as a training or an evaluation would.
 
     Raises:
-        ValueError: it does not fit.
+        UserError: it does not fit.
     """
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "cpu"
-    # Which classes are things does not matter here, and may need the data set.
+    # Panoptic and instance inference would need the data set, to know which classes are things.
     test = cfg.MODEL.MASK_FORMER.TEST
     test.SEMANTIC_ON, test.PANOPTIC_ON, test.INSTANCE_ON = True, False, False
     checkpointer = MaskFormerCheckpointer(build_model(cfg), accept_backbone=accept_backbone)
@@ -120,13 +116,13 @@ def check_fit(cfg: CfgNode, path: str, *, accept_backbone: bool) -> None:
 
 
 def _class_names(cfg: CfgNode) -> Sequence[str] | None:
-    """Names of the classes by contiguous id, if the data set is registered and says them."""
+    """Names of the classes by contiguous id, if the metadata of a registered data set has them."""
     for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
         metadata = MetadataCatalog.get(name)
         for key in ("stuff_classes", "thing_classes"):
             try:
                 classes = metadata.get(key)
-            except FileNotFoundError:  # read from the data set's own files
+            except FileNotFoundError:  # of the data set's own files
                 continue
             if classes is not None and len(classes) == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
                 return classes
@@ -134,8 +130,8 @@ def _class_names(cfg: CfgNode) -> Sequence[str] | None:
 
 
 def _report(conversion: Conversion) -> str:
-    alike = Counter(re.sub(r"\d+", "N", name) for name in conversion.left_out)
-    left_out = "".join(f"\n  {name} ({count})" for name, count in alike.items())
+    kinds = Counter(re.sub(r"\d+", "N", name) for name in conversion.left_out)
+    left_out = "".join(f"\n  {name} ({count})" for name, count in kinds.items())
     return (
         f"Weights of '{conversion.source}': {len(conversion.weights)} of our tensors; of theirs "
         f"{len(conversion.left_out)} left out{':' if left_out else ''}{left_out}"
@@ -149,11 +145,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("input", help="file of weights, or folder of transformers")
     parser.add_argument("output", help="file to write, or with `--to hf` a folder")
     parser.add_argument(
-        "--from", dest="source", choices=SOURCES, help="whose they are; by default, by their names"
+        "--from",
+        dest="source",
+        choices=SOURCES,
+        help="the code base that they are of; by default found by their names",
     )
     parser.add_argument("--to", choices=("ours", "hf"), default="ours")
     parser.add_argument("--config-file", default="", help="our configuration of the model")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE ..., of the config")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="config options, KEY VALUE ...")
     args = parser.parse_args(argv)
     cfg = load_config(args.config_file, args.opts) if args.config_file or args.opts else None
     if args.to == "ours":

@@ -62,7 +62,7 @@ Tag: py3-none-any
 
 
 class InstallError(RuntimeError):
-    """What went wrong, in words for the user."""
+    """An error with a message for the user."""
 
 
 def find_installed() -> str | None:

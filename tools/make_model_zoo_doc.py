@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 DOC = ROOT / "docs" / "MODEL_ZOO.md"
 NOTHING = "–"
 
-# Figures of the table -> heading and form.
+# Metrics and costs of the table -> heading and format.
 METRICS = {
     "mIoU": ("mIoU", "{:.1f}"),
     "mIoU_multi_scale_flip": ("mIoU, multi-scale and flip", "{:.1f}"),
@@ -37,9 +37,9 @@ with the weights that its authors published.
 repository; they are downloaded from their authors when you ask for them. The code and the recipes
 here are Apache-2.0.
 
-**Figures.** The figures under "published" are the paper's authors': of their code, with these
+**Metrics.** The values under "published" are the paper's authors': of their code, with these
 weights, on the validation images (test images for COCO-Stuff-10K), mIoU and PQ in percent, training
-memory per GPU on V100, multiply-adds at the size of the training crops. The figures under
+memory per GPU on V100, multiply-adds at the size of the training crops. The values under
 "measured" are ours, of this repository's code with the same weights. {measured}
 
 ```python
@@ -127,12 +127,12 @@ def _table(zoo: dict[str, Any], data_set: str) -> Iterator[str]:
 
 
 def _present(columns: dict[str, Any], entries: dict[str, Any]) -> list[str]:
-    """Those of the columns that have a figure at all."""
+    """The columns that have a value for any recipe."""
     return [key for key in columns if any(key in e["published"] for e in entries.values())]
 
 
-def _format(columns: dict[str, tuple[str, str]], key: str, figures: dict[str, float]) -> str:
-    return columns[key][1].format(figures[key]) if key in figures else NOTHING
+def _format(columns: dict[str, tuple[str, str]], key: str, values: dict[str, float]) -> str:
+    return columns[key][1].format(values[key]) if key in values else NOTHING
 
 
 def _row(cells: list[str]) -> str:
@@ -140,7 +140,7 @@ def _row(cells: list[str]) -> str:
 
 
 def header(zoo: dict[str, Any], name: str) -> str:
-    """The comment on top of a recipe: the command, the published figures, the weights."""
+    """The comment on top of a recipe: the command, the published metrics, the weights."""
     entry, facts = zoo["recipes"][name], zoo["data_sets"][name.split("/")[0]]
     config = f"--config-file configs/{name}.yaml"
     if facts["machines"] > 1:
@@ -153,7 +153,7 @@ def header(zoo: dict[str, Any], name: str) -> str:
     lines = [
         f"{entry['model']}, {entry['backbone']}: {facts['task']} segmentation of {facts['title']}.",
         f"  {command}",
-        f"Published: {_figures(entry['published'])}. Published weights ({zoo['license']}):",
+        f"Published: {_metrics(entry['published'])}. Published weights ({zoo['license']}):",
         f"  {entry['weights']}",
     ]
     initial = model_zoo.get_config(name).MODEL.WEIGHTS
@@ -162,7 +162,7 @@ def header(zoo: dict[str, Any], name: str) -> str:
     return "".join(f"# {line}\n" for line in lines)
 
 
-def _figures(published: dict[str, float]) -> str:
+def _metrics(published: dict[str, float]) -> str:
     if "PQ" in published:
         return f"{published['PQ']} PQ"
     text = f"{published['mIoU']} mIoU"

@@ -1,6 +1,6 @@
 """Make or convert data sets: `python -m tools.prepare_datasets NAME... [--root FOLDER]`.
 
-docs/DATASETS.md says where to get each, and how its folders look before and after.
+docs/DATASETS.md says where to download each, and shows its folders before and after.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from mask_former.data.datasets.coco_stuff_10k import prepare_coco_stuff_10k
 from mask_former.data.datasets.mapillary_vistas import prepare_mapillary_vistas
 from mask_former.engine.errors import reported_errors
 
-# Name on the command line -> function of the folder of all data sets; returns what it made.
+# Name on the command line -> function of the folder of all data sets; returns the data set's.
 DATASETS: dict[str, Callable[..., Path]] = {
     "shapes": make_shapes,
     "ade20k": prepare_ade20k,

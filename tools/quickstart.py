@@ -23,6 +23,7 @@ from tqdm import tqdm
 import mask_former  # noqa: F401  (registers the components)
 from mask_former.data.datasets import make_shapes
 from mask_former.engine import (
+    DefaultPredictor,
     ProgressBar,
     Trainer,
     argument_parser,
@@ -30,7 +31,6 @@ from mask_former.engine import (
     load_config,
     reported_errors,
 )
-from mask_former.engine.predict import Predictor
 from mask_former.engine.setup import check_output_folder
 from mask_former.visualization import (
     ShadeTracker,
@@ -45,7 +45,7 @@ from mask_former.visualization import (
 
 CONFIG = Path(__file__).parents[1] / "configs/shapes/maskformer_panoptic_quickstart.yaml"
 # The table's columns: what it says, and the evaluation's name for it.
-FIGURES = {
+METRICS = {
     "PQ": "panoptic_seg/PQ",
     "SQ": "panoptic_seg/SQ",
     "RQ": "panoptic_seg/RQ",
@@ -74,11 +74,11 @@ def main() -> None:
     launch(train, cfg, processes(cfg))
     minutes = (time.perf_counter() - training_started) / 60
     last = read_metrics(output / "metrics.json")[-1]
-    figures = {name: last[figure] for name, figure in FIGURES.items()}
+    metrics = {name: last[metric] for name, metric in METRICS.items()}
     print("3/3  pictures")
     cfg.MODEL.WEIGHTS = str(output / "model_final.pth")
-    paths = draw_pictures(cfg, Predictor(cfg), figures)
-    print(f"\n{tabulate([figures], headers='keys', floatfmt='.1f', tablefmt='simple_outline')}")
+    paths = draw_pictures(cfg, DefaultPredictor(cfg), metrics)
+    print(f"\n{tabulate([metrics], headers='keys', floatfmt='.1f', tablefmt='simple_outline')}")
     total = (time.perf_counter() - started) / 60
     print(f"Training took {minutes:.1f} minutes, everything {total:.1f}. Have a look at")
     for name, path in {"weights": cfg.MODEL.WEIGHTS, **paths}.items():
@@ -120,7 +120,7 @@ def train(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 
 def draw_pictures(
-    cfg: CfgNode, predictor: Predictor, figures: Mapping[str, float]
+    cfg: CfgNode, predictor: DefaultPredictor, metrics: Mapping[str, float]
 ) -> dict[str, Path]:
     """Draw the sheet, the curves and the video; return where they are."""
     output = Path(cfg.OUTPUT_DIR)
@@ -130,14 +130,14 @@ def draw_pictures(
         "video": output / "video.mp4",
         "log": output / "log.txt",
     }
-    caption = "   ".join(f"{name} {value:.1f}" for name, value in figures.items())
+    caption = "   ".join(f"{name} {value:.1f}" for name, value in metrics.items())
     cv2.imwrite(str(paths["sheet"]), draw_sheet(cfg.DATASETS.TEST[0], predictor, caption))
     plot_curves(output / "metrics.json", paths["curves"], title="MaskFormer on shapes")
     draw_video(make_shapes() / "video.mp4", paths["video"], predictor)
     return paths
 
 
-def draw_sheet(dataset: str, predictor: Predictor, caption: str) -> np.ndarray:
+def draw_sheet(dataset: str, predictor: DefaultPredictor, caption: str) -> np.ndarray:
     """Validation images, evenly spaced: input, ground truth, prediction."""
     records = DatasetCatalog.get(dataset)
     rows = []
@@ -150,14 +150,14 @@ def draw_sheet(dataset: str, predictor: Predictor, caption: str) -> np.ndarray:
 
 
 def draw_prediction(
-    image: np.ndarray, predictor: Predictor, tracker: ShadeTracker | None = None
+    image: np.ndarray, predictor: DefaultPredictor, tracker: ShadeTracker | None = None
 ) -> np.ndarray:
     found = predictor(image)["panoptic_seg"]
     shades = tracker.update(*found) if tracker else None
     return draw_panoptic(image, *found, predictor.metadata, shades=shades, scale=SCALE)
 
 
-def draw_video(source: Path, target: Path, predictor: Predictor) -> None:
+def draw_video(source: Path, target: Path, predictor: DefaultPredictor) -> None:
     # Colours follow the instances from frame to frame.
     tracker = ShadeTracker()
     with VideoReader(source) as reader, VideoWriter(target, reader.fps) as writer:

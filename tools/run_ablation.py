@@ -3,11 +3,10 @@
     python -m tools.run_ablation
 
 Trains every recipe with several seeds for the same number of iterations and writes
-docs/ABLATION.md. Interrupted, it continues where it stopped; what is done is not done again.
+docs/ABLATION.md. After an interruption it continues where it stopped.
 """
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -20,17 +19,15 @@ from tqdm import tqdm
 
 from mask_former.data.datasets import make_shapes
 from mask_former.engine import load_config, reported_errors
+from mask_former.errors import UserError
+from mask_former.evaluation.metrics_file import read_metrics
 
 ROOT = Path(__file__).parents[1]
 REPORT = ROOT / "docs/ABLATION.md"
 METRICS = {"mIoU": "sem_seg/mIoU", "PQ^St": "sem_seg/PQ_St"}
 
-Figures = dict[str, float]
+Metrics = dict[str, float]
 """Value by metric, in percent."""
-
-
-class RunError(Exception):
-    """A run that cannot be used, said in words for the user."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +35,9 @@ class Recipe:
     """One row of the report.
 
     Attributes:
-        label: as the paper's order names it.
-        model: what is trained.
-        config: name of a file in configs/shapes, without its ending.
+        label: of the row of the paper's table.
+        model: the name of the model.
+        config: name of a file in configs/shapes, without its suffix.
         opts: options of the command line, KEY, VALUE, ...
     """
 
@@ -76,58 +73,54 @@ def main() -> None:
     args = parser.parse_args()
     make_shapes()
     runs = [(recipe, seed) for seed in range(args.seeds) for recipe in (*PAPER, VOID)]
-    results: dict[Recipe, list[Figures]] = {}
+    results: dict[Recipe, list[Metrics]] = {}
     for recipe, seed in tqdm(runs, "Runs"):
         folder = args.output / f"{args.iterations}-iterations" / recipe.name / f"seed-{seed}"
-        figures = run(recipe, seed, args.iterations, folder)
-        results.setdefault(recipe, []).append(figures)
+        metrics = run(recipe, seed, args.iterations, folder)
+        results.setdefault(recipe, []).append(metrics)
     REPORT.write_text(report(results, args.iterations))
     print(REPORT)
 
 
-def run(recipe: Recipe, seed: int, iterations: int, folder: Path) -> Figures:
-    """Train and evaluate, as far as that is not done.
+def run(recipe: Recipe, seed: int, iterations: int, folder: Path) -> Metrics:
+    """Train and evaluate, unless that is done; continue a training that was interrupted.
 
     Raises:
-        RunError: `folder` holds a run of another configuration; the training failed.
+        UserError: `folder` holds a run of another configuration; the training failed.
     """
     config = str(ROOT / "configs/shapes" / f"{recipe.config}.yaml")
     opts = [*recipe.opts, "SEED", str(seed), "SOLVER.MAX_ITER", str(iterations)]
     opts += ["OUTPUT_DIR", str(folder)]
     used = folder / "config.yaml"
     if used.exists() and used.read_text() != load_config(config, opts).dump():
-        raise RunError(
+        raise UserError(
             f"{folder} holds a run of another configuration, from before a recipe was changed: "
             "remove it, or choose another --output"
         )
-    if done := read_figures(folder / "metrics.json", iterations):
+    if done := final_metrics(folder / "metrics.json", iterations):
         return done
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(ROOT / "train_net.py"), "--resume", "--config-file", config]
     with (folder / "output.txt").open("a") as output:
         code = subprocess.run([*command, *opts], stdout=output, stderr=output, check=False)
-    figures = read_figures(folder / "metrics.json", iterations)
-    if code.returncode or figures is None:
-        raise RunError(f"the training of {recipe.name} failed; see {folder / 'output.txt'}")
-    return figures
+    metrics = final_metrics(folder / "metrics.json", iterations)
+    if code.returncode or metrics is None:
+        raise UserError(f"the training of {recipe.name} failed; see {folder / 'output.txt'}")
+    return metrics
 
 
-def read_figures(metrics: Path, iterations: int) -> Figures | None:
-    """The figures of the evaluation after `iterations`; None if it has not taken place."""
-    if not metrics.exists():
+def final_metrics(path: Path, iterations: int) -> Metrics | None:
+    """The metrics of the evaluation after `iterations`; None if it has not taken place."""
+    if not path.exists():
         return None
-    for line in metrics.read_text().splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:  # cut off when the run was killed
-            continue
-        if record["iteration"] >= iterations - 1 and METRICS["mIoU"] in record:
-            return {metric: record[key] for metric, key in METRICS.items()}
+    for entry in read_metrics(path):
+        if entry["iteration"] >= iterations - 1 and METRICS["mIoU"] in entry:
+            return {metric: entry[key] for metric, key in METRICS.items()}
     return None
 
 
-def report(results: Mapping[Recipe, Sequence[Figures]], iterations: int) -> str:
-    """The report as Markdown, from the figures of every run."""
+def report(results: Mapping[Recipe, Sequence[Metrics]], iterations: int) -> str:
+    """The report as Markdown, from the metrics of every run."""
     num_seeds = len(next(iter(results.values())))
     paper = {recipe: results[recipe] for recipe in PAPER}
     orders = "\n".join(f"- {metric}: {order(paper, metric)}" for metric in METRICS)
@@ -165,16 +158,16 @@ which is the default. `MODEL.MASK_FORMER.IGNORE_VOID True` leaves them out of co
 """
 
 
-def order(results: Mapping[Recipe, Sequence[Figures]], metric: str) -> str:
-    """The labels by falling mean of a metric."""
+def order(results: Mapping[Recipe, Sequence[Metrics]], metric: str) -> str:
+    """The labels in descending order of the mean of a metric."""
     means = {
-        recipe.label: statistics.mean(figures[metric] for figures in runs)
+        recipe.label: statistics.mean(metrics[metric] for metrics in runs)
         for recipe, runs in results.items()
     }
     return " > ".join(sorted(means, key=means.__getitem__, reverse=True))
 
 
-def table(results: Mapping[Recipe, Sequence[Figures]]) -> str:
+def table(results: Mapping[Recipe, Sequence[Metrics]]) -> str:
     rows = [
         [recipe.label, recipe.model, *(_summary([f[metric] for f in runs]) for metric in METRICS)]
         for recipe, runs in results.items()
@@ -182,11 +175,11 @@ def table(results: Mapping[Recipe, Sequence[Figures]]) -> str:
     return tabulate(rows, headers=["", "model", *METRICS], tablefmt="pipe")
 
 
-def table_of_runs(results: Mapping[Recipe, Sequence[Figures]]) -> str:
+def table_of_runs(results: Mapping[Recipe, Sequence[Metrics]]) -> str:
     rows = [
-        [recipe.label, seed, *figures.values()]
+        [recipe.label, seed, *metrics.values()]
         for recipe, runs in results.items()
-        for seed, figures in enumerate(runs)
+        for seed, metrics in enumerate(runs)
     ]
     return tabulate(rows, headers=["", "seed", *METRICS], tablefmt="pipe", floatfmt=".2f")
 
@@ -198,7 +191,4 @@ def _summary(values: Sequence[float]) -> str:
 
 if __name__ == "__main__":
     with reported_errors():
-        try:
-            main()
-        except RunError as error:
-            sys.exit(f"error: {error}")
+        main()

@@ -6,8 +6,7 @@ from torch import Tensor, nn
 from transformers import MaskFormerConfig, MaskFormerForInstanceSegmentation
 from transformers.utils import logging
 
-from mask_former.checkpoint.hugging_face import to_hugging_face
-from mask_former.checkpoint.hugging_face_config import config_to_hugging_face
+from mask_former.checkpoint.hugging_face import config_to_hugging_face, to_hugging_face
 from mask_former.structures import Prediction, Target
 
 

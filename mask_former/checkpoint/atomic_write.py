@@ -3,26 +3,48 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO
+
+from mask_former.errors import UnwritableFileError
 
 
 @contextmanager
-def replaced_when_complete(path: str) -> Iterator[IO[bytes]]:
-    """A file to write, which takes the place of `path` when it is complete and on the disk."""
+def replaced_when_complete(path: str | Path) -> Iterator[IO[bytes]]:
+    """A file to write, which takes the place of `path` when it is complete and on the disk.
+
+    Raises:
+        UnwritableFileError: the file system refuses it, as a full disk does.
+    """
     part = f"{path}.part"
+    with explained_write_errors(path):
+        try:
+            with open(part, "wb") as f:
+                yield f
+                f.flush()
+                os.fsync(f.fileno())
+            os.replace(part, path)
+        except BaseException:
+            if os.path.exists(part):
+                os.remove(part)
+            raise
+        # The new name, too, must survive a power cut.
+        folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+@contextmanager
+def explained_write_errors(path: str | Path) -> Iterator[None]:
+    """Turn an error of the file system into one that names the file and the usual reason."""
     try:
-        with open(part, "wb") as f:
-            yield f
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(part, path)
-    except BaseException:
-        if os.path.exists(part):
-            os.remove(part)
-        raise
-    # The new name, too, must survive a power cut.
-    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        yield
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: str | Path, reason: object) -> UnwritableFileError:
+    """The error that `path` cannot be written, for the given reason."""
+    return UnwritableFileError(f"{path} cannot be written: {reason}. Is the disk full?")

@@ -1,8 +1,7 @@
 """Saving and loading: safe on both sides, and strict about what fits.
 
-The weights of a model are named as in the published checkpoints. Whatever is named otherwise goes
-through `NAME_RULES`, and what other code bases wrote through the tables of
-`sources.py` before.
+The weights of a model are named as in the published checkpoints. Other names go through
+`NAME_RULES`, and those of other code bases through the tables of `convert.py` before.
 """
 
 import os
@@ -13,18 +12,18 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
 
 from mask_former.checkpoint.atomic_write import replaced_when_complete
-from mask_former.checkpoint.match import (
+from mask_former.checkpoint.compatibility import (
     HEAD,
     backbone_weights,
     class_head,
-    describe_misfits,
+    describe_mismatches,
     has_head,
-    misfits,
+    mismatches,
 )
+from mask_former.checkpoint.convert import SOURCES, find_source, to_ours
 from mask_former.checkpoint.names import canonical_names
 from mask_former.checkpoint.read import read_weights_file
-from mask_former.checkpoint.sources import SOURCES, find_source, to_ours
-from mask_former.errors import MissingFileError, UserError
+from mask_former.errors import DownloadError, MissingFileError, UserError
 
 
 class MaskFormerCheckpointer(DetectionCheckpointer):
@@ -40,7 +39,7 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
         model: the model, or what DistributedDataParallel made of it.
         save_dir: folder of the checkpoints.
         save_to_disk: None: in the main process only.
-        accept_backbone: a file without a head will do, as where a training starts. False where
+        accept_backbone: a file without a head is enough, as where a training starts. False where
             the model is to be used: its head would be random.
         checkpointables: saved and loaded besides the model; have `state_dict` and
             `load_state_dict`.
@@ -101,15 +100,15 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
         Args:
             path: file, http(s) or detectron2:// address. Empty: nothing is loaded.
             without_class_head: leave the weights that depend on the classes as they are, see
-                `weights_fit.class_head`; the log names them.
+                `compatibility.class_head`; the log names them.
 
         Returns:
             What else the file holds, such as "iteration".
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ConnectionError: the address cannot be downloaded.
-            ValueError: the file is broken, wants something run, or is for another model.
+            MissingFileError: there is no such file.
+            DownloadError: the address cannot be downloaded.
+            UserError: the file is broken, wants something run, or is for another model.
         """
         if path:
             path = self._local_file(path)
@@ -125,7 +124,7 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
         try:
             local = self.path_manager.get_local_path(address)
         except OSError as error:
-            raise ConnectionError(
+            raise DownloadError(
                 f"MODEL.WEIGHTS {address} cannot be downloaded ({error}). Without a network, set "
                 "MODEL.WEIGHTS to a local copy."
             ) from error
@@ -147,13 +146,10 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
         source = find_source(weights)
         # A backbone that is the other code base's own takes its weights as they are.
         if source is None or any(
-            name.endswith(f".{SOURCES[source].sign}") for name in self.model.state_dict()
+            name.endswith(f".{SOURCES[source].signature_key}") for name in self.model.state_dict()
         ):
             return weights
-        try:
-            conversion = to_ours(weights, source)
-        except ValueError as error:
-            raise UserError(f"{file}: {error}") from error
+        conversion = to_ours(weights, source, file)
         self.logger.info(
             f"Weights of '{source}', converted: {len(conversion.weights)}; "
             f"left out: {conversion.left_out}"
@@ -170,9 +166,9 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
         left_out = head if self._without_class_head else set()
         checkpoint["model"] = {k: v for k, v in weights.items() if k not in left_out}
         incompatible = super()._load_model(checkpoint)
-        if misfits(incompatible).keys() - left_out:
+        if mismatches(incompatible).keys() - left_out:
             starts = self.accept_backbone and not self._without_class_head
-            raise UserError(describe_misfits(file, incompatible, head, starts=starts))
+            raise UserError(describe_mismatches(file, incompatible, head, starts=starts))
         if left_out:
             self.logger.info(f"Not loaded, since they depend on the classes: {sorted(left_out)}")
         return incompatible

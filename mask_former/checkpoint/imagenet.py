@@ -3,7 +3,21 @@
 The layers that classify are left out, and so is what our backbones have no counterpart of.
 """
 
-from mask_former.checkpoint.names import Pair
+from mask_former.checkpoint.names import Pair, Weights, translate, without_counters
+
+
+def from_classifier(pairs: tuple[Pair, ...], weights: Weights) -> tuple[Weights, list[str]]:
+    """Our weights of those of a classifier, by a table below; and its names of what is left out.
+
+    A norm that counts batches starts to count anew; a frozen one, the default of backbones, has no
+    counter.
+
+    Raises:
+        UserError: a weight has no counterpart.
+    """
+    weights, counters = without_counters(weights)
+    ours, left_out = translate(weights, pairs)
+    return ours, left_out + counters
 
 
 def _resnet_stage(theirs: str, ours: str) -> tuple[Pair, ...]:

@@ -1,8 +1,8 @@
-"""Renaming of weights by tables of name pairs, which can be read in both directions.
+"""Names of weights: our own, and tables that translate those of other code bases, both ways.
 
-A row is (their name, our name). `{i}` stands for a number and `*` for one last word, such as
-`weight`; what stands on one side must stand on the other. A row with None is a weight that has no
-counterpart.
+A row of a table is (their name, our name). `{i}` stands for a number and `*` for one last word,
+such as `weight`; what stands on one side must stand on the other. A row with None is a weight that
+has no counterpart.
 """
 
 import re
@@ -10,9 +10,12 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from mask_former.errors import UserError
+
 Weights = dict[str, Tensor]
 Pair = tuple[str | None, str | None]
 
+COUNTER = ".num_batches_tracked"
 
 # (pattern, replacement) in the order in which they are applied; None drops the weight.
 NAME_RULES: tuple[tuple[str, str | None], ...] = (
@@ -38,8 +41,10 @@ def canonical_names(weights: Weights) -> Weights:
     return renamed
 
 
-class UnknownNameError(ValueError):
-    """A name that no row of a table matches; the text is the name."""
+def without_counters(weights: Weights) -> tuple[Weights, list[str]]:
+    """`weights` without the numbers of batches that batch norms have seen; and those names."""
+    counters = [name for name in weights if name.endswith(COUNTER)]
+    return {name: weights[name] for name in weights if not name.endswith(COUNTER)}, counters
 
 
 def translate(weights: Weights, pairs: Sequence[Pair]) -> tuple[Weights, list[str]]:
@@ -52,7 +57,7 @@ def translate(weights: Weights, pairs: Sequence[Pair]) -> tuple[Weights, list[st
         the renamed weights, in the same order; and the names of those that were left out.
 
     Raises:
-        UnknownNameError: no row matches a name.
+        UserError: no row matches a name.
     """
     rows = [(_pattern(old), new) for old, new in pairs if old is not None]
     renamed, left_out = {}, []
@@ -60,7 +65,7 @@ def translate(weights: Weights, pairs: Sequence[Pair]) -> tuple[Weights, list[st
         matches = ((pattern.fullmatch(name), new) for pattern, new in rows)
         match, new = next((found for found in matches if found[0]), (None, None))
         if match is None:
-            raise UnknownNameError(name)
+            raise UserError(f"there is no counterpart of {name}")
         if new is None:
             left_out.append(name)
         else:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import Tensor
 
 from mask_former.checkpoint.safe_pickle import RefusedError, read_pickle
-from mask_former.errors import UserError
+from mask_former.errors import MissingFileError, UserError
 
 
 def read_weights_file(path: str) -> dict[str, Any]:
@@ -31,7 +32,8 @@ def read_weights_file(path: str) -> dict[str, Any]:
         ("optimizer", "iteration", ...). "__author__" is "Caffe2" where the names are Caffe2's.
 
     Raises:
-        ValueError: another suffix, a broken file, a file that wants something run, or one without
+        MissingFileError: there is no such file.
+        UserError: another suffix, a broken file, a file that wants something run, or one without
             weights. The message names the file.
     """
     reader = READERS.get(Path(path).suffix.lower())
@@ -45,8 +47,10 @@ def read_weights_file(path: str) -> dict[str, Any]:
             f"{path} is not loaded: it refers to {error}, and nothing in a weights file is run. "
             "If its source is trusted, save its weights alone, as .pth or .safetensors."
         ) from None
-    except (FileNotFoundError, PermissionError, ImportError):
-        raise
+    except FileNotFoundError as error:
+        raise MissingFileError(f"There is no file {path}.") from error
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     except Exception as error:  # A broken pickle or archive fails in any way.
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(f"{path} cannot be read; is it complete? ({reason})") from error
@@ -59,7 +63,7 @@ def read_weights_file(path: str) -> dict[str, Any]:
         raise UserError(f"{path}: 'model' is a {type(content['model']).__name__}, not weights.")
     for name in content["model"]:
         if not isinstance(name, str):
-            raise UserError(f"{path} names a weight {name!r}, which is no text.")
+            raise UserError(f"{path} names a weight {name!r}, which is not a string.")
     weights = {k: _to_tensor(path, k, v) for k, v in content["model"].items()}
     return {**content, "model": weights}
 
@@ -93,11 +97,7 @@ def _to_tensor(path: str, name: Any, value: Any) -> Tensor:
 
 
 def _read_safetensors(path: str) -> Any:
-    try:
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise ImportError(f"To read {path}, run `pip install safetensors`.") from error
-    return {"model": load_file(path, device="cpu")}
+    return {"model": safetensors.torch.load_file(path, device="cpu")}
 
 
 def _read_torch(path: str) -> Any:

@@ -1,7 +1,4 @@
-"""Which augmentations a configuration asks for, and how they are applied to label maps.
-
-The augmentations themselves are Detectron2's.
-"""
+"""The augmentations that a config asks for, and how they are applied to label maps."""
 
 from collections.abc import Callable
 
@@ -9,11 +6,11 @@ import cv2
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from mask_former.data.color import ColorAugmentation
-from mask_former.data.resizing import CategoryAreaCrop, ResizeAndCrop
+from mask_former.data.transforms import CategoryAreaCrop, ColorAugmentation, ResizeShortestEdge
 from mask_former.errors import UserError
 
 # DETR's scales before its crop (its section A.4).
@@ -27,7 +24,8 @@ def build_augmentation(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     """The augmentations for `cfg.INPUT.DATASET_MAPPER_NAME`.
 
     In training: resize, crop, colour, flip; for detr_panoptic: flip and, half of the time, DETR's
-    resize and crop, before the resize. Otherwise only the resize to the size for tests.
+    resize and crop, before the resize. In inference only the resize to the test size, by PIL like
+    the published models'.
 
     Raises:
         ValueError: unknown INPUT.CROP.TYPE; the crop limits a category's area, but instances have
@@ -35,18 +33,17 @@ def build_augmentation(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     """
     if not is_train:
         return [T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, "choice")]
-    kind = T.ResizeShortestEdge
-    resize = kind(
+    resize = ResizeShortestEdge(
         cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
     )
-    crop = _random_crop(cfg) if cfg.INPUT.CROP.ENABLED else None
+    crop = [_random_crop(cfg)] if cfg.INPUT.CROP.ENABLED else []
     color = [ColorAugmentation(cfg.INPUT.FORMAT)] if cfg.INPUT.COLOR_AUG_SSD else []
     flip = _random_flip(cfg)
     if cfg.INPUT.DATASET_MAPPER_NAME != "detr_panoptic":
-        return [ResizeAndCrop(resize, crop) if crop else resize, *color, *flip]
-    if crop is None:
+        return [resize, *crop, *color, *flip]
+    if not crop:
         return [*flip, resize, *color]
-    zoom = ResizeAndCrop(kind(_DETR_SCALES, sample_style="choice"), crop)
+    zoom = T.AugmentationList([ResizeShortestEdge(_DETR_SCALES, sample_style="choice"), *crop])
     return [*flip, T.RandomApply(zoom, prob=0.5), resize, *color]
 
 
@@ -74,13 +71,13 @@ def _random_crop(cfg: CfgNode) -> T.Augmentation:
 
 
 class LabelledImage:
-    """An image and its label map, for augmentations to look at and to transform in place.
+    """An image and its label map, which augmentations look at and transform in place.
 
-    It stands where Detectron2's `AugInput` stands, which handles only labels below 256.
+    It replaces Detectron2's `AugInput`, which handles only labels below 256.
 
     Attributes:
         image: uint8 (H, W, C).
-        labels: uint8 or int32 (H, W), or None. Classes, or numbers of segments.
+        labels: class or segment of each pixel, uint8 or int32 (H, W), or None.
     """
 
     def __init__(
@@ -95,7 +92,7 @@ class LabelledImage:
 
     @property
     def sem_seg(self) -> np.ndarray:
-        """The class of each pixel; the crop that limits a category's area asks for it."""
+        """The class of each pixel, for the crop that limits a category's area."""
         return self._classes_of(self.labels)
 
     def transform(self, transform: T.Transform) -> None:
@@ -114,18 +111,14 @@ def transform_image(transform: T.Transform, image: np.ndarray) -> np.ndarray:
 
 
 def transform_labels(transform: T.Transform, labels: np.ndarray) -> np.ndarray:
-    """Apply `transform` to a label map, uint8 or int32, (H, W) -> (H', W').
-
-    int32 travels as an image of four bytes a pixel: Detectron2 resizes bytes with PIL, centre to
-    centre as it resizes the image, and other types with another rule or not at all.
-    """
+    """Apply `transform` to a label map, uint8 or int32, (H, W) -> (H', W')."""
     if type(transform) in _FLIPS:
         return cv2.flip(labels, _FLIPS[type(transform)])
-    if labels.dtype == np.uint8:
-        return transform.apply_segmentation(labels).copy()  # PIL's memory cannot be written to
-    planes = np.ascontiguousarray(labels, dtype=np.int32)[..., None].view(np.uint8)
-    planes = transform.apply_segmentation(planes)
-    return planes.copy().view(np.int32)[..., 0]
+    if isinstance(transform, T.ResizeTransform):
+        # Detectron2 resizes by PIL, pixel centre to pixel centre like the image, but bytes only.
+        size = (transform.new_w, transform.new_h)
+        return np.array(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
+    return np.ascontiguousarray(transform.apply_segmentation(labels))
 
 
 def pad_to_multiple(maps: Tensor, divisor: int, value: float) -> Tensor:
@@ -133,8 +126,8 @@ def pad_to_multiple(maps: Tensor, divisor: int, value: float) -> Tensor:
 
     Args:
         maps: image, masks or labels.
-        divisor: both sides become multiples of this; 0 or less: nothing is padded.
-        value: what is padded.
+        divisor: both sides become multiples of this; 0 or less: no padding.
+        value: of the padded pixels.
     """
     height, width = maps.shape[-2:]
     if divisor <= 0 or (height % divisor == 0 and width % divisor == 0):

@@ -1,4 +1,4 @@
-"""What can be known to be wrong with the data before training starts."""
+"""What is checked about the data before training or evaluation starts."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from mask_former.data.metadata import read_metadata
 from mask_former.data.reading import Record, check_categories
 from mask_former.errors import MissingFileError, UserError
 
-# So many samples of each training set are mapped before training.
+# Number of samples of each training set that are mapped before training.
 _NUM_SAMPLES = 8
 
 
@@ -30,7 +30,7 @@ def check_data(cfg: CfgNode, *, eval_only: bool = False) -> None:
     key = "TEST" if eval_only else "TRAIN"
     if not cfg.DATASETS[key]:
         raise UserError(
-            f"DATASETS.{key} names no data set: name one, or a recipe with --config-file."
+            f"DATASETS.{key} is empty: name a data set, or a recipe with --config-file."
         )
     names = cfg.DATASETS.TEST if eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     for name in dict.fromkeys(names):
@@ -40,8 +40,8 @@ def check_data(cfg: CfgNode, *, eval_only: bool = False) -> None:
 
 def check_classes(cfg: CfgNode, dataset_name: str) -> None:
     """Raise ValueError unless the data set has MODEL.SEM_SEG_HEAD.NUM_CLASSES classes."""
-    of_instances = annotation_type(cfg.INPUT.DATASET_MAPPER_NAME) is InstanceAnnotation
-    key = "thing_classes" if of_instances else "stuff_classes"
+    is_instance = annotation_type(cfg.INPUT.DATASET_MAPPER_NAME) is InstanceAnnotation
+    key = "thing_classes" if is_instance else "stuff_classes"
     classes = read_metadata(dataset_name).get(key)
     if classes is None:
         raise UserError(
@@ -64,8 +64,8 @@ def check_records(
     """Check the category ids of all records, map a few of them, and return `records`.
 
     Args:
-        dataset_name: for the error message.
-        records: the records of one data set.
+        dataset_name: for error messages.
+        records: of that data set.
         mapper: a `MaskFormerDatasetMapper` for training.
 
     Raises:
@@ -79,8 +79,8 @@ def check_records(
         count = min(_NUM_SAMPLES, len(records))
         for index in np.linspace(0, len(records) - 1, count, dtype=int):
             mapper(records[index])
-    except FileNotFoundError as error:
+    except MissingFileError as error:
         raise MissingFileError(f"Data set {dataset_name!r}: {error}") from error
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"Data set {dataset_name!r}: {error}") from error
     return records

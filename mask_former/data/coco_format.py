@@ -1,10 +1,62 @@
-"""One image's panoptic ground truth in COCO's formats."""
+"""COCO's formats: segment ids as colours, masks, and the two JSON files of a data set."""
 
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
+
+from mask_former.data.writing import write_json
+
+Json = dict[str, Any]
+
+
+class AnnotatedImage(NamedTuple):
+    """An image of a data set with its segments.
+
+    Attributes:
+        image: `id`, `file_name`, `height` and `width`.
+        label_file: the panoptic PNG, relative to its folder.
+        segments: `id`, `category_id`, `iscrowd`, `area` and `bbox` of each; instances also have
+            their `segmentation`.
+    """
+
+    image: Json
+    label_file: str
+    segments: list[Json]
+
+
+def write_annotations(
+    panoptic_json: Path,
+    instances_json: Path,
+    annotated_images: Sequence[AnnotatedImage],
+    categories: Sequence[Json],
+    **common: Any,
+) -> None:
+    """Write the panoptic and the instance JSON of a data set.
+
+    Args:
+        panoptic_json, instances_json: to be written.
+        annotated_images: in the order of the files.
+        categories: `id`, `name` and `isthing` of each class; the instance JSON has the things.
+        common: further entries of both files.
+    """
+    panoptic, instances = [], []
+    for image, label_file, segments in annotated_images:
+        instances += [
+            {**segment, "id": number, "image_id": image["id"]}
+            for number, segment in enumerate(
+                (segment for segment in segments if "segmentation" in segment), len(instances) + 1
+            )
+        ]
+        infos = [{k: v for k, v in s.items() if k != "segmentation"} for s in segments]
+        panoptic.append({"image_id": image["id"], "file_name": label_file, "segments_info": infos})
+    things = [category for category in categories if category["isthing"]]
+    common = {**common, "images": [annotated.image for annotated in annotated_images]}
+    write_json(instances_json, {**common, "annotations": instances, "categories": things})
+    write_json(panoptic_json, {**common, "annotations": panoptic, "categories": categories})
 
 
 def encode_ids(ids: np.ndarray) -> np.ndarray:
@@ -21,19 +73,19 @@ def decode_ids(image: np.ndarray) -> np.ndarray:
     return ids
 
 
-def shape_info(mask: np.ndarray) -> dict[str, Any]:
+def shape_info(mask: np.ndarray) -> Json:
     """Area (pixels) and bounding box (x, y, width, height) of a mask, bool (H, W), not empty."""
     mask = mask.view(np.uint8)
     return {"area": cv2.countNonZero(mask), "bbox": list(cv2.boundingRect(mask))}
 
 
-def segmentation(mask: np.ndarray, iscrowd: bool) -> dict[str, Any] | list[list[int]]:
+def segmentation(mask: np.ndarray, iscrowd: bool) -> Json | list[list[int]]:
     """A mask, bool (H, W), as polygons; as compressed RLE when it is a crowd or has holes.
 
     Either decodes to exactly `mask` with pycocotools: the polygons run along the edges of the
     pixels, not through their centers.
     """
-    # Doubled, every pixel has a point of its own at each corner, to be moved onto that corner.
+    # In the doubled mask every corner of a pixel has a point of its own, which is moved onto it.
     doubled = np.repeat(np.repeat(mask.astype(np.uint8), 2, axis=0), 2, axis=1)
     contours, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     has_holes = (hierarchy[0, :, 3] >= 0).any()
@@ -42,8 +94,8 @@ def segmentation(mask: np.ndarray, iscrowd: bool) -> dict[str, Any] | list[list[
     return [_along_pixel_edges(contour[:, 0]).ravel().tolist() for contour in contours]
 
 
-def encode_mask(mask: np.ndarray) -> dict[str, Any]:
-    """A mask, bool (H, W), as compressed RLE that JSON can hold."""
+def encode_mask(mask: np.ndarray) -> Json:
+    """A mask, bool (H, W), as compressed RLE of JSON types."""
     rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
     return {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
 

@@ -1,6 +1,7 @@
-"""Label maps: integers (H, W), mostly bytes, that tell the class or the segment of each pixel."""
+"""Label maps: integers (H, W), mostly bytes; the class or the segment of each pixel."""
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -11,38 +12,41 @@ from torch import Tensor
 from mask_former.structures import to_device
 
 
-class Runs(NamedTuple):
-    """Pixels of equal labels that follow each other in reading order.
+class RunLengths(NamedTuple):
+    """The run-length encoding of one or several maps of one size, in reading order.
 
     Attributes:
-        labels: of each run, (R,).
+        labels: of each map the labels of the runs, (R,). Along a run no map changes.
         lengths: in pixels, int64 (R,).
     """
 
-    labels: np.ndarray
+    labels: tuple[np.ndarray, ...]
     lengths: np.ndarray
 
 
-def runs(label_map: np.ndarray) -> Runs:
-    """The runs of a map: hundreds of times fewer than pixels, and found by one comparison each."""
-    labels = label_map.ravel()
-    changes = np.flatnonzero(labels[1:] != labels[:-1]) + 1
-    starts = np.append(0, changes)[: labels.size]
-    return Runs(labels[starts], np.diff(starts, append=labels.size))
+def run_lengths(*label_maps: np.ndarray) -> RunLengths:
+    """Encode maps (H, W): runs are mostly hundreds of times fewer than pixels, and finding them
+    takes one comparison of each pixel with its neighbour."""
+    maps = [label_map.ravel() for label_map in label_maps]
+    changes = reduce(np.logical_or, (labels[1:] != labels[:-1] for labels in maps))
+    starts = np.append(0, np.flatnonzero(changes) + 1)[: maps[0].size]
+    return RunLengths(
+        tuple(labels[starts] for labels in maps), np.diff(starts, append=maps[0].size)
+    )
 
 
-def areas(label_map: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The labels that occur, (N,), in ascending order, and in how many pixels each does, (N,)."""
-    labels, lengths = runs(label_map)
+def count_pixels(label_map: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The labels that occur, (N,), in ascending order, and the pixels of each, int64 (N,)."""
+    (labels,), lengths = run_lengths(label_map)
     labels, index = np.unique(labels, return_inverse=True)
     return labels, np.bincount(index, lengths, minlength=len(labels)).astype(np.int64)
 
 
 class LabelMapMasks(BitMasks):
-    """The masks of segments that do not overlap, made from their map whenever they are asked for.
+    """The masks of segments that do not overlap, computed from their label map on access.
 
-    So the map, of one byte a pixel, is what travels from a worker to the training, and from there
-    to the device, instead of one byte a pixel and segment.
+    What travels from a worker to the training and on to the device is the map, one byte a pixel,
+    instead of one byte a pixel and segment.
 
     Args:
         label_map: integers (H, W).

@@ -6,15 +6,12 @@ stream. So any number of processes and of workers sees the same global batches, 
 resumed at iteration i goes on with exactly the samples that it would have seen.
 """
 
-import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
 import cv2
-import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import (
@@ -29,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mask_former.data.checks import check_records
 from mask_former.data.mapper import MaskFormerDatasetMapper
+from mask_former.data.random_state import random_state_of
 from mask_former.data.reading import Record, read_image_size
 from mask_former.errors import UserError
 
@@ -42,8 +40,8 @@ def build_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
     Before it is returned, the records are checked (see `checks.check_records`).
 
     Args:
-        cfg: SOLVER.IMS_PER_BATCH images make a global batch. With a negative SEED the stream is
-            another one in every run, and what is resumed is not the same stream.
+        cfg: SOLVER.IMS_PER_BATCH is the size of the global batch. With a negative SEED every run,
+            a resumed one too, has another stream.
         start_iter: the iteration, counted from 0, at which training starts.
 
     Raises:
@@ -82,7 +80,7 @@ def build_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=trivial_batch_collator,
         worker_init_fn=_init_worker,
-        # Its own, lest starting the workers draws from the generator of the training.
+        # Its own, so that starting the workers does not draw from the training's generator.
         generator=torch.Generator(),
     )
 
@@ -97,12 +95,12 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
 
 
 def _load(name: str, filter_empty: bool) -> list[dict]:
-    # Detectron2's own check of the category ids stops at an assertion that names no file.
+    # Detectron2's own check of the category ids is an assertion that names no file.
     return get_detection_dataset_dicts(name, filter_empty=filter_empty, check_consistency=False)
 
 
 class SeededDataset(Dataset):
-    """Records, mapped under random numbers that depend on the seed and the position alone."""
+    """Records, mapped under random numbers that depend only on the seed and the position."""
 
     def __init__(
         self, records: Sequence[Record], mapper: Callable[[Record], dict[str, Any]], seed: int
@@ -120,27 +118,8 @@ class SeededDataset(Dataset):
             return self._mapper(self.records[index])
 
 
-@contextmanager
-def random_state_of(seed: int, position: int) -> Iterator[None]:
-    """Random numbers of Python, NumPy and torch (CPU) that depend on the arguments alone.
-
-    The generators' states are put back at the end: without workers they are the training's own.
-    """
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    words = np.random.SeedSequence([seed, position]).generate_state(3)
-    random.seed(int(words[0]))
-    np.random.seed(words[1])
-    torch.default_generator.manual_seed(int(words[2]))  # torch.manual_seed would seed GPUs, too
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
-
-
 class BatchSampler(Sampler[list[Key]]):
-    """The endless sequence of batches, of which each process takes its share."""
+    """The endless sequence of this process's share of the batches."""
 
     def __init__(
         self,
@@ -159,10 +138,10 @@ class BatchSampler(Sampler[list[Key]]):
                 fractional part is the probability of one occurrence more.
             batch_size: samples in a batch of all processes together.
             seed: decides the order.
-            start_iter: how many batches to leave out.
-            rank, world_size: which share of each batch to give.
-            group_of: the group of a record, given its index; a batch is of one group. A sample
-                waits until its group fills a batch.
+            start_iter: number of batches to skip.
+            rank, world_size: of this process.
+            group_of: maps the index of a record to its group; all samples of a batch are of one
+                group. A sample waits until its group fills a batch.
         """
         self._factors = factors
         self._batch_size = batch_size
@@ -198,8 +177,8 @@ class BatchSampler(Sampler[list[Key]]):
 def repeat_factors(cfg: CfgNode, records: Sequence[Record]) -> torch.Tensor:
     """How often each record occurs in an epoch, float32 (number of records,).
 
-    `cfg.DATALOADER.SAMPLER_TRAIN` may be TrainingSampler (once) or RepeatFactorTrainingSampler
-    (more often if it has rare classes; LVIS paper, appendix B.2).
+    `cfg.DATALOADER.SAMPLER_TRAIN` is TrainingSampler (once) or RepeatFactorTrainingSampler (more
+    often if it has rare classes; LVIS paper, appendix B.2).
 
     Raises:
         ValueError: the sampler is another one.
@@ -223,7 +202,7 @@ def repeat_factors(cfg: CfgNode, records: Sequence[Record]) -> torch.Tensor:
 class AspectRatio:
     """Whether a record's image is wider than high: two groups, so that batches need less padding.
 
-    Where a record does not say, the head of the image file is read, once.
+    If the record has no size, the header of the image file is read, once.
     """
 
     def __init__(self, records: Sequence[Record]) -> None:

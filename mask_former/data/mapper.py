@@ -29,19 +29,19 @@ from mask_former.data.targets import (
 )
 from mask_former.errors import UserError
 
-# What a training sample keeps of its record; all else would only be sent between processes.
+# What a training sample keeps of its record, lest the rest be sent between processes.
 _KEPT = ("file_name", "image_id", "height", "width")
-# Colour of padded pixels, about the mean of natural images.
+# Value of padded pixels, about the mean of natural images.
 _PADDING = 128
 
 
 class Annotation(ABC):
-    """The annotation of one image: read and checked when made, turned into segments at last.
+    """The annotation of one image: read and checked when constructed, then turned into segments.
 
     Attributes:
-        label_map: uint8 or int32 (H, W), to be transformed together with the image; None if there
-            is none.
-        void: the label of pixels of no segment, which are added as padding.
+        label_map: uint8 or int32 (H, W), transformed together with the image. None: the annotation
+            has none.
+        void: the label of pixels that belong to no segment; padded pixels get it.
     """
 
     label_map: np.ndarray | None = None
@@ -59,7 +59,7 @@ class Annotation(ABC):
     ) -> Segments:
         """The segments of the transformed image, which has the given size (height, width).
 
-        `label_map` is transformed, and padded.
+        `label_map` is transformed and padded.
         """
 
     def classes(self, label_map: np.ndarray) -> np.ndarray:
@@ -146,14 +146,14 @@ class MaskFormerDatasetMapper:
     ) -> None:
         """
         Args:
-            is_train: whether to make targets.
-            annotation: the kind of annotation to make them of.
-            augmentations: are applied in turn to the image and its annotation.
+            is_train: whether to augment the image and return ground truth.
+            annotation: the kind of annotation that is the ground truth.
+            augmentations: applied in turn to the image and its annotation.
             image_format: channel order, "RGB" or "BGR".
             num_classes: K; labels outside of [0, K) are errors.
             ignore_value: the label of pixels without a class.
-            size_divisibility: pad both sides to a multiple of this; 0 or less: don't.
-            give_valid: whether training samples say which pixels are annotated.
+            size_divisibility: both sides are padded to a multiple of this; 0 or less: no padding.
+            give_valid: whether training samples have `valid`, the mask of annotated pixels.
         """
         check_image_format(image_format)
         self.is_train = is_train
@@ -187,7 +187,10 @@ class MaskFormerDatasetMapper:
         """
         record = dict(record)
         image = read_image(record["file_name"], self.image_format)
-        detection_utils.check_image_size(record, image)  # also fills in a missing size
+        try:
+            detection_utils.check_image_size(record, image)  # also fills in a missing size
+        except detection_utils.SizeMismatchError as error:
+            raise UserError(str(error)) from error
         if self.is_train:
             return self._training_sample(record, image)
         sample = LabelledImage(image)

@@ -1,4 +1,4 @@
-"""What the metadata of data sets tell a model, also where Detectron2 completes them late."""
+"""The metadata of data sets that a model needs to be built: its classes, and which are things."""
 
 import logging
 
@@ -14,8 +14,8 @@ logger = logging.getLogger(__name__)
 def read_metadata(name: str) -> Metadata:
     """The metadata of a data set, its classes included.
 
-    Detectron2's `register_coco_instances` learns the classes when it reads the records. So the
-    records of a registered data set without classes are read here.
+    After Detectron2's `register_coco_instances` the classes are unknown until the records are
+    read, which is then done here.
 
     Raises:
         FileNotFoundError: files of the data set are missing.
@@ -31,10 +31,10 @@ def read_metadata(name: str) -> Metadata:
 def thing_classes(cfg: CfgNode) -> list[int]:
     """Contiguous ids of the things of `cfg`'s test sets, or else training sets.
 
-    They are asked for only if panoptic or instance inference is switched on; else there are none.
+    Empty if neither panoptic nor instance inference is switched on, which alone need them.
 
     Raises:
-        ValueError: no data set's metadata tell them, or two contradict.
+        ValueError: no data set's metadata have them, or two data sets differ.
     """
     test = cfg.MODEL.MASK_FORMER.TEST
     if not (test.PANOPTIC_ON or test.INSTANCE_ON):
@@ -45,11 +45,11 @@ def thing_classes(cfg: CfgNode) -> list[int]:
             name: read_metadata(name).get("thing_dataset_id_to_contiguous_id") for name in names
         }
     except FileNotFoundError as error:
-        # A model may be tried without its data set, whose files tell which classes are things.
-        # Nothing is evaluated then, so no figure comes out wrong.
-        logger.warning("All classes are taken for things, so stuff is not merged: %s", error)
+        # A model may be tried without its data set, whose files say which classes are things.
+        # Nothing is evaluated then, so no metric is wrong.
+        logger.warning("All classes are treated as things, so stuff is not merged: %s", error)
         return list(range(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES))
-    # A semantic data set may be among them: it has no things to tell.
+    # A semantic data set may be among them, which has no things.
     known = {name: sorted(ids.values()) for name, ids in things.items() if ids is not None}
     if not known:
         raise UserError(

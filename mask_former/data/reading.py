@@ -1,7 +1,8 @@
-"""Reading images and annotations. Whatever is wrong with a file, the error names it."""
+"""Reading images and annotations. Every error names the file that is wrong."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -11,13 +12,13 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image
 
 from mask_former.data.coco_format import decode_ids
-from mask_former.data.label_map import runs
+from mask_former.data.label_map import run_lengths
 from mask_former.errors import MissingFileError, UserError
 
 Record = Mapping[str, Any]
 
 
-def read_image(file_name: str, image_format: str | None) -> np.ndarray:
+def read_image(file_name: str | Path, image_format: str | None) -> np.ndarray:
     """Read an image as uint8 (H, W, C).
 
     Args:
@@ -29,22 +30,22 @@ def read_image(file_name: str, image_format: str | None) -> np.ndarray:
         FileNotFoundError: there is no such file.
         ValueError: the file is no image, or a broken one.
     """
-    with _naming(file_name):
+    with explained_read_errors(file_name):
         if image_format != "BGR":
-            return detection_utils.read_image(file_name, image_format)
+            return detection_utils.read_image(str(file_name), image_format)
         # Detectron2 would return a view that runs backwards, which slows down what comes after.
-        return cv2.cvtColor(detection_utils.read_image(file_name, "RGB"), cv2.COLOR_RGB2BGR)
+        return cv2.cvtColor(detection_utils.read_image(str(file_name), "RGB"), cv2.COLOR_RGB2BGR)
 
 
-def read_ids(file_name: str) -> np.ndarray:
+def read_ids(file_name: str | Path) -> np.ndarray:
     """Segment ids of a panoptic PNG in COCO's format, int32 (H, W). Raises as `read_image`."""
-    with _naming(file_name):
-        with PathManager.open(file_name, "rb") as file:
+    with explained_read_errors(file_name):
+        with PathManager.open(str(file_name), "rb") as file:
             data = np.frombuffer(file.read(), dtype=np.uint8)
         # Faster than PIL, and it notices damage that PIL passes over.
         image = cv2.imdecode(data, cv2.IMREAD_COLOR)
         if image is None:
-            raise UserError("no PNG, or a broken one")
+            raise OSError("no PNG, or a broken one")
         return decode_ids(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
 
@@ -55,8 +56,8 @@ def check_image_format(image_format: str) -> None:
 
 
 def read_image_size(file_name: str) -> tuple[int, int]:
-    """Height and width of an image, of which only the head is read. Raises as `read_image`."""
-    with _naming(file_name), Image.open(file_name) as image:
+    """Height and width of an image, of which only the header is read. Raises as `read_image`."""
+    with explained_read_errors(file_name), Image.open(file_name) as image:
         return image.height, image.width
 
 
@@ -77,7 +78,7 @@ def read_label_map(
         FileNotFoundError, ValueError: the file is missing, broken, of another size, or holds
             other labels.
     """
-    file_name = require(record, "sem_seg_file_name")
+    file_name = required_field(record, "sem_seg_file_name")
     labels = read_image(file_name, None)
     if labels.ndim != 2 or labels.dtype.kind not in "uib":
         raise UserError(
@@ -90,7 +91,7 @@ def read_label_map(
     wrong = (labels != ignore_value) & ((labels < 0) | (labels >= num_classes))
     if wrong.any():
         raise UserError(
-            f"{file_name} holds the labels {_listed(np.unique(labels[wrong]))}, but labels must "
+            f"{file_name} holds the labels {listed(np.unique(labels[wrong]))}, but labels must "
             f"lie in 0..{num_classes - 1} (MODEL.SEM_SEG_HEAD.NUM_CLASSES is {num_classes}) or be "
             f"{ignore_value} (MODEL.SEM_SEG_HEAD.IGNORE_VALUE)."
         )
@@ -124,8 +125,8 @@ def read_segment_map(record: Record, size: tuple[int, int], num_classes: int) ->
             that are not in `segments_info`; or an id is listed twice, or a category id is out of
             range.
     """
-    file_name = require(record, "pan_seg_file_name")
-    segments = require(record, "segments_info")
+    file_name = required_field(record, "pan_seg_file_name")
+    segments = required_field(record, "segments_info")
     check_categories(file_name, (segment["category_id"] for segment in segments), num_classes)
     id_map = read_ids(file_name)
     _check_size(file_name, id_map.shape, record["file_name"], size)
@@ -134,15 +135,15 @@ def read_segment_map(record: Record, size: tuple[int, int], num_classes: int) ->
     order = np.argsort(ids)
     if (np.diff(ids[order]) == 0).any():
         raise UserError(
-            f"{file_name}: the {of_image} lists the segment ids {_listed(ids[1:])}, but every "
+            f"{file_name}: the {of_image} lists the segment ids {listed(ids[1:])}, but every "
             "segment has one of its own, and none is 0."
         )
-    found, lengths = runs(id_map)
+    (found,), lengths = run_lengths(id_map)
     numbers = order[np.searchsorted(ids, found, sorter=order).clip(max=len(segments))]
     unknown = ids[numbers] != found
     if unknown.any():
         raise UserError(
-            f"{file_name} holds the segment ids {_listed(np.unique(found[unknown]))}, not in the "
+            f"{file_name} holds the segment ids {listed(np.unique(found[unknown]))}, not in the "
             f"{of_image}. Do PNG and JSON belong together?"
         )
     numbers = numbers.astype(np.uint8 if len(ids) <= 256 else np.int32)
@@ -161,7 +162,7 @@ def read_annotations(record: Record, size: tuple[int, int], num_classes: int) ->
         ValueError: an annotation has no mask, a mask of another size, or a category id out of
             range.
     """
-    annotations = require(record, "annotations")
+    annotations = required_field(record, "annotations")
     file_name = record["file_name"]
     check_categories(file_name, (a["category_id"] for a in annotations), num_classes)
     for annotation in annotations:
@@ -176,17 +177,17 @@ def read_annotations(record: Record, size: tuple[int, int], num_classes: int) ->
     return annotations
 
 
-def check_categories(file_name: str, category_ids: Collection[int], num_classes: int) -> None:
+def check_categories(file_name: str, category_ids: Iterable[int], num_classes: int) -> None:
     """Raise ValueError unless all `category_ids` lie in [0, num_classes)."""
     wrong = sorted({id_ for id_ in category_ids if not 0 <= id_ < num_classes})
     if wrong:
         raise UserError(
-            f"{file_name} is annotated with the category ids {_listed(wrong)}, but contiguous ids "
+            f"{file_name} is annotated with the category ids {listed(wrong)}, but contiguous ids "
             f"must lie in 0..{num_classes - 1} (MODEL.SEM_SEG_HEAD.NUM_CLASSES is {num_classes})."
         )
 
 
-def require(record: Record, key: str) -> Any:
+def required_field(record: Record, key: str) -> Any:
     """`record[key]`, or a ValueError that says which kind of data set lacks it."""
     if key not in record:
         raise UserError(
@@ -197,8 +198,12 @@ def require(record: Record, key: str) -> Any:
 
 
 @contextmanager
-def _naming(file_name: str) -> Iterator[None]:
-    """Turn whatever goes wrong in reading a file into an error that names it."""
+def explained_read_errors(file_name: str | Path) -> Iterator[None]:
+    """Turn whatever goes wrong in reading an image into an error that names the file.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_image`.
+    """
     try:
         yield
     except FileNotFoundError as error:
@@ -223,6 +228,7 @@ def _check_size(
         )
 
 
-def _listed(ids: Collection[int], most: int = 10) -> str:
-    shown = ", ".join(str(int(id_)) for id_ in ids[:most])
-    return shown + (f" and {len(ids) - most} more" if len(ids) > most else "")
+def listed(items: Sequence[Any] | np.ndarray, most: int = 10) -> str:
+    """The first few of the items, and how many more there are, for an error message."""
+    shown = ", ".join(str(item) for item in items[:most])
+    return shown + (f" and {len(items) - most} more" if len(items) > most else "")

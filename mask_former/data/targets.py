@@ -1,7 +1,7 @@
-"""What a model learns from an annotation: one class label and one mask for every segment.
+"""The ground truth that a model is trained on: a class label and a mask for every segment.
 
-A mask classification model sees a semantic, a panoptic and an instance annotation alike, as a set
-of segments (paper, section 3.2); they differ only in how the set is made, and that is this file.
+To mask classification, semantic, panoptic and instance annotations are the same, a set of segments
+(paper, section 3.2). This file makes the set from each kind of annotation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,11 @@ from detectron2.data.transforms import Transform
 from detectron2.structures import BitMasks, polygons_to_bitmask
 from torch import Tensor
 
-from mask_former.data.label_map import LabelMapMasks, areas
+from mask_former.data.label_map import LabelMapMasks, count_pixels
 
 
 class Segments(NamedTuple):
-    """The ground truth of one image.
+    """The ground-truth segments of one image.
 
     Attributes:
         labels: class of each segment, int64 (N,).
@@ -38,7 +38,7 @@ def semantic_target(label_map: np.ndarray, ignore_value: int) -> Segments:
         label_map: class of each pixel, integers (H, W).
         ignore_value: label of the pixels that belong to no class.
     """
-    labels, _ = areas(label_map)
+    labels, _ = count_pixels(label_map)
     labels = torch.from_numpy(labels[labels != ignore_value])
     masks = LabelMapMasks(torch.from_numpy(label_map), labels)
     return Segments(labels.long(), masks, valid=torch.from_numpy(label_map != ignore_value))
@@ -55,7 +55,7 @@ def panoptic_target(id_map: np.ndarray, segments_info: Sequence[Mapping[str, Any
         segments_info: the segments with their `id`, `category_id` and, optionally, `iscrowd`.
             Those that do not occur in `id_map` (any more, after a crop) are left out.
     """
-    visible = set(areas(id_map)[0].tolist())
+    visible = set(count_pixels(id_map)[0].tolist())
     segments = [segment for segment in segments_info if segment["id"] in visible]
     valid = id_map != 0
     for segment in segments:

@@ -4,11 +4,13 @@ from mask_former.engine.config import get_cfg, load_config
 from mask_former.engine.errors import reported_errors
 from mask_former.engine.hooks import BestCheckpoint, ProgressBar
 from mask_former.engine.launch import is_first_process, launch
+from mask_former.engine.predict import DefaultPredictor
 from mask_former.engine.setup import argument_parser, check_run, setup
 from mask_former.engine.trainer import Trainer
 
 __all__ = [
     "BestCheckpoint",
+    "DefaultPredictor",
     "ProgressBar",
     "Trainer",
     "argument_parser",

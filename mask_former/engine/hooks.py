@@ -6,28 +6,30 @@ import os
 
 import torch
 from detectron2.engine import HookBase
+from detectron2.utils import comm
 from torch import nn
 from tqdm import tqdm
 
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
+from mask_former.data.random_state import State, get_random_state, set_random_state
 
 logger = logging.getLogger(__name__)
 
-# What a run is judged by, unless cfg.TEST.BEST_CHECKPOINT_METRIC names a figure.
+# What decides which weights are the best, unless cfg.TEST.BEST_CHECKPOINT_METRIC is set.
 DEFAULT_METRICS = ("panoptic_seg/PQ", "sem_seg/mIoU", "segm/AP")
 
 
 class BestCheckpoint(HookBase):
-    """Keep the weights of the best evaluation in `model_best.pth`, beside its figure.
+    """Keep the weights of the best evaluation in `model_best.pth`, together with its metric.
 
-    Differs from Detectron2's BestCheckpointer in what a killed run needs: the figure is stored in
+    Differs from Detectron2's BestCheckpointer in what a killed run needs: the value is stored in
     the file that it describes, so that neither can outlive the other, and the file is not what
     `--resume` continues from. Runs in the main process, after the hook that evaluates.
 
     Args:
         model: the model whose weights are saved.
         folder: where.
-        metric: the figure to maximize, e.g. "panoptic_seg/PQ", preceded by the name of the
+        metric: what to maximize, e.g. "panoptic_seg/PQ", preceded by the name of the
             data set when there are several. Empty: the first that is reported of DEFAULT_METRICS.
     """
 
@@ -54,19 +56,19 @@ class BestCheckpoint(HookBase):
         self._keep_best()
 
     def _keep_best(self) -> None:
-        # An evaluation leaves its figures in the storage, under the current iteration.
+        # An evaluation leaves its metrics in the storage, under the current iteration.
         now = self.trainer.storage.iter
         latest = self.trainer.storage.latest()
-        figures = {name: value for name, (value, at) in latest.items() if at == now}
-        name = self._metric or _default_metric(figures)
-        if name not in figures:
-            self._warn(figures)
-        elif figures[name] > self._best:
-            self._save(name, figures[name])
+        metrics = {name: value for name, (value, at) in latest.items() if at == now}
+        name = self._metric or _default_metric(metrics)
+        if name not in metrics:
+            self._warn(metrics)
+        elif metrics[name] > self._best:
+            self._save(name, metrics[name])
 
-    def _warn(self, figures: dict[str, float]) -> None:
-        # Figures of an evaluation are named task/figure.
-        reported = [name for name in figures if "/" in name]
+    def _warn(self, metrics: dict[str, float]) -> None:
+        # Metrics of an evaluation are named task/metric; losses have no slash.
+        reported = [name for name in metrics if "/" in name]
         if reported:
             logger.warning(
                 f"No best checkpoint is kept: TEST.BEST_CHECKPOINT_METRIC is {self._metric!r}, but "
@@ -81,10 +83,10 @@ class BestCheckpoint(HookBase):
         logger.info(f"Best so far: {name} {value:.4f} ({self._path})")
 
 
-def _default_metric(figures: dict[str, float]) -> str:
-    """The first of DEFAULT_METRICS in `figures`, of the first data set that has it, else ""."""
+def _default_metric(metrics: dict[str, float]) -> str:
+    """The first of DEFAULT_METRICS in `metrics`, of the first data set that has it, else ""."""
     for metric in DEFAULT_METRICS:
-        for name in figures:
+        for name in metrics:
             if name == metric or name.endswith(f"/{metric}"):
                 return name
     return ""
@@ -119,3 +121,42 @@ class ProgressBar(HookBase):
     def after_train(self) -> None:
         if self._bar is not None:  # None: a hook failed before the first iteration
             self._bar.close()
+
+
+class RandomState(HookBase):
+    """Save the random state of every process in the checkpoints, and restore it when resuming.
+
+    Runs in all processes, before the hook that writes checkpoints: only the main process writes,
+    and by then must have gathered the states of all.
+
+    Args:
+        period: iterations between two checkpoints. The last iteration always has one.
+    """
+
+    def __init__(self, period: int) -> None:
+        self._period = period
+        self._states: list[State] = []
+        self._restore = False
+
+    def before_train(self) -> None:
+        if not self._restore:
+            return
+        if len(self._states) == comm.get_world_size():
+            set_random_state(self._states[comm.get_rank()])
+        else:
+            logger.warning(
+                f"The checkpoint holds the random state of {len(self._states)} processes, this run "
+                f"has {comm.get_world_size()}: it continues with new random numbers."
+            )
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if done % self._period == 0 or done == self.trainer.max_iter:
+            self._states = comm.gather(get_random_state())
+
+    def state_dict(self) -> State:
+        return {"states": self._states}
+
+    def load_state_dict(self, state: State) -> None:
+        self._states = state["states"]
+        self._restore = True

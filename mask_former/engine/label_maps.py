@@ -1,4 +1,4 @@
-"""Evaluators that are content with the class of each pixel get no scores of all classes."""
+"""Label maps instead of the scores of all classes, where they are all that is evaluated."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,22 +11,19 @@ from mask_former.meta_arch import MaskFormer
 
 
 @contextmanager
-def labels_if_enough(model: nn.Module, evaluator: DatasetEvaluator) -> Iterator[None]:
-    """Have every `MaskFormer` in `model` return labels while they are all that `evaluator` wants.
+def label_maps_where_accepted(model: nn.Module, evaluator: DatasetEvaluator) -> Iterator[None]:
+    """Have every `MaskFormer` in `model` return label maps, if `evaluator` accepts them.
 
-    An evaluator, and each of several in Detectron2's `DatasetEvaluators`, says so by an attribute
-    `takes_labels`, which is true. Others, such as Detectron2's, find what the config asks for.
+    It says so by its attribute `accepts_label_maps`; several do by `mask_former.evaluation`'s
+    `Evaluators`. Others, such as Detectron2's, get what the config asks for.
     """
-    parts = getattr(evaluator, "_evaluators", [evaluator])
-    enough = all(getattr(part, "takes_labels", False) for part in parts)
+    accepted = getattr(evaluator, "accepts_label_maps", False)
     models = [module for module in model.modules() if isinstance(module, MaskFormer)]
-    asked = [module.inference for module in models]
+    before = [module.inference for module in models]
     try:
-        for module, inference in zip(models, asked, strict=True):
-            module.inference = replace(
-                inference, semantic_labels=inference.semantic_labels or enough
-            )
+        for module in models if accepted else []:
+            module.inference = replace(module.inference, semantic_labels=True)
         yield
     finally:
-        for module, inference in zip(models, asked, strict=True):
+        for module, inference in zip(models, before, strict=True):
             module.inference = inference

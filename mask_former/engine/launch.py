@@ -1,6 +1,6 @@
 """Start the processes of a training: one, several on this machine, or those of torchrun.
 
-All ways end in the same function, `_run`. Detectron2's launcher is not used because it chooses
+All of them call `_run`. Detectron2's launcher is not used because it chooses
 NCCL by the presence of a GPU rather than by the device of the model.
 """
 
@@ -29,14 +29,14 @@ Main = Callable[[CfgNode, argparse.Namespace], Any]
 
 
 def is_first_process(args: argparse.Namespace) -> bool:
-    """Whether the process that reads the command line is the one that speaks for all."""
+    """Whether this process checks the run and reports errors for all."""
     return int(os.environ.get("RANK", args.machine_rank)) == 0
 
 
 def launch(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
     """Call `main(cfg, args)` in every process of the run.
 
-    Under torchrun the processes are there already. Otherwise `args.num_gpus` processes are started
+    Under torchrun the processes exist already. Otherwise `args.num_gpus` processes are started
     on each of `args.num_machines` machines: one for each GPU, or, when MODEL.DEVICE is cpu, that
     many processes. When one of them fails, the others are ended.
 
@@ -45,7 +45,8 @@ def launch(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
         args: of `mask_former.engine.argument_parser`.
 
     Raises:
-        ValueError: no process is asked for, or more GPUs than there are; no address to meet at.
+        UserError: no process is asked for, or more GPUs than there are; no address at which
+            several machines meet.
     """
     backend = "nccl" if torch.device(cfg.MODEL.DEVICE).type == "cuda" else "gloo"
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
@@ -71,7 +72,7 @@ def launch(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
         )
     group = {
         "backend": backend,
-        "init_method": _meeting_point(args),
+        "init_method": _rendezvous(args),
         "world_size": args.num_gpus * args.num_machines,
     }
     try:
@@ -126,7 +127,7 @@ def _call(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
     main(cfg, args)
 
 
-def _meeting_point(args: argparse.Namespace) -> str:
+def _rendezvous(args: argparse.Namespace) -> str:
     if args.dist_url != "auto":
         return args.dist_url
     if args.num_machines > 1:

@@ -14,6 +14,8 @@ from torch.nn.modules.batchnorm import _NormBase  # every BatchNorm and Instance
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import SGD, AdamW, Optimizer
 
+from mask_former.errors import UserError
+
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, ChannelsFirstLayerNorm)
 # Swin's position embeddings, which are bare parameters.
 EMBEDDINGS = ("relative_position_bias_table", "absolute_pos_embed")
@@ -38,7 +40,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
     the weights beside them.
 
     Raises:
-        ValueError: unknown SOLVER.OPTIMIZER or SOLVER.CLIP_GRADIENTS.CLIP_TYPE.
+        UserError: unknown SOLVER.OPTIMIZER or SOLVER.CLIP_GRADIENTS.CLIP_TYPE.
     """
     solver = cfg.SOLVER
     groups = param_groups(
@@ -126,7 +128,7 @@ def clip_gradients_before_step(
         norm_type: the p of the p-norm.
 
     Raises:
-        ValueError: unknown clip type.
+        UserError: unknown clip type.
     """
     if clip_type not in CLIP_TYPES:
         raise _unknown("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clip_type, CLIP_TYPES)
@@ -172,7 +174,7 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
     every iteration.
 
     Raises:
-        ValueError: unknown SOLVER.LR_SCHEDULER_NAME.
+        UserError: unknown SOLVER.LR_SCHEDULER_NAME.
     """
     name = cfg.SOLVER.LR_SCHEDULER_NAME
     if name not in LR_SCHEDULERS:
@@ -180,5 +182,5 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
     return build_deeplab_lr_scheduler(cfg, optimizer)
 
 
-def _unknown(key: str, value: str, known: Iterable[str]) -> ValueError:
-    return ValueError(f"{key} is '{value}'; known are {', '.join(known)}.")
+def _unknown(key: str, value: str, known: Iterable[str]) -> UserError:
+    return UserError(f"{key} is '{value}'; known are {', '.join(known)}.")

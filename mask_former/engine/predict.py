@@ -55,11 +55,11 @@ def select_task(cfg: CfgNode, task: str | None = None, threshold: float | None =
     return task
 
 
-class Predictor:
+class DefaultPredictor:
     """Segments images, as the evaluation does: same resizing, same channel order.
 
-    `Predictor(cfg)` builds the model and loads `cfg.MODEL.WEIGHTS`; a model in memory is passed
-    with `Predictor(model=...)`. The model is put into eval mode.
+    `DefaultPredictor(cfg)` builds the model and loads `cfg.MODEL.WEIGHTS`, as Detectron2's does; a
+    model in memory is passed with `DefaultPredictor(model=...)`. The model is put into eval mode.
 
     Args:
         model: a Detectron2 model; takes and returns lists of dictionaries.

@@ -1,4 +1,4 @@
-"""Whether a training can go on where a checkpoint ends."""
+"""Whether a training can continue from a checkpoint, and with which schedule."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ def has_checkpoint(checkpointer: MaskFormerCheckpointer) -> bool:
     """Whether there is a checkpoint to resume from.
 
     Raises:
-        FileNotFoundError: some processes see one and others don't.
+        MissingFileError: some processes see one and others don't.
     """
     seen = comm.all_gather(checkpointer.has_checkpoint())
     if any(seen) and not all(seen):
@@ -25,8 +25,18 @@ def has_checkpoint(checkpointer: MaskFormerCheckpointer) -> bool:
     return all(seen)
 
 
+def keep_current_schedule(state: dict[str, Any]) -> None:
+    """Leave of the learning rate's schedule in `state` only the position.
+
+    Its shape is that of the current configuration: SOLVER.MAX_ITER may have grown.
+    """
+    schedule = state["hooks"]["LRScheduler"]
+    for constant in schedule.keys() - {"last_epoch", "_step_count", "_last_lr"}:
+        del schedule[constant]
+
+
 def check_resumable(state: dict[str, Any], optimizer: Optimizer) -> None:
-    """Raise ValueError unless `state` is that of a `Trainer` with such an optimizer."""
+    """Raise UserError unless `state` is that of a `Trainer` with such an optimizer."""
     if not {"iteration", "hooks", "optimizer", "step"} <= state.keys():
         raise UserError(
             "The checkpoint that is to be resumed was not written by this trainer. To start a "

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from mask_former.errors import UserError
+from mask_former.errors import NonFiniteError, UserError
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -119,14 +119,14 @@ class TrainStep:
         )
         self._scaler = torch.amp.GradScaler(device_type, enabled=amp_dtype is torch.float16)
 
-    def backward(self, batch: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    def forward_backward(self, batch: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Compute the losses of `batch` and the gradients of their sum.
 
         Returns:
             The losses: detached scalars on the CPU.
 
         Raises:
-            FloatingPointError: a loss is not finite; names it, its value and the images.
+            NonFiniteError: a loss is not finite; names it, its value and the images.
         """
         assert self.model.training, "A model in evaluation mode is not to be trained."
         with self._autocast:
@@ -158,4 +158,4 @@ def _check_finite(losses: Mapping[str, Tensor], batch: Sequence[Mapping[str, Any
     if bad:
         values = ", ".join(f"{name} = {value}" for name, value in bad.items())
         images = ", ".join(str(record.get("file_name", "?")) for record in batch)
-        raise FloatingPointError(f"the loss is not finite ({values}); images: {images}")
+        raise NonFiniteError(f"the loss is not finite ({values}); images: {images}")

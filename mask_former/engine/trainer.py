@@ -4,7 +4,6 @@ import logging
 import os
 import time
 import weakref
-from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,12 +16,7 @@ from detectron2.engine import (
     default_writers,
     hooks,
 )
-from detectron2.evaluation import (
-    DatasetEvaluator,
-    inference_on_dataset,
-    print_csv_format,
-    verify_results,
-)
+from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
@@ -33,29 +27,20 @@ from torch.utils.data import DataLoader
 
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.data.loader import build_test_loader, build_train_loader
-from mask_former.engine.ema import build_weight_average
-from mask_former.engine.hooks import BestCheckpoint
-from mask_former.engine.label_maps import labels_if_enough
-from mask_former.engine.metrics_log import forget_metrics_from
+from mask_former.data.random_state import preserved_random_state
+from mask_former.engine.ema import build_ema
+from mask_former.engine.evaluate import Results, evaluate_model, load_trained_weights
+from mask_former.engine.hooks import BestCheckpoint, RandomState
 from mask_former.engine.optimizer import build_lr_scheduler, build_optimizer
-from mask_former.engine.random_state import RandomState, preserved_random_state
-from mask_former.engine.resume import check_resumable, has_checkpoint
-from mask_former.engine.step import (
-    MixedPrecision,
-    TrainStep,
-    distribute,
-    get_amp_dtype,
-    get_test_dtype,
-    share_buffers,
-)
+from mask_former.engine.resume import check_resumable, has_checkpoint, keep_current_schedule
+from mask_former.engine.step import TrainStep, distribute, get_amp_dtype, share_buffers
 from mask_former.engine.summary import summarize
 from mask_former.engine.tta import with_test_time_augmentation
-from mask_former.errors import UserError
+from mask_former.errors import NonFiniteError, UserError
 from mask_former.evaluation.build import build_evaluator
+from mask_former.evaluation.metrics_file import drop_metrics_from
 
 logger = logging.getLogger(__name__)
-
-Results = dict[str, Any]
 
 
 class Trainer(TrainerBase):
@@ -64,8 +49,8 @@ class Trainer(TrainerBase):
     Its methods are those of Detectron2's DefaultTrainer, to override in the same way. Runs in
     every process of a distributed training.
 
-    `model` is trained. `final_model` is evaluated and saved: the same or, with SOLVER.EMA_DECAY,
-    the moving average of its weights.
+    `model` is trained. `final_model` is evaluated and saved: the same model or, with
+    SOLVER.EMA_DECAY, the EMA of its weights.
 
     Example::
 
@@ -86,8 +71,8 @@ class Trainer(TrainerBase):
         self.scheduler = self.build_lr_scheduler(cfg, self.optimizer)
         self.model = distribute(model)
         # After all processes have got the weights of the main one.
-        self.average = build_weight_average(cfg, model)
-        self.final_model = self.average.model if self.average else model
+        self.ema = build_ema(cfg, model)
+        self.final_model = self.ema.module if self.ema else model
         self.step = TrainStep(
             self.model,
             self.optimizer,
@@ -104,8 +89,8 @@ class Trainer(TrainerBase):
         from iteration 0 with MODEL.WEIGHTS.
 
         Raises:
-            FileNotFoundError, ValueError: there are no such weights, or they are for another model
-                or another optimizer.
+            UserError: there are no such weights, or they are for another model or another
+                optimizer.
         """
         weights = self.cfg.MODEL.WEIGHTS
         if resume and has_checkpoint(self.checkpointer):
@@ -127,10 +112,10 @@ class Trainer(TrainerBase):
         """Train up to SOLVER.MAX_ITER.
 
         Returns:
-            The figures of the last evaluation; empty in all processes but the main one.
+            The metrics of the last evaluation; empty in all processes but the main one.
 
         Raises:
-            FloatingPointError: a prediction or a loss was not finite; names the iteration and the
+            NonFiniteError: a prediction or a loss was not finite; names the iteration and the
                 images.
         """
         if self.start_iter >= self.max_iter:
@@ -140,7 +125,7 @@ class Trainer(TrainerBase):
         loader = self.build_train_loader(self.cfg, start_iter=self.start_iter)
         if comm.is_main_process():
             logger.info(summarize(self.cfg, self.model, loader, start_iter=self.start_iter))
-            forget_metrics_from(self.start_iter, self.cfg.OUTPUT_DIR)
+            drop_metrics_from(self.start_iter, self.cfg.OUTPUT_DIR)
         self._batches = iter(loader)
         self.model.train()
         super().train(self.start_iter, self.max_iter)
@@ -153,9 +138,9 @@ class Trainer(TrainerBase):
         batch = next(self._batches)
         data_time = time.perf_counter() - start
         try:
-            losses = self.step.backward(batch)
+            losses = self.step.forward_backward(batch)
         except FloatingPointError as error:
-            raise FloatingPointError(f"Iteration {self.iter}: {error}") from error
+            raise NonFiniteError(f"Iteration {self.iter}: {error}") from error
         self.after_backward()
         # Averages over the processes, and stops when the loss of any is not finite: before the
         # update, so that no checkpoint gets its weights.
@@ -163,8 +148,8 @@ class Trainer(TrainerBase):
         self.step.update()
 
     def after_step(self) -> None:
-        if self.average:
-            self.average.update(self.model)
+        if self.ema:
+            self.ema.update_parameters(self.model)
         super().after_step()
 
     def after_train(self) -> None:
@@ -235,34 +220,15 @@ class Trainer(TrainerBase):
     def test(
         cls, cfg: CfgNode, model: nn.Module, *, suffix: str = "", output_folder: str | None = None
     ) -> Results:
-        """Evaluate `model` on all DATASETS.TEST.
-
-        Args:
-            suffix: is appended to the names of the tasks.
-            output_folder: where predictions are saved, those for each data set in a folder of its
-                name; None: they are not.
-
-        Returns:
-            task -> figure -> value; one level deeper, by data set, when there are several data
-            sets. Empty in all processes but the main one.
-        """
-        results: Results = OrderedDict()
-        dtype = get_test_dtype(cfg)
-        run = model if dtype is None else MixedPrecision(model, dtype)
-        for name in cfg.DATASETS.TEST:
-            folder = output_folder and os.path.join(output_folder, name)
-            loader = cls.build_test_loader(cfg, name)
-            evaluator = cls.build_evaluator(cfg, name, folder)
-            with labels_if_enough(model, evaluator):
-                figures = inference_on_dataset(run, loader, evaluator)
-            if comm.is_main_process():
-                figures = OrderedDict((task + suffix, figures[task]) for task in figures)
-                logger.info(f"Evaluation of {name}:")
-                print_csv_format(figures)
-                results[name] = figures
-        if len(results) == 1:
-            results = next(iter(results.values()))
-        return results
+        """Evaluate `model` on all DATASETS.TEST; see `evaluate_model`."""
+        return evaluate_model(
+            cfg,
+            model,
+            cls.build_test_loader,
+            cls.build_evaluator,
+            suffix=suffix,
+            output_folder=output_folder,
+        )
 
     @classmethod
     def test_with_TTA(
@@ -281,23 +247,16 @@ class Trainer(TrainerBase):
         Predictions are saved under OUTPUT_DIR, in `inference` and `inference_TTA`.
 
         Raises:
-            ValueError: there are no weights to evaluate.
+            UserError: there are no weights to evaluate.
         """
         model = cls.build_model(cfg)
-        checkpointer = MaskFormerCheckpointer(model, cfg.OUTPUT_DIR, accept_backbone=False)
-        resume = resume and has_checkpoint(checkpointer)
-        if not (cfg.MODEL.WEIGHTS or resume):
-            raise UserError(
-                "There are no weights to evaluate: set MODEL.WEIGHTS, or add --resume for the last "
-                "checkpoint of an OUTPUT_DIR that has one."
-            )
-        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+        load_trained_weights(cfg, model, resume=resume)
         folder = os.path.join(cfg.OUTPUT_DIR, "inference")
         results = cls.test(cfg, model, output_folder=folder)
         if cfg.TEST.AUG.ENABLED:
             with_tta = cls.test_with_TTA(cfg, model, output_folder=f"{folder}_TTA")
-            for name, figures in with_tta.items():
-                results.setdefault(name, {}).update(figures)  # of a task, or of a data set
+            for name, metrics in with_tta.items():
+                results.setdefault(name, {}).update(metrics)  # of a task, or of a data set
         if comm.is_main_process():
             verify_results(cfg, results)
         return results
@@ -308,17 +267,13 @@ class Trainer(TrainerBase):
             "optimizer": self.optimizer.state_dict(),
             "step": self.step.state_dict(),
         }
-        if self.average:  # which then is the checkpoint's model
+        if self.ema:  # which then is the checkpoint's model
             state["trained"] = self._trained.state_dict()
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         check_resumable(state, self.optimizer)
-        # The schedule goes on from the position that is saved, in the shape that cfg has now:
-        # SOLVER.MAX_ITER may have grown.
-        schedule = state["hooks"]["LRScheduler"]
-        for constant in schedule.keys() - {"last_epoch", "_step_count", "_last_lr"}:
-            del schedule[constant]
+        keep_current_schedule(state)
         super().load_state_dict(state)
         # The checkpoint names the iteration that it was made after.
         self.start_iter = self.iter + 1
@@ -328,8 +283,8 @@ class Trainer(TrainerBase):
 
     def _train_from(self, weights: dict[str, Any] | None) -> None:
         """Train on from `weights`, or from those of `final_model`, which have been loaded."""
-        if self.average:
-            self.average.updates = self.start_iter
+        if self.ema:
+            self.ema.n_averaged.fill_(self.start_iter)
             weights = weights or self.final_model.state_dict()
         if weights:
             self._trained.load_state_dict(weights)

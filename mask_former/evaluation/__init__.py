@@ -1,9 +1,9 @@
-"""Figures of merit: panoptic quality, mean IoU and average precision, by data set."""
+"""Metrics: panoptic quality, mean IoU and average precision, by data set."""
 
-from mask_former.evaluation.background import BackgroundEvaluators
 from mask_former.evaluation.build import EVALUATORS, Task, build_evaluator
 from mask_former.evaluation.cityscapes import CityscapesInstanceEvaluator
 from mask_former.evaluation.confusion import ConfusionMatrix
+from mask_former.evaluation.evaluators import BackgroundEvaluators, Evaluators
 from mask_former.evaluation.instance import InstanceEvaluator
 from mask_former.evaluation.panoptic import PanopticEvaluator
 from mask_former.evaluation.panoptic_quality import (
@@ -18,6 +18,7 @@ __all__ = [
     "BackgroundEvaluators",
     "CityscapesInstanceEvaluator",
     "ConfusionMatrix",
+    "Evaluators",
     "InstanceEvaluator",
     "PanopticEvaluator",
     "PanopticQuality",

@@ -1,4 +1,4 @@
-"""Which evaluators a data set gets: a table by its metadata's `evaluator_type`."""
+"""The evaluators of a data set, by the `evaluator_type` of its metadata."""
 
 import logging
 from collections.abc import Callable
@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
+from detectron2.evaluation import DatasetEvaluator
 
 from mask_former.errors import UserError
-from mask_former.evaluation.background import BackgroundEvaluators
 from mask_former.evaluation.cityscapes import CityscapesInstanceEvaluator
+from mask_former.evaluation.evaluators import BackgroundEvaluators, Evaluators
 from mask_former.evaluation.instance import InstanceEvaluator
 from mask_former.evaluation.panoptic import PanopticEvaluator
 from mask_former.evaluation.semantic import SemanticEvaluator
@@ -24,13 +24,13 @@ class Task:
     """An output of the model and how it is evaluated.
 
     Attributes:
-        figure: what is reported.
+        metric: its main metric.
         switch: the key of cfg.MODEL.MASK_FORMER.TEST that switches the output on.
         annotation: the key of the metadata that names the ground truth.
-        evaluator: made from the name of the data set and the output folder.
+        evaluator: called with the name of the data set and the output folder.
     """
 
-    figure: str
+    metric: str
     switch: str
     annotation: str
     evaluator: Callable[[str, str | None], DatasetEvaluator]
@@ -39,7 +39,7 @@ class Task:
 SEMANTIC = Task("mIoU", "SEMANTIC_ON", "sem_seg_root", lambda name, _: SemanticEvaluator(name))
 PANOPTIC = Task("PQ", "PANOPTIC_ON", "panoptic_json", PanopticEvaluator)
 INSTANCE = Task("AP", "INSTANCE_ON", "json_file", InstanceEvaluator)
-# One folder of Cityscapes has the annotations of all kinds.
+# In Cityscapes one folder has the annotations of all tasks.
 CITYSCAPES_SEMANTIC = replace(SEMANTIC, annotation="gt_dir")
 CITYSCAPES_INSTANCE = Task(
     "AP", "INSTANCE_ON", "gt_dir", lambda name, _: CityscapesInstanceEvaluator(name)
@@ -59,16 +59,16 @@ EVALUATORS: dict[str, tuple[Task, ...]] = {
 
 def build_evaluator(
     cfg: CfgNode, dataset_name: str, output_folder: str | None = None
-) -> DatasetEvaluators:
+) -> Evaluators:
     """Build the evaluators of a data set for the outputs that `cfg` switches on.
 
-    Beyond its main figure a data set is evaluated for what its metadata name annotations of.
+    A data set is evaluated for its main task, and for others whose annotations its metadata name.
 
     Args:
         cfg: read for MODEL.MASK_FORMER.TEST.{SEMANTIC_ON, PANOPTIC_ON, INSTANCE_ON} and
             MODEL.DEVICE.
         dataset_name: a registered data set.
-        output_folder: where predictions are saved; None: they are not.
+        output_folder: where predictions are saved. None: they are not.
 
     Returns:
         Evaluators with results under `panoptic_seg`, `sem_seg`, and `bbox` and `segm`.
@@ -84,20 +84,20 @@ def build_evaluator(
             f"{', '.join(sorted(EVALUATORS))}. It is set by "
             f"MetadataCatalog.get({dataset_name!r}).evaluator_type"
         )
-    # The main figure of a type needs no hint that it is annotated; its evaluator checks.
+    # The evaluator of the main task checks itself that it is annotated.
     main, *others = EVALUATORS[evaluator_type]
     possible = [main, *(task for task in others if metadata.get(task.annotation))]
     tasks = [task for task in possible if cfg.MODEL.MASK_FORMER.TEST[task.switch]]
     if not tasks:
         switches = " or ".join(
-            f"MODEL.MASK_FORMER.TEST.{task.switch} True (for {task.figure})" for task in possible
+            f"MODEL.MASK_FORMER.TEST.{task.switch} True (for {task.metric})" for task in possible
         )
         raise UserError(
             f"nothing of {dataset_name} (evaluator_type {evaluator_type}) can be evaluated with "
             f"the outputs that are switched on: set {switches}"
         )
-    logger.info("%s is evaluated for %s", dataset_name, ", ".join(task.figure for task in tasks))
+    logger.info("%s is evaluated for %s", dataset_name, ", ".join(task.metric for task in tasks))
     evaluators = [task.evaluator(dataset_name, output_folder) for task in tasks]
-    # A model on the CPU leaves no time to fill.
+    # Beside a model on the CPU no core is idle.
     on_cpu = torch.device(cfg.MODEL.DEVICE).type == "cpu"
-    return DatasetEvaluators(evaluators) if on_cpu else BackgroundEvaluators(evaluators)
+    return Evaluators(evaluators) if on_cpu else BackgroundEvaluators(evaluators)

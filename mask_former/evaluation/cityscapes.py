@@ -36,14 +36,14 @@ class Matches(NamedTuple):
     Attributes:
         scores: of the predictions, (P,).
         iou: of each prediction with each annotated instance, (P, G).
-        wanted: whether an annotated instance has to be found, bool (G,): it is no group of
-            indistinct objects, nor too small.
-        ignored: the share of each prediction that lies where it is not judged, (P,).
+        required: whether an annotated instance has to be found, bool (G,): it is neither a group
+            of indistinct objects nor too small.
+        ignored: the share of each prediction that lies on pixels that are not evaluated, (P,).
     """
 
     scores: np.ndarray
     iou: np.ndarray
-    wanted: np.ndarray
+    required: np.ndarray
     ignored: np.ndarray
 
 
@@ -51,8 +51,9 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
     """AP of masks by the definition of Cityscapes, which is not that of COCO.
 
     Precision and recall change only where the score does, their curve is integrated by trapezoids,
-    and predictions in groups or on ignored pixels cost nothing. The figures equal those of
-    cityscapesscripts, which this neither needs (it fails with NumPy 2.4) nor writes files for.
+    and predictions in groups or on ignored pixels are no false positives. The metrics equal those
+    of cityscapesscripts, which is not needed (it fails with NumPy 2.4, and reads predictions from
+    files).
 
     It reads `output["instances"]` with `pred_masks`, `scores` and `pred_classes` (contiguous).
 
@@ -64,7 +65,7 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
         ValueError: the metadata lack one of these.
     """
 
-    takes_labels = True  # it reads no semantic output
+    accepts_label_maps = True  # it reads no semantic output
 
     def __init__(self, dataset_name: str) -> None:
         self._dataset_name = dataset_name
@@ -78,7 +79,7 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
 
     def reset(self) -> None:
         """Forget all images."""
-        # By annotation file and class name.
+        # Of each annotation file, by class name.
         self._images: dict[str, dict[str, Matches]] = {}
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
@@ -102,7 +103,7 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
             self._images[gt_file] = match(masks, classes, instances.scores.numpy(), gt_map)
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
-        """Gather from the processes; the figures are returned by the main process only.
+        """Gather from the processes; only the main process returns the metrics.
 
         Returns:
             {"segm": AP, AP50, and AP-NAME of every class}, in percent; NaN where nothing is
@@ -131,13 +132,13 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
         )
         of_class = dict(zip(_THINGS, precision.mean(axis=0).tolist(), strict=True))
         annotated = ~np.isnan(precision[0])
-        figures = {
+        metrics = {
             "AP": float(precision[:, annotated].mean()) if annotated.any() else float("nan"),
             "AP50": float(precision[0, annotated].mean()) if annotated.any() else float("nan"),
         }
-        logger.info("AP of Cityscapes:\n%s", score_table([list(figures.values())], list(figures)))
+        logger.info("AP of Cityscapes:\n%s", score_table([list(metrics.values())], list(metrics)))
         logger.info("AP by class:\n%s", class_table(of_class, "AP"))
-        return {"segm": {**figures, **{f"AP-{name}": value for name, value in of_class.items()}}}
+        return {"segm": {**metrics, **{f"AP-{name}": value for name, value in of_class.items()}}}
 
     def _ground_truth(self, image_file: str) -> str:
         city, name = Path(image_file).parts[-2:]
@@ -147,7 +148,7 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
 def match(
     masks: np.ndarray, classes: Sequence[str], scores: np.ndarray, gt_map: np.ndarray
 ) -> dict[str, Matches]:
-    """Overlaps of predicted and annotated instances, by class name.
+    """Overlaps of the predicted and annotated instances of an image, by class name.
 
     Args:
         masks: of the predictions, bool (N, H, W); empty ones are left out.
@@ -171,18 +172,18 @@ def match(
     is_void = is_group & ~np.isin(labels, list(_LABEL_IDS.values()))
     result = {}
     for name in _THINGS:
-        mine = np.flatnonzero((np.array(classes, dtype=object) == name) & (area > 0))
+        found = np.flatnonzero((np.array(classes, dtype=object) == name) & (area > 0))
         of_class = labels == _LABEL_IDS[name]
         small = gt_area < MIN_AREA
-        both = overlap[mine][:, of_class]
-        union = area[mine, None] + gt_area[of_class] - both
+        both = overlap[found][:, of_class]
+        union = area[found, None] + gt_area[of_class] - both
         # A group that is too small counts twice in cityscapesscripts, so it does here.
-        forgiven = is_void + of_class * (is_group.astype(int) + small)
+        unjudged = is_void + of_class * (is_group.astype(int) + small)
         result[name] = Matches(
-            scores=scores[mine].astype(np.float64),
+            scores=scores[found].astype(np.float64),
             iou=both / union,
-            wanted=~(is_group | small)[of_class],
-            ignored=overlap[mine] @ forgiven / area[mine],
+            required=~(is_group | small)[of_class],
+            ignored=overlap[found] @ unjudged / area[found],
         )
     return result
 
@@ -200,22 +201,22 @@ def average_precision(images: Sequence[Matches], threshold: float) -> float:
     scores, correct = [], []
     for image in images:
         hit = image.iou > threshold
-        for hits in hit[:, image.wanted].T:
-            # Of several predictions of one instance, the most confident is the right one.
-            found = np.sort(image.scores[hits])[::-1]
-            scores.append(found)
-            correct.append(np.arange(len(found)) == 0)
+        for hits in hit[:, image.required].T:
+            # Of several predictions of one instance, the most confident is the true positive.
+            matched = np.sort(image.scores[hits])[::-1]
+            scores.append(matched)
+            correct.append(np.arange(len(matched)) == 0)
         wrong = ~hit.any(axis=1) & (image.ignored <= threshold)
         scores.append(image.scores[wrong])
         correct.append(np.zeros(wrong.sum(), dtype=bool))
-    total = sum(int(image.wanted.sum()) for image in images)
+    total = sum(int(image.required.sum()) for image in images)
     if total == 0:
         return float("nan")
 
     scores, correct = np.concatenate(scores), np.concatenate(correct)
     order = np.argsort(-scores)
     scores, correct = scores[order], correct[order]
-    # Equal scores pass together.
+    # The curve has one point for equal scores.
     last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))[: len(scores)]
     true_positives = np.cumsum(correct)[last]
     precision = np.append(1.0, true_positives / (last + 1))

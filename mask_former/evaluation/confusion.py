@@ -1,12 +1,17 @@
-"""The confusion matrix of semantic segmentation, and the figures that are made of it."""
+"""The confusion matrix of semantic segmentation, and its metrics."""
 
 from collections.abc import Hashable, Sequence
 
 import numpy as np
 
+from mask_former.data.label_map import run_lengths
 from mask_former.errors import UserError
-from mask_former.evaluation.panoptic_quality import VOID, PanopticQuality, overlap_statistics
-from mask_former.evaluation.runs import joint_runs
+from mask_former.evaluation.panoptic_quality import (
+    VOID,
+    PanopticQuality,
+    check_maps,
+    overlap_statistics,
+)
 
 
 class ConfusionMatrix:
@@ -24,7 +29,7 @@ class ConfusionMatrix:
         self.num_classes = num_classes
         self.ignore_label = ignore_label
         # Of each image: the cells of its table (K + 1, K + 1) that are not zero, and their counts.
-        # The table's rows are annotated, its columns predicted: void, then the classes.
+        # Rows are annotated, columns predicted: void, then the classes.
         self._images: dict[Hashable, tuple[np.ndarray, np.ndarray]] = {}
 
     def __len__(self) -> int:
@@ -42,22 +47,23 @@ class ConfusionMatrix:
         Raises:
             ValueError: maps of different sizes, labels out of range or not integers.
         """
-        runs = joint_runs(pred, gt)
-        ignored = runs.gt == self.ignore_label
-        self._check("prediction", runs.pred, None)
-        self._check("ground truth", runs.gt, ignored)
-        index = runs.gt.astype(np.int64)  # labels of few bits would wrap
+        check_maps(pred, gt)
+        (pred, gt), lengths = run_lengths(pred, gt)
+        ignored = gt == self.ignore_label
+        self._check("prediction", pred, None)
+        self._check("ground truth", gt, ignored)
+        index = gt.astype(np.int64)  # labels of few bits would wrap
         index += 1
         index[ignored] = VOID
         index *= self.num_classes + 1
-        index += runs.pred
+        index += pred
         index += 1
         if (self.num_classes + 1) ** 2 > 10 * len(index):
             # Sorting costs less than a table of many classes that is nearly empty.
             cells, index = np.unique(index, return_inverse=True)
-            counts = np.bincount(index, runs.lengths)
+            counts = np.bincount(index, lengths)
         else:
-            counts = np.bincount(index, runs.lengths)
+            counts = np.bincount(index, lengths)
             cells = np.flatnonzero(counts)
             counts = counts[cells]
         self._images[image_id] = cells, counts.astype(np.int64)
@@ -71,7 +77,7 @@ class ConfusionMatrix:
         if wrong.any():
             raise UserError(
                 f"the {what} has labels {np.unique(labels[wrong]).tolist()}; "
-                f"they have to lie in [0, {self.num_classes})"
+                f"they must lie in [0, {self.num_classes})"
                 + ("" if ignored is None else f" or be {self.ignore_label}")
             )
 
@@ -104,7 +110,7 @@ class ConfusionMatrix:
         return quality
 
     def compute(self, class_names: Sequence[str]) -> dict[str, float]:
-        """The figures by the names and conventions of Detectron2's `SemSegEvaluator`, in percent.
+        """The metrics by the names and conventions of Detectron2's `SemSegEvaluator`, in percent.
 
         Args:
             class_names: of the K classes.
@@ -117,7 +123,7 @@ class ConfusionMatrix:
         counts = self.counts().astype(np.float64)
         correct, pred_area, gt_area = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
         occurs = gt_area > 0
-        # Dividing by zero gives the NaN that says "no figure".
+        # Dividing by zero gives NaN: the class has no IoU.
         with np.errstate(invalid="ignore"):
             acc = correct / gt_area
             iou = np.where(occurs, correct / (pred_area + gt_area - correct), np.nan)

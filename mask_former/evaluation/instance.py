@@ -3,7 +3,6 @@
 import contextlib
 import io
 import itertools
-import json
 import logging
 import os
 from collections.abc import Hashable
@@ -19,6 +18,7 @@ from detectron2.utils.file_io import PathManager
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from mask_former.data.writing import write_json
 from mask_former.errors import MissingFileError, UserError
 from mask_former.evaluation.report import class_table, score_table
 
@@ -31,22 +31,24 @@ _IOU_TYPES = ("bbox", "segm")
 class InstanceEvaluator(DatasetEvaluator):
     """AP of boxes and of masks, over the categories of the data set's COCO instances JSON.
 
-    Unlike Detectron2's `COCOEvaluator` it serves data sets whose metadata name more classes than
-    that file has categories, as panoptic ones do; and a model that finds nothing has AP 0.
+    The metrics are those of Detectron2's `COCOEvaluator`, which cannot evaluate panoptic data sets:
+    it asserts that the contiguous ids of the things are 0, 1, ... (those of ADE20K are 100 of 150),
+    and that all predictions are things. It also counts an image twice that two processes have
+    evaluated, and has NaN instead of AP 0 for a model that finds nothing.
 
     It reads `output["instances"]` with `pred_masks`, `pred_boxes`, `scores` and `pred_classes`
-    (contiguous). Instances of classes that are no things are left out, as AP does not know them.
+    (contiguous). Instances of stuff classes are left out.
 
     Args:
         dataset_name: its metadata name `json_file`.
-        output_folder: where `instances.json` is saved, in COCO's result format.
-            None: nothing is saved.
+        output_folder: where `instances.json` is saved, in COCO's result format. None: nothing is
+            saved.
 
     Raises:
         ValueError: the metadata lack `json_file`.
     """
 
-    takes_labels = True  # it reads no semantic output
+    accepts_label_maps = True  # it reads no semantic output
 
     def __init__(self, dataset_name: str, output_folder: str | None = None) -> None:
         self._dataset_name = dataset_name
@@ -65,7 +67,7 @@ class InstanceEvaluator(DatasetEvaluator):
         """Keep the predictions of some images, masks run-length encoded.
 
         Raises:
-            ValueError: an image that the JSON lacks, or categories of the metadata.
+            ValueError: the JSON lacks an image, or a category of the metadata.
         """
         category_ids = self._category_ids
         for record, output in zip(inputs, outputs, strict=True):
@@ -83,10 +85,10 @@ class InstanceEvaluator(DatasetEvaluator):
             ]
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
-        """Gather from the processes; the figures are returned by the main process only.
+        """Gather from the processes; only the main process returns the metrics.
 
         Returns:
-            {"bbox": figures, "segm": figures}, in percent: AP, AP50, AP75, APs, APm, APl and
+            {"bbox": metrics, "segm": metrics}, in percent: AP, AP50, AP75, APs, APm, APl and
             AP-NAME of every category; NaN where nothing is annotated.
         """
         parts = comm.gather(self._images)
@@ -102,16 +104,13 @@ class InstanceEvaluator(DatasetEvaluator):
             )
         results = list(itertools.chain(*(images[image_id] for image_id in sorted(images))))
         if self._output_folder:
-            PathManager.mkdirs(self._output_folder)
-            path = os.path.join(self._output_folder, "instances.json")
-            with PathManager.open(path, "w") as file:
-                file.write(json.dumps(results))  # several times as fast as json.dump
+            write_json(os.path.join(self._output_folder, "instances.json"), results)
         return {iou_type: self._average_precision(results, iou_type) for iou_type in _IOU_TYPES}
 
     def _average_precision(self, results: list[dict[str, Any]], iou_type: str) -> dict[str, float]:
-        results = [result.copy() for result in results]  # pycocotools adds to them
+        results = [result.copy() for result in results]  # pycocotools changes them
         if iou_type == "segm":
-            # With a box, small, medium and large would be told apart by the area of the box.
+            # With a box, its area would decide what is small, medium and large.
             for result in results:
                 del result["bbox"]
         with contextlib.redirect_stdout(io.StringIO()):
@@ -119,7 +118,7 @@ class InstanceEvaluator(DatasetEvaluator):
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
-        figures = dict(zip(_METRICS, map(_percent, evaluation.stats), strict=False))
+        metrics = dict(zip(_METRICS, map(_percent, evaluation.stats), strict=False))
         # (IoU, recall, category, area, detections): all areas, up to 100 detections an image.
         precision = evaluation.eval["precision"][:, :, :, 0, -1]
         names = [self._coco.cats[id_]["name"] for id_ in evaluation.params.catIds]
@@ -128,9 +127,9 @@ class InstanceEvaluator(DatasetEvaluator):
             name: _percent(precision[:, :, index].mean())
             for index, name in enumerate(names)
         }
-        logger.info("AP of %s:\n%s", iou_type, score_table([list(figures.values())], _METRICS))
+        logger.info("AP of %s:\n%s", iou_type, score_table([list(metrics.values())], _METRICS))
         logger.info("AP of %s by class:\n%s", iou_type, class_table(of_class, "AP"))
-        return {**figures, **{f"AP-{name}": value for name, value in of_class.items()}}
+        return {**metrics, **{f"AP-{name}": value for name, value in of_class.items()}}
 
     def _load_results(self, results: list[dict[str, Any]]) -> COCO:
         if results:
@@ -145,7 +144,7 @@ class InstanceEvaluator(DatasetEvaluator):
         path = PathManager.get_local_path(self._metadata.json_file)
         if not os.path.isfile(path):
             raise MissingFileError(
-                f"the instance annotations of {self._dataset_name} are not there: {path}"
+                f"the instance annotations of {self._dataset_name} are missing: {path}"
             )
         with contextlib.redirect_stdout(io.StringIO()):
             return COCO(path)
@@ -167,5 +166,5 @@ class InstanceEvaluator(DatasetEvaluator):
 
 
 def _percent(value: float | np.floating) -> float:
-    """COCO's -1 says that there is no figure."""
+    """In percent; NaN for COCO's -1, no value."""
     return 100 * float(value) if value > -1 else float("nan")

@@ -13,9 +13,11 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
+from mask_former.data.classes import contiguous_ids
 from mask_former.data.reading import read_ids
+from mask_former.data.writing import write_json
 from mask_former.errors import MissingFileError, UserError
-from mask_former.evaluation.panoptic_quality import PanopticQuality, Segment
+from mask_former.evaluation.panoptic_quality import PanopticQuality, SegmentInfo
 from mask_former.evaluation.report import class_table, score_table
 from mask_former.evaluation.results import categories, save_panoptic
 
@@ -24,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 class _GroundTruth(NamedTuple):
     file_name: str
-    segments: list[Segment]
+    segments: list[SegmentInfo]
 
 
 class PanopticEvaluator(DatasetEvaluator):
@@ -37,13 +39,13 @@ class PanopticEvaluator(DatasetEvaluator):
         dataset_name: its metadata name `panoptic_json`, `panoptic_root`, the classes and the
             contiguous ids.
         output_folder: where the predictions are saved in COCO's format, `panoptic.json` and the
-            folder `panoptic` of PNG files; all processes have to see it. None: nothing is saved.
+            folder `panoptic` of PNG files; shared by all processes. None: nothing is saved.
 
     Raises:
         ValueError: the metadata lack one of these, or do not give every class one contiguous id.
     """
 
-    takes_labels = True  # it reads no semantic output
+    accepts_label_maps = True  # it reads no semantic output
 
     def __init__(self, dataset_name: str, output_folder: str | None = None) -> None:
         self._dataset_name = dataset_name
@@ -54,15 +56,14 @@ class PanopticEvaluator(DatasetEvaluator):
                 raise UserError(f"the metadata of {dataset_name} lack `{key}`, which PQ needs")
         self._class_names = list(self._metadata.stuff_classes)
         things = self._metadata.get("thing_dataset_id_to_contiguous_id", {})
-        stuff = self._metadata.get("stuff_dataset_id_to_contiguous_id", {})
-        self._to_contiguous = {**stuff, **things}
-        if sorted(self._to_contiguous.values()) != list(range(len(self._class_names))):
+        self._contiguous_ids = contiguous_ids(self._metadata)
+        if sorted(self._contiguous_ids.values()) != list(range(len(self._class_names))):
             raise UserError(
                 f"{dataset_name}: thing_dataset_id_to_contiguous_id and "
-                "stuff_dataset_id_to_contiguous_id have to give each of the "
+                "stuff_dataset_id_to_contiguous_id must give each of the "
                 f"{len(self._class_names)} stuff_classes one id in "
                 f"[0, {len(self._class_names)}), things and stuff together; "
-                f"they give {sorted(self._to_contiguous.values())}"
+                f"they give {sorted(self._contiguous_ids.values())}"
             )
         self._is_thing = np.isin(np.arange(len(self._class_names)), list(things.values()))
         self.reset()
@@ -94,7 +95,7 @@ class PanopticEvaluator(DatasetEvaluator):
                 self._quality.update(
                     record["image_id"], pred_map, pred_segments, gt_map, gt.segments
                 )
-            except ValueError as error:
+            except UserError as error:
                 raise UserError(
                     f"image {record.get('file_name')}, ground truth {gt.file_name}: {error}"
                 ) from error
@@ -102,7 +103,7 @@ class PanopticEvaluator(DatasetEvaluator):
                 self._save(record["image_id"], pred_map, pred_segments)
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
-        """Reduce over the processes; the figures are returned by the main process only.
+        """Reduce over the processes; only the main process returns the metrics.
 
         Returns:
             {"panoptic_seg": PQ, SQ, RQ, PQ_th, SQ_th, RQ_th, PQ_st, SQ_st, RQ_st}, in percent.
@@ -121,22 +122,20 @@ class PanopticEvaluator(DatasetEvaluator):
             )
         if self._output_folder:
             self._write_json({key: entry for part in saved for key, entry in part.items()})
-        figures = quality.compute()
-        _log(figures, dict(zip(self._class_names, 100 * quality.per_class().pq, strict=True)))
-        return {"panoptic_seg": figures}
+        metrics = quality.compute()
+        _log(metrics, dict(zip(self._class_names, 100 * quality.per_class().pq, strict=True)))
+        return {"panoptic_seg": metrics}
 
-    def _save(self, image_id: Hashable, pred_map: np.ndarray, segments: list[Segment]) -> None:
+    def _save(self, image_id: Hashable, pred_map: np.ndarray, segments: list[SegmentInfo]) -> None:
         name = os.path.basename(self._ground_truth[image_id].file_name)
         path = os.path.join(self._output_folder, "panoptic", name)
         saved = save_panoptic(path, pred_map, segments, self._metadata)
         self._saved[image_id] = {"image_id": image_id, "file_name": name, "segments_info": saved}
 
     def _write_json(self, saved: dict[Hashable, dict[str, Any]]) -> None:
-        os.makedirs(self._output_folder, exist_ok=True)
         annotations = [saved[image_id] for image_id in sorted(saved, key=str)]
         content = {"annotations": annotations, "categories": categories(self._metadata)}
-        with open(os.path.join(self._output_folder, "panoptic.json"), "w") as file:
-            file.write(json.dumps(content))  # several times as fast as json.dump
+        write_json(os.path.join(self._output_folder, "panoptic.json"), content)
 
     @cached_property
     def _ground_truth(self) -> dict[Hashable, _GroundTruth]:
@@ -147,7 +146,7 @@ class PanopticEvaluator(DatasetEvaluator):
                 annotations = json.load(file)["annotations"]
         except FileNotFoundError:
             raise MissingFileError(
-                f"the panoptic annotations of {self._dataset_name} are not there: {path}"
+                f"the panoptic annotations of {self._dataset_name} are missing: {path}"
             ) from None
         root = PathManager.get_local_path(self._metadata.panoptic_root)
         return {
@@ -158,9 +157,9 @@ class PanopticEvaluator(DatasetEvaluator):
             for annotation in annotations
         }
 
-    def _contiguous(self, segment: Segment) -> Segment:
+    def _contiguous(self, segment: SegmentInfo) -> SegmentInfo:
         try:
-            category = self._to_contiguous[segment["category_id"]]
+            category = self._contiguous_ids[segment["category_id"]]
         except KeyError:
             raise UserError(
                 f"{self._metadata.panoptic_json}: segment {segment['id']} has category "
@@ -169,8 +168,8 @@ class PanopticEvaluator(DatasetEvaluator):
         return {**segment, "category_id": category}
 
 
-def _log(figures: dict[str, float], pq_of_class: dict[str, float]) -> None:
+def _log(metrics: dict[str, float], pq_of_class: dict[str, float]) -> None:
     groups = (("all", ""), ("things", "_th"), ("stuff", "_st"))
-    rows = [[name] + [figures[m + suffix] for m in ("PQ", "SQ", "RQ")] for name, suffix in groups]
+    rows = [[name] + [metrics[m + suffix] for m in ("PQ", "SQ", "RQ")] for name, suffix in groups]
     logger.info("Panoptic quality:\n%s", score_table(rows, ["", "PQ", "SQ", "RQ"]))
     logger.info("Panoptic quality by class:\n%s", class_table(pq_of_class, "PQ"))

@@ -1,7 +1,7 @@
 """Panoptic quality (Kirillov et al., "Panoptic Segmentation", CVPR 2019), in memory.
 
 The rules are those of the reference evaluation, including its treatment of void pixels and of
-crowds. Everything works on the runs of equal pixels of an image and on its small table of overlaps.
+crowds. Pixels are counted run by run, then only the small table of overlaps is used.
 """
 
 from collections.abc import Hashable, Sequence
@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from mask_former.data.label_map import run_lengths
 from mask_former.errors import UserError
-from mask_former.evaluation.runs import joint_runs
 
 VOID = 0
 """The segment id of pixels without annotation, or without prediction."""
 
-Segment = dict[str, Any]
+SegmentInfo = dict[str, Any]
+"""`id`, `category_id` and optionally `iscrowd`, as in COCO's `segments_info`."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class PanopticScores:
 
 
 class PanopticQuality:
-    """Collects the statistics of single images and makes panoptic quality of them.
+    """Panoptic quality of the images that are added to it.
 
     Statistics are kept by image, so that an image counts once however often it is added and
     however the images are spread over processes, and the result is the same to the last bit.
@@ -51,9 +52,9 @@ class PanopticQuality:
         self,
         image_id: Hashable,
         pred_map: np.ndarray,
-        pred_segments: Sequence[Segment],
+        pred_segments: Sequence[SegmentInfo],
         gt_map: np.ndarray,
-        gt_segments: Sequence[Segment],
+        gt_segments: Sequence[SegmentInfo],
     ) -> None:
         """Add an image; see `panoptic_statistics` for the arguments and errors."""
         statistics = panoptic_statistics(
@@ -111,9 +112,9 @@ class PanopticQuality:
 
 def panoptic_statistics(
     pred_map: np.ndarray,
-    pred_segments: Sequence[Segment],
+    pred_segments: Sequence[SegmentInfo],
     gt_map: np.ndarray,
-    gt_segments: Sequence[Segment],
+    gt_segments: Sequence[SegmentInfo],
     num_classes: int,
 ) -> np.ndarray:
     """Match the segments of one image and count.
@@ -143,11 +144,12 @@ def panoptic_statistics(
     gt_class = _classes("ground truth", gt_segments, num_classes)
     crowd = np.array([bool(segment.get("iscrowd", 0)) for segment in gt_segments], dtype=bool)
 
-    runs = joint_runs(pred_map, gt_map)
-    columns = _index("prediction", runs.pred, pred_segments)
-    rows = _index("ground truth", runs.gt, gt_segments)
+    check_maps(pred_map, gt_map)
+    (pred_ids, gt_ids), lengths = run_lengths(pred_map, gt_map)
+    columns = _index("prediction", pred_ids, pred_segments)
+    rows = _index("ground truth", gt_ids, gt_segments)
     shape = len(gt_segments) + 1, len(pred_segments) + 1
-    overlap = np.bincount(rows * shape[1] + columns, runs.lengths, minlength=shape[0] * shape[1])
+    overlap = np.bincount(rows * shape[1] + columns, lengths, minlength=shape[0] * shape[1])
     overlap = overlap.astype(np.int64).reshape(shape)
     return overlap_statistics(overlap, pred_class, gt_class, num_classes, crowd)
 
@@ -159,7 +161,7 @@ def overlap_statistics(
     num_classes: int,
     crowd: np.ndarray | None = None,
 ) -> np.ndarray:
-    """`panoptic_statistics` of segments whose common pixels are counted already.
+    """`panoptic_statistics` of segments whose common pixels have been counted.
 
     Args:
         overlap: common pixels of the G annotated (rows) and the P predicted segments (columns),
@@ -183,13 +185,13 @@ def overlap_statistics(
     on_crowd = np.zeros_like(on_void)
     for row in np.flatnonzero(crowd):
         on_crowd[same_class[row]] = inter[row, same_class[row]]
-    excused = 2 * (on_void + on_crowd) > pred_area
+    ignored = 2 * (on_void + on_crowd) > pred_area
 
     rows, columns = np.nonzero(match)
     counted = (
         (gt_class[rows], inter[rows, columns] / union[rows, columns]),
         (gt_class[rows], None),
-        (pred_class[~match.any(axis=0) & ~excused], None),
+        (pred_class[~match.any(axis=0) & ~ignored], None),
         (gt_class[~match.any(axis=1) & ~crowd], None),
     )
     return np.stack(
@@ -198,7 +200,20 @@ def overlap_statistics(
     ).astype(np.float64)
 
 
-def _index(what: str, ids_in_map: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:
+def check_maps(pred: np.ndarray, gt: np.ndarray) -> None:
+    """Raise ValueError unless both maps are integers of one size (H, W)."""
+    if pred.shape != gt.shape:
+        raise UserError(
+            f"the prediction has height and width {pred.shape}, the ground truth {gt.shape}"
+        )
+    for what, values in (("prediction", pred), ("ground truth", gt)):
+        if values.dtype.kind not in "biu":
+            raise UserError(
+                f"the {what} is a map of {values.dtype}; labels and segment ids are integers"
+            )
+
+
+def _index(what: str, ids_in_map: np.ndarray, segments: Sequence[SegmentInfo]) -> np.ndarray:
     """Replace ids: void by 0, the segments by 1, 2, ... in the order of their list."""
     ids = np.array([VOID] + [segment["id"] for segment in segments], dtype=np.int64)
     order = np.argsort(ids, kind="stable")
@@ -219,11 +234,11 @@ def _index(what: str, ids_in_map: np.ndarray, segments: Sequence[Segment]) -> np
     return order[position]
 
 
-def _classes(what: str, segments: Sequence[Segment], num_classes: int) -> np.ndarray:
+def _classes(what: str, segments: Sequence[SegmentInfo], num_classes: int) -> np.ndarray:
     classes = np.array([segment["category_id"] for segment in segments], dtype=np.int64)
     if ((classes < 0) | (classes >= num_classes)).any():
         raise UserError(
             f"the {what} has classes {sorted(set(classes.tolist()))}; "
-            f"they have to lie in [0, {num_classes})"
+            f"they must lie in [0, {num_classes})"
         )
     return classes

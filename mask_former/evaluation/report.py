@@ -1,4 +1,4 @@
-"""Figures as tables for the log."""
+"""Metrics as tables for the log."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Predictions on disk, in COCO's formats: for other programs, not for eyes.
+"""Saving predictions in COCO's formats.
 
 A folder of results holds, depending on what the model predicts:
 
@@ -8,45 +8,46 @@ A folder of results holds, depending on what the model predicts:
 `instances.json`    COCO instance results: a list of image, category, score, box and mask
                     (run-length encoded)
 `semantic.json`     images and categories; the maps lie in `semantic/` as PNG files of class ids,
-                    8 bits deep, or 16 where there are more than 256 classes
-`images.json`       which `image_id` is which file
+                    of 8 bits, or of 16 for more than 256 classes
+`images.json`       the file of every `image_id`
 ==================  ==========================================================================
 
 Category ids are those of the data set's own files; only semantic maps hold contiguous ids, for
 which `semantic.json` gives both.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import cv2
 import numpy as np
+from detectron2.data import Metadata
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
 from torch import Tensor
 
+from mask_former.data.classes import class_names, contiguous_ids
 from mask_former.data.coco_format import encode_ids, shape_info
+from mask_former.data.writing import write_image, write_json
 
 Json = dict[str, Any]
 
 
 class ResultWriter:
-    """Saves predictions image by image. A context manager: the JSON files are written when it is
-    left, after an error too.
+    """Saves predictions image by image. A context manager: the JSON files are written on exit, also
+    after an error.
 
     Args:
-        folder: made when missing.
+        folder: made if missing.
         metadata: Detectron2's `Metadata` of the data set whose classes the model knows.
     """
 
-    def __init__(self, folder: str | Path, metadata: Any) -> None:
+    def __init__(self, folder: str | Path, metadata: Metadata) -> None:
         self.folder = Path(folder)
         self._metadata = metadata
         self._images: list[Json] = []
-        # For each kind of result the annotations of all images; a kind appears with its first.
+        # The annotations of all images, by kind of result.
         self._found: dict[str, list[Json]] = {}
 
     def add(
@@ -58,7 +59,7 @@ class ResultWriter:
             name: of its maps, without suffix; no two images share one.
             file_name: the image's own, for the JSON files.
             size: height and width.
-            prediction: the model's output; kinds that it lacks are not saved.
+            prediction: the model's output; absent kinds are not saved.
         """
         image_id = len(self._images) + 1
         self._images.append(
@@ -96,21 +97,20 @@ class ResultWriter:
             self._write(name, content | {"categories": categories(self._metadata)})
 
     def _write(self, name: str, content: Any) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+        write_json(self.folder / f"{name}.json", content)
 
 
 def save_panoptic(
     path: str | Path,
     panoptic_map: Tensor | np.ndarray,
     segments_info: Sequence[Mapping[str, Any]],
-    metadata: Any,
+    metadata: Metadata,
 ) -> list[Json]:
     """Write a panoptic map in COCO's format.
 
     Args:
         path: of the PNG.
-        panoptic_map: segment ids, integer (H, W), in [0, 2^24); 0 is nothing.
+        panoptic_map: segment ids, integer (H, W), in [0, 2^24); 0: no segment.
         segments_info: dictionaries with `id` and `category_id` (contiguous).
         metadata: Detectron2's `Metadata`.
 
@@ -119,7 +119,7 @@ def save_panoptic(
         (left, top, width, height) and iscrowd. Segments without a pixel are left out.
     """
     ids = np.asarray(panoptic_map.cpu() if isinstance(panoptic_map, Tensor) else panoptic_map)
-    _save_png(path, encode_ids(ids))
+    write_image(path, encode_ids(ids))
     dataset_ids = dataset_category_ids(metadata)
     segments = []
     for info in segments_info:
@@ -146,10 +146,10 @@ def save_semantic(path: str | Path, sem_seg: Tensor | np.ndarray) -> None:
     """
     classes = sem_seg.argmax(0) if sem_seg.ndim == 3 else sem_seg
     classes = np.asarray(classes.cpu() if isinstance(classes, Tensor) else classes)
-    _save_png(path, classes.astype(np.uint8 if classes.max(initial=0) < 256 else np.uint16))
+    write_image(path, classes.astype(np.uint8 if classes.max(initial=0) < 256 else np.uint16))
 
 
-def instance_results(instances: Instances, image_id: int, metadata: Any) -> list[Json]:
+def instance_results(instances: Instances, image_id: int, metadata: Metadata) -> list[Json]:
     """Instances as COCO's instance results.
 
     Args:
@@ -164,28 +164,16 @@ def instance_results(instances: Instances, image_id: int, metadata: Any) -> list
     return results
 
 
-def categories(metadata: Any) -> list[Json]:
+def categories(metadata: Metadata) -> list[Json]:
     """The classes as COCO's categories, `contiguous_id` added."""
-    names = getattr(metadata, "stuff_classes", None) or getattr(metadata, "thing_classes", [])
-    things = getattr(metadata, "thing_dataset_id_to_contiguous_id", {}).values()
+    things = metadata.get("thing_dataset_id_to_contiguous_id", {}).values()
     dataset_ids = dataset_category_ids(metadata)
     return [
         {"id": dataset_ids.get(i, i), "name": name, "isthing": int(i in things), "contiguous_id": i}
-        for i, name in enumerate(names)
+        for i, name in enumerate(class_names(metadata))
     ]
 
 
-def dataset_category_ids(metadata: Any) -> dict[int, int]:
-    """Contiguous id -> the data set's own; empty where the data set has contiguous ids itself."""
-    stuff = getattr(metadata, "stuff_dataset_id_to_contiguous_id", {})
-    things = getattr(metadata, "thing_dataset_id_to_contiguous_id", {})
-    return {contiguous: own for own, contiguous in [*stuff.items(), *things.items()]}
-
-
-def _save_png(path: str | Path, pixels: np.ndarray) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    if pixels.ndim == 3:
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    # Several times as fast as PIL, in files about as large.
-    if not cv2.imwrite(str(path), pixels):
-        raise OSError(f"{path} cannot be written. Is the disk full?")
+def dataset_category_ids(metadata: Metadata) -> dict[int, int]:
+    """The data set's own id of each contiguous id; empty where they are the same."""
+    return {contiguous: own for own, contiguous in contiguous_ids(metadata).items()}

@@ -25,8 +25,8 @@ class SemanticEvaluator(DatasetEvaluator):
     classes as stuff, the pixels of a class in an image being one segment, so that a small segment
     weighs as much as a large one.
 
-    It reads `output["sem_seg"]`: scores of the classes, float (K, H, W), or their classes,
-    integers (H, W); on any device.
+    It reads `output["sem_seg"]`: scores, float (K, H, W), or a label map, integers (H, W); on any
+    device.
 
     Args:
         dataset_name: its metadata name `stuff_classes` (all K classes) and, optionally,
@@ -36,7 +36,7 @@ class SemanticEvaluator(DatasetEvaluator):
         ValueError: the metadata lack `stuff_classes`.
     """
 
-    takes_labels = True  # see `mask_former.engine.label_maps`
+    accepts_label_maps = True  # see `Evaluators`
 
     def __init__(self, dataset_name: str) -> None:
         self._dataset_name = dataset_name
@@ -70,13 +70,13 @@ class SemanticEvaluator(DatasetEvaluator):
             try:
                 labels = self._labels(output["sem_seg"])
                 self._confusion.update(record["file_name"], labels, gt)
-            except ValueError as error:
+            except UserError as error:
                 raise UserError(
                     f"image {record['file_name']}, ground truth {gt_file}: {error}"
                 ) from error
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
-        """Reduce over the processes; the figures are returned by the main process only.
+        """Reduce over the processes; only the main process returns the metrics.
 
         Returns:
             {"sem_seg": mIoU, fwIoU, IoU-NAME of every class, mACC, pACC, ACC-NAME of every
@@ -93,16 +93,16 @@ class SemanticEvaluator(DatasetEvaluator):
                 len(confusion),
                 len(self._ground_truth),
             )
-        figures = confusion.compute(self._class_names)
+        metrics = confusion.compute(self._class_names)
         quality = confusion.quality().compute()
-        figures |= {f"{name}_St": quality[name] for name in ("PQ", "SQ", "RQ")}
+        metrics |= {f"{name}_St": quality[name] for name in ("PQ", "SQ", "RQ")}
         means = ("mIoU", "fwIoU", "mACC", "pACC", "PQ_St")
         logger.info(
-            "Semantic segmentation:\n%s", score_table([[figures[name] for name in means]], means)
+            "Semantic segmentation:\n%s", score_table([[metrics[name] for name in means]], means)
         )
-        iou = {name: figures[f"IoU-{name}"] for name in self._class_names}
+        iou = {name: metrics[f"IoU-{name}"] for name in self._class_names}
         logger.info("IoU by class:\n%s", class_table(iou, "IoU"))
-        return {"sem_seg": figures}
+        return {"sem_seg": metrics}
 
     def _labels(self, sem_seg: torch.Tensor) -> np.ndarray:
         if sem_seg.dim() == 3:
@@ -116,7 +116,7 @@ class SemanticEvaluator(DatasetEvaluator):
 
     @cached_property
     def _ground_truth(self) -> dict[str, str]:
-        """Annotation file of each image file. Test loaders do not hand it on."""
+        """Annotation file of each image file, which test loaders leave out of their samples."""
         return {
             record["file_name"]: record["sem_seg_file_name"]
             for record in DatasetCatalog.get(self._dataset_name)

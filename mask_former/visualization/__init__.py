@@ -5,7 +5,7 @@ Images are uint8 (H, W, 3) in OpenCV's order, blue first.
 
 from mask_former.visualization.curves import plot_curves, read_metrics
 from mask_former.visualization.draw import (
-    Segment,
+    SegmentStyle,
     draw_instances,
     draw_panoptic,
     draw_semantic,
@@ -19,7 +19,7 @@ from mask_former.visualization.video import VideoReader, VideoWriter
 
 __all__ = [
     "Palette",
-    "Segment",
+    "SegmentStyle",
     "ShadeTracker",
     "VideoReader",
     "VideoWriter",

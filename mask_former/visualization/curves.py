@@ -1,6 +1,5 @@
-"""Training curves from the `metrics.json` that Detectron2's `JSONWriter` leaves."""
+"""Training curves from the `metrics.json` of Detectron2's `JSONWriter`."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,43 +9,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mask_former.errors import MissingFileError, UserError
+from mask_former.errors import UserError
+from mask_former.evaluation.metrics_file import read_metrics
 
-# Figures worth a curve, by the last part of their name, e.g. "panoptic_seg/PQ".
-_FIGURES = ("PQ", "SQ", "RQ", "PQ_th", "PQ_st", "mIoU", "AP")
-
-
-def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """Read a `metrics.json`, one JSON object a line.
-
-    A run that was killed leaves a torn line, and after resuming it repeats iterations: torn lines
-    are left out, and of repeated iterations the last counts.
-
-    Returns:
-        The entries in the order of their `iteration`.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: no entry in it can be read.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise MissingFileError(f"no training metrics at {path}; train_net.py writes that file")
-    entries: dict[int, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            entry = json.loads(line)
-            # Losses and figures of one iteration may stand on different lines.
-            entries[entry["iteration"]] = entries.get(entry["iteration"], {}) | entry
-        except (ValueError, TypeError, KeyError):
-            continue
-    if not entries:
-        raise UserError(f"{path} holds no training metrics: every line is empty or torn")
-    return [entries[iteration] for iteration in sorted(entries)]
+# Metrics that get a curve, by the last part of their name, e.g. "panoptic_seg/PQ".
+_METRICS = ("PQ", "SQ", "RQ", "PQ_th", "PQ_st", "mIoU", "AP")
 
 
 def plot_curves(metrics: str | Path, output: str | Path, *, title: str = "") -> None:
-    """Draw the losses, the figures of the evaluations and the learning rate of a training run.
+    """Plot the losses, the validation metrics and the learning rate of a training run.
 
     Args:
         metrics: the run's `metrics.json`.
@@ -54,19 +25,22 @@ def plot_curves(metrics: str | Path, output: str | Path, *, title: str = "") -> 
         title: printed above.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_metrics`.
+        MissingFileError: there is no such file.
+        UserError: no entry in it can be read.
     """
     entries = read_metrics(metrics)
+    if not entries:
+        raise UserError(f"{metrics} holds no training metrics: every line is empty or torn")
     names = sorted({name for entry in entries for name in entry})
-    # A layer's losses carry its number; the last layer's, without, stand for all of them.
+    # The names of a layer's losses end in its number, except for the last layer's, which are shown.
     losses = [n for n in names if n.startswith("loss_") and not re.search(r"_\d+$", n)]
-    figures = [n for n in names if n.rsplit("/", 1)[-1] in _FIGURES]
+    validation = [n for n in names if n.rsplit("/", 1)[-1] in _METRICS]
     # A figure made without pyplot needs no display and leaves the user's backend alone.
     figure = Figure(figsize=(15, 3.8), layout="constrained")
-    loss_axes, figure_axes, rate_axes = figure.subplots(1, 3)
+    loss_axes, metric_axes, rate_axes = figure.subplots(1, 3)
     _plot(loss_axes, entries, ["total_loss", *losses], "loss", smooth=True)
     loss_axes.set_yscale("log")
-    _plot(figure_axes, entries, figures, "validation, %", marker="o")
+    _plot(metric_axes, entries, validation, "validation, %", marker="o")
     _plot(rate_axes, entries, ["lr"], "learning rate")
     _add_minutes(loss_axes, entries)
     figure.suptitle(title, fontweight="bold")
@@ -111,7 +85,7 @@ def _series(entries: Sequence[dict[str, Any]], name: str) -> tuple[np.ndarray, n
 
 
 def _smoothed(values: np.ndarray) -> np.ndarray:
-    """A running mean over a tenth of the curve; at its ends over what is there of that."""
+    """A running mean over a tenth of the curve, over less at its ends."""
     width = len(values) // 20 * 2 + 1
     window = np.ones(width)
     return np.convolve(values, window, "same") / np.convolve(np.ones(len(values)), window, "same")

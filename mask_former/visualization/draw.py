@@ -1,8 +1,8 @@
 """Predictions drawn over images, fast enough for video.
 
 Images are uint8 (H, W, 3) in OpenCV's order, blue first, as `cv2.imread` and `cv2.VideoCapture`
-give them. Every kind of prediction becomes one index map, in which each pixel names the segment
-that it shows, and a list of segments; one function paints those.
+return them. Every kind of prediction becomes an index map, the number of the segment that each
+pixel shows, and a list of styles; one function paints these.
 """
 
 from collections import Counter
@@ -12,6 +12,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from detectron2.data import Metadata
 from torch import Tensor
 
 from mask_former.errors import UserError
@@ -20,8 +21,8 @@ from mask_former.visualization.palette import Color, Palette
 
 
 @dataclass(frozen=True)
-class Segment:
-    """How one segment is shown. An empty `text` draws no label."""
+class SegmentStyle:
+    """The colour and the label of one segment. An empty `text` draws no label."""
 
     color: Color
     text: str = ""
@@ -31,7 +32,7 @@ def draw_panoptic(
     image: np.ndarray,
     panoptic_map: np.ndarray | Tensor,
     segments_info: Sequence[Mapping[str, Any]],
-    metadata: Any,
+    metadata: Metadata,
     *,
     shades: Sequence[int] | None = None,
     scale: float = 1.0,
@@ -45,11 +46,11 @@ def draw_panoptic(
             show the bare image.
         segments_info: dictionaries with `id`, `category_id` (contiguous) and, optionally,
             `isthing`, `iscrowd` and `score`.
-        metadata: Detectron2's `Metadata`; names and colours that it lacks are made up.
+        metadata: Detectron2's `Metadata`; missing names and colours are generated.
         shades: the shade of each segment's class colour. Default: instances of one class are
-            numbered in the order of `segments_info`. `ShadeTracker` keeps them steady in a video.
+            numbered in the order of `segments_info`. `ShadeTracker` keeps them stable in a video.
         scale: the picture's size relative to the image; small images are easier to read enlarged.
-        labels: write the names of the classes.
+        labels: whether to write the names of the classes.
 
     Returns:
         The picture, uint8 (scale * H, scale * W, 3), BGR.
@@ -58,7 +59,7 @@ def draw_panoptic(
     shades = number_instances(segments_info) if shades is None else shades
     palette = Palette(metadata)
     segments = [
-        Segment(palette.color(info["category_id"], shade), _caption(palette, info))
+        SegmentStyle(palette.color(info["category_id"], shade), _caption(palette, info))
         for info, shade in zip(segments_info, shades, strict=True)
     ]
     index = index_map(to_numpy(panoptic_map), ids)
@@ -68,7 +69,7 @@ def draw_panoptic(
 def draw_semantic(
     image: np.ndarray,
     sem_seg: np.ndarray | Tensor,
-    metadata: Any,
+    metadata: Metadata,
     *,
     scale: float = 1.0,
     labels: bool = True,
@@ -87,18 +88,18 @@ def draw_semantic(
     if sem_seg.ndim == 3:
         sem_seg = sem_seg.argmax(0)
     classes = to_numpy(sem_seg)
-    ignored = getattr(metadata, "ignore_label", 255)
+    ignored = metadata.get("ignore_label", 255)
     present = np.flatnonzero(np.bincount(classes.ravel()))
     present = present[present != ignored]
     palette = Palette(metadata)
-    segments = [Segment(palette.color(c), palette.name(c)) for c in present.tolist()]
+    segments = [SegmentStyle(palette.color(c), palette.name(c)) for c in present.tolist()]
     return paint(image, index_map(classes, present), segments, scale=scale, labels=labels)
 
 
 def draw_instances(
     image: np.ndarray,
     instances: Any,
-    metadata: Any,
+    metadata: Metadata,
     *,
     scale: float = 1.0,
     labels: bool = True,
@@ -140,7 +141,7 @@ def number_instances(segments_info: Sequence[Mapping[str, Any]]) -> list[int]:
 def paint(
     image: np.ndarray,
     index: np.ndarray,
-    segments: Sequence[Segment],
+    segments: Sequence[SegmentStyle],
     *,
     scale: float = 1.0,
     opacity: float = 0.6,
@@ -151,10 +152,10 @@ def paint(
     Args:
         image: uint8 (H, W, 3), BGR; left as it is.
         index: uint8 or uint16 (H, W); i shows `segments[i - 1]`, 0 the bare image.
-        segments: the segments.
+        segments: their styles.
         scale: the picture's size relative to the image.
         opacity: of the colours, 0..1.
-        labels: write the segments' texts.
+        labels: whether to write the segments' texts.
 
     Raises:
         ValueError: the sizes of image and index map differ.
@@ -220,5 +221,5 @@ def _resize_index(index: np.ndarray, count: int, size: tuple[int, int]) -> np.nd
 
 
 def to_numpy(values: np.ndarray | Tensor) -> np.ndarray:
-    """The values as an array in the memory of the CPU."""
+    """The values as a NumPy array."""
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)

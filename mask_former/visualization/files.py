@@ -1,12 +1,12 @@
-"""Which images to segment, and where their pictures go."""
+"""Finding the images to segment, and naming their pictures."""
 
 import glob
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from mask_former.data.writing import write_image
 from mask_former.errors import UserError
 from mask_former.visualization.video import CODECS, check_suffix
 
@@ -18,7 +18,7 @@ def find_images(inputs: Iterable[str]) -> tuple[list[Path], list[str]]:
 
     Returns:
         the images, each once, in the order of `inputs` and then of their names; and a message for
-        every input that names nothing.
+        every input that matches no file.
     """
     images: dict[Path, None] = {}
     nothing = []
@@ -87,10 +87,8 @@ def plan_video(name: Path, output: Path) -> Path:
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
-    """Write uint8 (H, W, 3), BGR; the folder is made when missing. Raises OSError on failure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), picture):
-        raise OSError(f"{path} cannot be written; is the disk full?")
+    """Write uint8 (H, W, 3), BGR; raises as `write_image`."""
+    write_image(path, picture, "BGR")
 
 
 def _distinct_names(images: Sequence[Path]) -> list[str]:

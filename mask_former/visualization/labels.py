@@ -10,7 +10,7 @@ from mask_former.visualization.palette import Color
 from mask_former.visualization.text import blend, draw_text, text_mask
 
 _WHITE = (255, 255, 255)
-# The thickest place is looked for on a reduced map: it needs no pixel's precision.
+# The thickest point is searched on a map of at most this side, which is precise enough.
 _MAP_SIDE = 160
 
 _Box = tuple[int, int, int, int]  # left, top, right, bottom

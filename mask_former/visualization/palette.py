@@ -2,7 +2,10 @@
 
 import colorsys
 from collections.abc import Sequence
-from typing import Any
+
+from detectron2.data import Metadata
+
+from mask_former.data.classes import class_names
 
 Color = tuple[int, int, int]
 """Blue, green, red; each 0..255."""
@@ -15,18 +18,16 @@ _GOLDEN_RATIO = 0.61803398875
 class Palette:
     """The class names and colours of a data set.
 
-    A panoptic data set lists all its classes under `stuff_classes`, an instance data set lists
-    them under `thing_classes`. Colours that the metadata lacks are generated; classes that it
-    does not name are called by their number.
+    Missing colours are generated; a class without a name is called by its number.
 
     Args:
         metadata: Detectron2's `Metadata` of the data set.
     """
 
-    def __init__(self, metadata: Any) -> None:
-        names = getattr(metadata, "stuff_classes", None) or getattr(metadata, "thing_classes", [])
-        colors = getattr(metadata, "stuff_colors", None) or getattr(metadata, "thing_colors", [])
-        self._names: Sequence[str] = names
+    def __init__(self, metadata: Metadata) -> None:
+        names = class_names(metadata)
+        colors = metadata.get("stuff_colors") or metadata.get("thing_colors") or []
+        self._names = names
         # Colours that do not cover the classes belong to another list of classes.
         self._colors: Sequence[Sequence[int]] = colors if len(colors) >= len(names) else []
 

@@ -26,7 +26,7 @@ def make_sheet(
     Args:
         rows: for every sample one picture per title, uint8 (H, W, 3), BGR; sizes may differ.
         titles: the columns' names.
-        caption: a line below the pictures, for example the figures that the model reaches.
+        caption: a line below the pictures, for example the metrics of the model.
         across: samples side by side.
         cell: (width, height) into which every picture is fitted, keeping its proportions.
             Default: the largest width and height that occur.

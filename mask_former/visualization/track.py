@@ -1,4 +1,4 @@
-"""Steady colours for the instances of a video, whose frames are segmented one by one."""
+"""Stable colours for the instances of a video whose frames are segmented one by one."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -10,10 +10,11 @@ from types import TracebackType
 import cv2
 import numpy as np
 
+from mask_former.checkpoint.atomic_write import unwritable
 from mask_former.errors import MissingFileError, UserError
 
-# What OpenCV's own wheels can write, by suffix and in order of preference. OpenCV does not say
-# when it lacks a codec: the writer just does not open.
+# The codecs of OpenCV's own wheels, by suffix and in order of preference. OpenCV raises nothing
+# when it lacks a codec: the writer is not open.
 CODECS: dict[str, tuple[str, ...]] = {
     ".mp4": ("mp4v", "avc1"),
     ".m4v": ("mp4v", "avc1"),
@@ -22,7 +23,7 @@ CODECS: dict[str, tuple[str, ...]] = {
     ".mkv": ("mp4v", "MJPG", "VP90"),
     ".webm": ("VP90", "VP80"),
 }
-# Cameras, and some files, do not tell their frame rate.
+# For cameras and files that do not state their frame rate.
 _DEFAULT_FPS = 30.0
 
 
@@ -34,7 +35,7 @@ class VideoReader:
 
     Attributes:
         fps: frames per second.
-        num_frames: as the file states it; None when it is not known.
+        num_frames: as stated in the file; None if unknown.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -72,11 +73,11 @@ class VideoReader:
 
 class VideoWriter:
     """Writes a video with the first codec that works for the file's suffix. A context manager:
-    the file is complete, and checked, when it is left. Frames with an odd side gain a row or a
+    on exit the file is complete and checked. Frames with an odd side gain a row or a
     column.
 
     Args:
-        path: its suffix is one of `CODECS`; its folder is made when missing.
+        path: its suffix is one of `CODECS`; its folder is made if missing.
         fps: frames per second.
 
     Raises:
@@ -140,9 +141,7 @@ class VideoWriter:
         capture.release()
         # Formats that store no number of frames give an estimate of it.
         if found < self.num_frames - 1:
-            raise OSError(
-                f"{self.path} holds {found} of {self.num_frames} frames; is the disk full?"
-            )
+            raise unwritable(self.path, f"it holds {found} of {self.num_frames} frames")
 
 
 def check_suffix(path: str | Path) -> None:

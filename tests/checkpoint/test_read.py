@@ -183,7 +183,7 @@ def test_a_truncated_file_is_named(tmp_path, suffix, keep):
         ([1, 2], "holds a list, not a dictionary"),
         ({"model": 3}, "'model' is a int"),
         ({"model": {"a.b": "text"}}, "'a.b' is a str, not a tensor"),
-        ({"model": {3: np.ones(2)}}, "names a weight 3, which is no text"),
+        ({"model": {3: np.ones(2)}}, "names a weight 3, which is not a string"),
         ({"blobs": None}, "'model' is a NoneType"),
         ({"a.b": np.ones(2, np.longdouble)}, "'a.b' is an array of float128, not a tensor"),
     ],

@@ -3,6 +3,7 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.data import transforms as T
+from PIL import Image
 
 from mask_former.config import add_mask_former_config
 from mask_former.data.augmentation import (
@@ -11,8 +12,7 @@ from mask_former.data.augmentation import (
     pad_to_multiple,
     transform_labels,
 )
-from mask_former.data.color import ColorAugmentation
-from mask_former.data.resizing import FastResizeTransform, ResizeAndCrop, ResizeAndCropTransform
+from mask_former.data.transforms import CategoryAreaCrop, ColorAugmentation, ResizeShortestEdge
 
 
 @pytest.fixture
@@ -43,26 +43,23 @@ def test_training_resizes_crops_colours_and_flips_in_this_order(cfg, name):
     cfg.INPUT.DATASET_MAPPER_NAME = name
     cfg.INPUT.COLOR_AUG_SSD = True
     augmentations = build_augmentation(cfg, True)
-    assert kinds(augmentations) == [ResizeAndCrop, ColorAugmentation, T.RandomFlip]
-    assert isinstance(augmentations[0].crop, T.RandomCrop)
+    expected = [ResizeShortestEdge, T.RandomCrop, ColorAugmentation, T.RandomFlip]
+    assert kinds(augmentations) == expected
 
 
-@pytest.mark.parametrize("name", ["mask_former_semantic", "detr_panoptic"])
-def test_fast_resize_is_for_training_only(cfg, name):
-    cfg.INPUT.DATASET_MAPPER_NAME, cfg.INPUT.FAST_RESIZE = name, True
-    image = image_of(40, 60)
-    np.random.seed(0)
-    transforms = T.AugmentationList(build_augmentation(cfg, True))(LabelledImage(image)).transforms
-    resized = [getattr(t, "resize", t) for t in transforms]
-    resized = [t for t in resized if isinstance(t, T.ResizeTransform)]
-    assert resized and all(isinstance(t, FastResizeTransform) for t in resized)
-    assert kinds(build_augmentation(cfg, False)) == [T.ResizeShortestEdge]
+def test_tests_resize_as_the_published_models_do(cfg):
+    """By PIL, to the last bit."""
+    cfg.INPUT.MIN_SIZE_TEST = 30
+    sample = LabelledImage(image_of(40, 60))
+    T.AugmentationList(build_augmentation(cfg, False))(sample)
+    expected = Image.fromarray(image_of(40, 60)).resize((45, 30), Image.Resampling.BILINEAR)
+    assert np.array_equal(sample.image, np.asarray(expected))
 
 
 def test_what_is_switched_off_is_left_out(cfg):
     cfg.INPUT.CROP.ENABLED = False
     cfg.INPUT.RANDOM_FLIP = "none"
-    assert kinds(build_augmentation(cfg, True)) == [T.ResizeShortestEdge]
+    assert kinds(build_augmentation(cfg, True)) == [ResizeShortestEdge]
 
 
 def test_vertical_flip(cfg):
@@ -87,8 +84,8 @@ def test_for_tests_only_the_size_changes(cfg):
 def test_limit_of_a_category_makes_another_crop(cfg):
     cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 0.75
     cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = 254
-    crop = build_augmentation(cfg, True)[0].crop
-    assert isinstance(crop, T.RandomCrop_CategoryAreaConstraint)
+    crop = build_augmentation(cfg, True)[1]
+    assert isinstance(crop, CategoryAreaCrop)
     assert crop.single_category_max_area == 0.75 and crop.ignored_category == 254
     cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_instance"
     with pytest.raises(ValueError, match="SINGLE_CATEGORY_MAX_AREA is 0.75"):
@@ -105,23 +102,23 @@ def test_detr_crops_half_of_the_time_before_the_resize(cfg):
     cfg.INPUT.DATASET_MAPPER_NAME = "detr_panoptic"
     cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = "absolute_range", [100, 200]
     augmentations = build_augmentation(cfg, True)
-    assert kinds(augmentations) == [T.RandomFlip, T.RandomApply, T.ResizeShortestEdge]
+    assert kinds(augmentations) == [T.RandomFlip, T.RandomApply, ResizeShortestEdge]
     np.random.seed(0)
     cropped = 0
     for _ in range(40):
         sample = LabelledImage(image_of(60, 90))
         transforms = T.AugmentationList(augmentations)(sample).transforms
         assert min(sample.image.shape[:2]) in (24, 32)
-        if isinstance(transforms[1], ResizeAndCropTransform):
+        if isinstance(transforms[2], T.CropTransform):
             cropped += 1
-            zoom, crop = transforms[1].resize, transforms[1].crop
+            zoom, crop = transforms[1:3]
             assert min(zoom.new_h, zoom.new_w) in (400, 500, 600)
             assert 100 <= crop.h <= 200 and 100 <= crop.w <= 200
         else:
             assert sample.image.shape[1] == sample.image.shape[0] * 1.5
     assert 10 <= cropped <= 30  # 20 expected; 3.2 standard deviations
     cfg.INPUT.CROP.ENABLED = False
-    assert kinds(build_augmentation(cfg, True)) == [T.RandomFlip, T.ResizeShortestEdge]
+    assert kinds(build_augmentation(cfg, True)) == [T.RandomFlip, ResizeShortestEdge]
 
 
 def test_labels_of_any_int32_value_survive():

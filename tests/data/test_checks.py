@@ -81,7 +81,7 @@ def test_evaluation_needs_no_training_set(cfg):
 @pytest.mark.parametrize("key", ["TRAIN", "TEST"])
 def test_no_data_set(cfg, key):
     cfg.DATASETS[key] = ()
-    with pytest.raises(ValueError, match=f"DATASETS.{key} names no data set"):
+    with pytest.raises(ValueError, match=f"DATASETS.{key} is empty: name a data set"):
         check_data(cfg, eval_only=key == "TEST")
 
 

@@ -6,24 +6,32 @@ import pytest
 import torch
 from detectron2.structures import BitMasks, Instances
 
-from mask_former.data.label_map import LabelMapMasks, areas, runs
+from mask_former.data.label_map import LabelMapMasks, count_pixels, run_lengths
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32])
 def test_runs_by_hand(dtype):
-    labels, lengths = runs(np.array([[7, 7, 2], [2, 2, 7]], dtype=dtype))
+    (labels,), lengths = run_lengths(np.array([[7, 7, 2], [2, 2, 7]], dtype=dtype))
     assert labels.tolist() == [7, 2, 7] and labels.dtype == dtype
     assert lengths.tolist() == [2, 3, 1]
 
 
+def test_along_a_run_of_two_maps_neither_changes():
+    one, two = np.array([[7, 7, 2, 2, 2, 7]]), np.array([[1, 0, 0, 0, 5, 5]], dtype=np.uint8)
+    (first, second), lengths = run_lengths(one, two)
+    assert first.tolist() == [7, 7, 2, 2, 7]
+    assert second.tolist() == [1, 0, 0, 5, 5]
+    assert lengths.tolist() == [1, 1, 2, 1, 1]
+
+
 @pytest.mark.parametrize("shape", [(0, 5), (1, 1), (1, 6), (9, 11)])
-@pytest.mark.parametrize("labels", [1, 3, 1000])
-def test_runs_and_areas_count_every_pixel(shape, labels):
-    label_map = np.random.default_rng(0).integers(-1, labels, shape).astype(np.int32)
-    found = runs(label_map)
-    assert np.array_equal(found.labels.repeat(found.lengths), label_map.ravel())
+@pytest.mark.parametrize("num_labels", [1, 3, 1000])
+def test_runs_and_counts_have_every_pixel(shape, num_labels):
+    label_map = np.random.default_rng(0).integers(-1, num_labels, shape).astype(np.int32)
+    (labels,), lengths = run_lengths(label_map)
+    assert np.array_equal(labels.repeat(lengths), label_map.ravel())
     expected = np.unique(label_map, return_counts=True)
-    for got, want in zip(areas(label_map), expected, strict=True):
+    for got, want in zip(count_pixels(label_map), expected, strict=True):
         assert np.array_equal(got, want)
 
 

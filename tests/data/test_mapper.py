@@ -241,9 +241,7 @@ def test_record_is_left_as_it_is_and_a_missing_size_is_filled_in(cfg, record, is
     assert (sample["height"], sample["width"]) == (HEIGHT, WIDTH)
 
 
-@pytest.mark.parametrize("fast", [False, True])
-def test_channel_order(cfg, record, fast):
-    cfg.INPUT.FAST_RESIZE = fast
+def test_channel_order(cfg, record):
     cfg.INPUT.MIN_SIZE_TRAIN = (2 * HEIGHT,)
     rgb = mapper(cfg, "mask_former_semantic")(record)["image"]
     cfg.INPUT.FORMAT = "BGR"

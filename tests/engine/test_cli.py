@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mask_former.data.reading import read_image
-from mask_former.engine import Trainer, argument_parser, check_run, reported_errors, setup
+from mask_former.engine import Trainer, argument_parser, check_run, setup
 from mask_former.engine.setup import check_device, check_output_folder
 from tests.engine.tiny import restored_loggers, tiny_cfg
 
@@ -42,39 +41,6 @@ def test_weights_that_are_missing_are_one_message_also_from_two_processes(shapes
     assert result.returncode == 2, result.stderr
     assert "missing.pth" in result.stderr
     assert "Traceback" not in result.stderr
-
-
-def test_an_error_of_ours_ends_with_a_message(tmp_path, capsys):
-    (tmp_path / "metrics.json").write_text("{}")
-    with pytest.raises(SystemExit) as stop, reported_errors():
-        check_output_folder(str(tmp_path))
-    assert stop.value.code == 2
-    assert capsys.readouterr().err.startswith(f"error: OUTPUT_DIR {tmp_path} holds another run")
-
-
-def test_an_error_of_others_keeps_its_traceback():
-    with pytest.raises(ValueError), reported_errors():
-        torch.utils.data.DataLoader([], batch_size=-1)
-    with pytest.raises(ValueError), reported_errors():
-        int("not ours")
-
-
-def test_an_error_of_ours_in_a_worker_of_the_loader_ends_with_a_message_too(capsys):
-    loader = torch.utils.data.DataLoader(["gone.jpg"], collate_fn=read_first, num_workers=1)
-    with pytest.raises(SystemExit), reported_errors():
-        list(loader)
-    assert capsys.readouterr().err.startswith("error: gone.jpg is missing.")
-    loader = torch.utils.data.DataLoader(["not ours"], collate_fn=int_of_first, num_workers=1)
-    with pytest.raises(ValueError, match="Traceback"), reported_errors():
-        list(loader)
-
-
-def read_first(names):
-    return read_image(names[0], "RGB")
-
-
-def int_of_first(names):
-    return int(names[0])
 
 
 @pytest.mark.parametrize("name", ["last_checkpoint", "model_final.pth", "metrics.json"])

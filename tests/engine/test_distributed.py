@@ -46,7 +46,7 @@ def test_two_processes_train_like_one(shapes_root, tmp_path):
 
 
 def test_two_processes_evaluate_like_one(shapes_root, tmp_path):
-    """Exactly the same figures, here with processes that torchrun started."""
+    """Exactly the same metrics, here with processes that torchrun started."""
     weights = tmp_path / "weights.pth"
     torch.save({"model": {"shift": torch.tensor(6.0)}}, weights)
     one, two = (
@@ -59,13 +59,13 @@ def test_two_processes_evaluate_like_one(shapes_root, tmp_path):
         for name in ("one", "two")
     )
     process = tiny.start(two, "--eval-only", torchrun=["--nproc_per_node", "2"])
-    expected = tiny.run_here(one, "--eval-only")["figures"]
+    expected = tiny.run_here(one, "--eval-only")["metrics"]
     output, _ = process.communicate()
     assert process.returncode == 0, output.decode()
-    for task, figure in (("panoptic_seg", "PQ"), ("sem_seg", "mIoU"), ("segm", "AP")):
-        assert 0 < expected[task][figure] < 100
+    for task, metric in (("panoptic_seg", "PQ"), ("sem_seg", "mIoU"), ("segm", "AP")):
+        assert 0 < expected[task][metric] < 100
     # As text, since a class without ground truth is nan, which equals nothing.
-    assert json.dumps(tiny.read_record(two)["figures"]) == json.dumps(expected)
+    assert json.dumps(tiny.read_record(two)["metrics"]) == json.dumps(expected)
 
 
 def _share(rank: int, folder: Path) -> None:

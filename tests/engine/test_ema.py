@@ -1,4 +1,4 @@
-"""SOLVER.EMA_DECAY: the moving average of the weights that is evaluated and saved."""
+"""SOLVER.EMA_DECAY: the EMA of the weights, which is evaluated and saved."""
 
 from pathlib import Path
 
@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from mask_former.engine import Trainer
-from mask_former.engine.ema import WeightAverage
+from mask_former.engine.config import get_cfg
+from mask_former.engine.ema import build_ema
 from tests.engine import tiny
 
 
@@ -17,7 +18,9 @@ def load(path):
 
 def test_it_follows_the_weights_by_the_formula():
     model = nn.BatchNorm1d(1)
-    average = WeightAverage(model, 0.4)
+    cfg = get_cfg()
+    cfg.SOLVER.EMA_DECAY = 0.4
+    ema = build_ema(cfg, model)
     expected = 0.0
     # After the first update it is the model; then it keeps 1/10, 2/11, ..., at most 0.4.
     for keeps, weight in zip(
@@ -26,11 +29,11 @@ def test_it_follows_the_weights_by_the_formula():
         model.weight.data.fill_(weight)
         model.running_mean.fill_(10 * weight)
         model.num_batches_tracked += 1
-        average.update(model)
+        ema.update_parameters(model)
         expected = keeps * expected + (1 - keeps) * weight
-        assert average.model.weight.item() == pytest.approx(expected)
-        assert average.model.running_mean.item() == pytest.approx(10 * expected)
-        assert average.model.num_batches_tracked == weight
+        assert ema.module.weight.item() == pytest.approx(expected)
+        assert ema.module.running_mean.item() == pytest.approx(10 * expected)
+        assert ema.module.num_batches_tracked == weight
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0, 2.0])
@@ -62,12 +65,12 @@ def test_the_average_of_all_iterations_is_saved(shapes_root, tmp_path):
         assert torch.equal(final["trainer"]["trained"][name], weight), name
 
 
-def test_the_average_is_evaluated(shapes_root, tmp_path, monkeypatch):
+def test_the_ema_is_evaluated(shapes_root, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(Trainer, "test", lambda self, cfg, model: seen.append(model))
-    trainer = Trainer(tiny.tiny_cfg(tmp_path, SOLVER__EMA_DECAY=0.9))
-    trainer._evaluate()
-    assert seen == [trainer.average.model] != [trainer.model]
+    trainer = Trainer(tiny.tiny_cfg(tmp_path, SOLVER__EMA_DECAY=0.9, SOLVER__MAX_ITER=1))
+    trainer.train()
+    assert seen == [trainer.ema.module] != [trainer.model]
 
 
 def test_a_resumed_run_continues_both(shapes_root, tmp_path):

@@ -7,13 +7,8 @@ import torch
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from mask_former.engine.hooks import BestCheckpoint, ProgressBar
-from mask_former.engine.random_state import (
-    RandomState,
-    get_random_state,
-    preserved_random_state,
-    set_random_state,
-)
+from mask_former.data.random_state import get_random_state, set_random_state
+from mask_former.engine.hooks import BestCheckpoint, ProgressBar, RandomState
 
 
 def draw():
@@ -31,17 +26,17 @@ class Run:
             hook.trainer = self
             hook.before_train()
 
-    def step(self, **figures):
+    def step(self, **metrics):
         self.storage.iter = self.iter
         self.storage.put_scalar("total_loss", 2.0)
-        self.storage.put_scalars(**figures, smoothing_hint=False)
+        self.storage.put_scalars(**metrics, smoothing_hint=False)
         for hook in self.hooks:
             hook.after_step()
         self.iter += 1
 
-    def finish(self, **figures):
+    def finish(self, **metrics):
         self.storage.iter = self.iter
-        self.storage.put_scalars(**figures, smoothing_hint=False)
+        self.storage.put_scalars(**metrics, smoothing_hint=False)
         for hook in self.hooks:
             hook.after_train()
 
@@ -58,10 +53,10 @@ def model():
     return model
 
 
-def evaluate(run, model, value, **figures):
+def evaluate(run, model, value, **metrics):
     """An iteration that changes the weights, with an evaluation after it."""
     nn.init.constant_(model.bias, value)
-    run.step(**figures)
+    run.step(**metrics)
 
 
 def test_best_weights_are_kept(model, tmp_path):
@@ -71,7 +66,7 @@ def test_best_weights_are_kept(model, tmp_path):
     evaluate(run, model, 1.0, **{"segm/AP": 30.0, "panoptic_seg/PQ": 5.0})
     evaluate(run, model, 2.0, **{"segm/AP": float("nan"), "panoptic_seg/PQ": 9.0})
     evaluate(run, model, 3.0, **{"segm/AP": 29.0, "panoptic_seg/PQ": 9.0})
-    run.step()  # no evaluation: the storage still has the figures of the last one
+    run.step()  # no evaluation: the storage still has the metrics of the last one
     assert read(tmp_path) == ("segm/AP", 30.0, 1.0)
     nn.init.constant_(model.bias, 4.0)
     run.finish(**{"segm/AP": 31.0, "panoptic_seg/PQ": 5.0})
@@ -80,20 +75,20 @@ def test_best_weights_are_kept(model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("figures", "expected"),
+    ("metrics", "expected"),
     [
         ({"segm/AP": 1.0, "sem_seg/mIoU": 2.0, "panoptic_seg/PQ": 3.0}, "panoptic_seg/PQ"),
         ({"bbox/AP": 1.0, "segm/AP": 1.0}, "segm/AP"),
         ({"a/sem_seg/mIoU": 1.0, "b/sem_seg/mIoU": 2.0}, "a/sem_seg/mIoU"),
     ],
 )
-def test_figure_that_decides(model, tmp_path, figures, expected):
+def test_metric_that_decides(model, tmp_path, metrics, expected):
     run = Run(BestCheckpoint(model, str(tmp_path)))
-    run.step(**figures)
-    assert read(tmp_path)[:2] == (expected, figures[expected])
+    run.step(**metrics)
+    assert read(tmp_path)[:2] == (expected, metrics[expected])
 
 
-def test_figure_that_is_not_reported(model, tmp_path, caplog):
+def test_metric_that_is_not_reported(model, tmp_path, caplog):
     run = Run(BestCheckpoint(model, str(tmp_path), "segm/AB"))
     with caplog.at_level(logging.WARNING):
         run.step()
@@ -103,7 +98,7 @@ def test_figure_that_is_not_reported(model, tmp_path, caplog):
     assert not (tmp_path / "model_best.pth").exists()
 
 
-def test_best_figure_survives_an_interruption(model, tmp_path):
+def test_best_metric_survives_an_interruption(model, tmp_path):
     evaluate(Run(BestCheckpoint(model, str(tmp_path))), model, 1.0, **{"sem_seg/mIoU": 30.0})
     resumed = Run(BestCheckpoint(model, str(tmp_path)), start_iter=5)
     evaluate(resumed, model, 2.0, **{"sem_seg/mIoU": 20.0})
@@ -112,10 +107,10 @@ def test_best_figure_survives_an_interruption(model, tmp_path):
     assert read(tmp_path) == ("sem_seg/mIoU", 40.0, 3.0)
 
 
-def test_best_file_of_another_figure_or_run_does_not_count(model, tmp_path):
+def test_best_file_of_another_metric_or_run_does_not_count(model, tmp_path):
     evaluate(Run(BestCheckpoint(model, str(tmp_path))), model, 1.0, **{"sem_seg/mIoU": 30.0})
-    other_figure = Run(BestCheckpoint(model, str(tmp_path), "segm/AP"), start_iter=5)
-    evaluate(other_figure, model, 2.0, **{"segm/AP": 10.0})
+    other_metric = Run(BestCheckpoint(model, str(tmp_path), "segm/AP"), start_iter=5)
+    evaluate(other_metric, model, 2.0, **{"segm/AP": 10.0})
     assert read(tmp_path) == ("segm/AP", 10.0, 2.0)
     from_the_start = Run(BestCheckpoint(model, str(tmp_path), "segm/AP"))
     evaluate(from_the_start, model, 3.0, **{"segm/AP": 5.0})
@@ -138,34 +133,9 @@ def test_progress_bar_keeps_quiet_where_nobody_looks(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_progress_bar_of_a_training_that_never_began():
+def test_no_progress_bar_of_a_training_that_never_began(capsys):
     ProgressBar(show=True).after_train()  # as after another hook's error in before_train
-
-
-def test_random_state_is_restored():
-    state = get_random_state()
-    first = draw()
-    assert draw() != first
-    set_random_state(state)
-    assert draw() == first
-
-
-def test_random_state_can_be_read_without_unpickling_objects(tmp_path):
-    state = get_random_state()
-    first = draw()
-    torch.save(state, tmp_path / "state.pth")
-    set_random_state(torch.load(tmp_path / "state.pth", weights_only=True))
-    assert draw() == first
-
-
-def test_random_state_is_preserved_even_by_a_failure():
-    state = get_random_state()
-    first = draw()
-    set_random_state(state)
-    with pytest.raises(KeyError), preserved_random_state():
-        draw()
-        raise KeyError
-    assert draw() == first
+    assert capsys.readouterr().err == ""
 
 
 def test_random_state_of_a_checkpoint():

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from mask_former.engine.config import get_cfg
-from mask_former.engine.predict import Predictor, select_task
+from mask_former.engine.predict import DefaultPredictor, select_task
 
 
 class Recorder(nn.Module):
@@ -28,7 +28,7 @@ def bgr(height, width):
 @pytest.mark.parametrize(("input_format", "first"), [("RGB", 3), ("BGR", 1)])
 def test_channels_come_in_the_models_order(input_format, first):
     model = Recorder()
-    Predictor(model=model, input_format=input_format)(bgr(4, 6))
+    DefaultPredictor(model=model, input_format=input_format)(bgr(4, 6))
     image = model.inputs[0]["image"]
     assert image.dtype == torch.uint8 and image.shape == (3, 4, 6)
     assert image[:, 0, 0].tolist() == [first, 2, 4 - first]
@@ -36,7 +36,7 @@ def test_channels_come_in_the_models_order(input_format, first):
 
 def test_images_are_resized_and_results_asked_for_at_their_own_size():
     model = Recorder()
-    predictor = Predictor(model=model, min_size=8, max_size=20)
+    predictor = DefaultPredictor(model=model, min_size=8, max_size=20)
     assert predictor.batch([bgr(16, 24), bgr(10, 50)]) == [{"number": 0}, {"number": 1}]
     small, wide = model.inputs
     assert small["image"].shape == (3, 8, 12) and (small["height"], small["width"]) == (16, 24)
@@ -45,30 +45,30 @@ def test_images_are_resized_and_results_asked_for_at_their_own_size():
 
 def test_the_model_is_in_eval_mode_without_gradients():
     model = Recorder().train()
-    Predictor(model=model)(bgr(4, 4))
+    DefaultPredictor(model=model)(bgr(4, 4))
     assert not model.training and not model.grad
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_precision(dtype):
     model = Recorder()
-    Predictor(model=model, autocast=dtype)(bgr(4, 4))
+    DefaultPredictor(model=model, autocast=dtype)(bgr(4, 4))
     assert model.dtype == (dtype or torch.float32)
 
 
 @pytest.mark.parametrize("image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)])
 def test_what_is_no_image(image):
     with pytest.raises(ValueError, match=r"uint8 \(H, W, 3\)"):
-        Predictor(model=Recorder())(image)
+        DefaultPredictor(model=Recorder())(image)
 
 
 def test_a_config_that_cannot_predict():
     cfg = get_cfg()
     cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = "cpu", ""
     with pytest.raises(ValueError, match="MODEL.WEIGHTS"):
-        Predictor(cfg)
+        DefaultPredictor(cfg)
     with pytest.raises(ValueError, match="INPUT.FORMAT is 'YUV'"):
-        Predictor(model=Recorder(), input_format="YUV")
+        DefaultPredictor(model=Recorder(), input_format="YUV")
 
 
 def switches(cfg):

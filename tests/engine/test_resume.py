@@ -40,7 +40,7 @@ def test_a_killed_run_continues_as_if_nothing_had_happened(shapes_root, tmp_path
     for part in ("optimizer", "step", "iteration"):
         torch.testing.assert_close(ours["trainer"][part], theirs["trainer"][part], rtol=0, atol=0)
     assert ours["trainer"]["hooks"]["LRScheduler"] == theirs["trainer"]["hooks"]["LRScheduler"]
-    assert record["figures"] == expected["figures"]
+    assert record["metrics"] == expected["metrics"]
     assert load(folder / "model_best.pth")["value"] == 99.0
     iterations = iterations_of(folder / "metrics.json")
     assert iterations == sorted(set(iterations)) and iterations[-2:] == [5, 6]
@@ -63,7 +63,7 @@ def test_resuming_a_finished_run_only_evaluates(shapes_root, tmp_path):
     expected = tiny.run_here(cfg)
     record = tiny.run_here(cfg, "--resume")
     assert record["losses"] == {}
-    assert record["figures"] == expected["figures"]
+    assert record["metrics"] == expected["metrics"]
 
 
 def weights_only(checkpoint):

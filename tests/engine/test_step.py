@@ -29,7 +29,7 @@ def make_step(**kwargs):
 def test_one_step_by_hand():
     model, step = make_step()
     model.w.grad = torch.tensor([[100.0]])  # of an earlier step: must not count
-    losses = step.backward([{"x": 1.0}, {"x": 4.0}])
+    losses = step.forward_backward([{"x": 1.0}, {"x": 4.0}])
     assert {name: loss.item() for name, loss in losses.items()} == {"loss_a": 15, "loss_b": 30}
     assert not any(loss.requires_grad for loss in losses.values())
     assert model.w.grad.item() == 15  # (1 + 2) * (1 + 4)
@@ -41,7 +41,7 @@ def test_one_step_by_hand():
 @pytest.mark.parametrize("amp_dtype", [None, torch.bfloat16])
 def test_precision_of_the_forward_pass(amp_dtype):
     model, step = make_step(amp_dtype=amp_dtype)
-    losses = step.backward([{"x": 1.0}])
+    losses = step.forward_backward([{"x": 1.0}])
     assert model.dtype is (amp_dtype or torch.float32)
     assert model.w.grad.dtype is losses["loss_a"].dtype is torch.float32
 
@@ -50,7 +50,7 @@ def test_a_loss_that_is_not_finite_is_reported_before_the_weights_change():
     model, step = make_step()
     batch = [{"x": 1.0, "file_name": "a.jpg"}, {"x": float("inf"), "file_name": "b.jpg"}]
     with pytest.raises(FloatingPointError, match=r"loss_a = inf.*a\.jpg, b\.jpg"):
-        step.backward(batch)
+        step.forward_backward(batch)
     assert model.w.item() == 3
 
 
@@ -58,7 +58,7 @@ def test_a_model_in_evaluation_mode_is_not_trained():
     model, step = make_step()
     model.eval()
     with pytest.raises(AssertionError):
-        step.backward([{"x": 1.0}])
+        step.forward_backward([{"x": 1.0}])
 
 
 @pytest.mark.parametrize(

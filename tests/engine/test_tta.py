@@ -8,8 +8,7 @@ from PIL import Image
 from torch import nn
 
 from mask_former import MaskFormer
-from mask_former.engine import Trainer
-from mask_former.engine.predict import Predictor
+from mask_former.engine import DefaultPredictor, Trainer
 from mask_former.engine.tta import (
     MaskFormerWithTTA,
     SemanticSegmentorWithTTA,
@@ -304,4 +303,4 @@ def test_predictor_augments_where_the_config_says_so(tmp_path):
     cfg.INPUT.MIN_SIZE_TEST = 0
     image = random_image()
     (expected,) = tta(model, (32, 64))([{"image": image}])
-    assert_same(Predictor(cfg)(image.permute(1, 2, 0).flip(-1).numpy()), expected)
+    assert_same(DefaultPredictor(cfg)(image.permute(1, 2, 0).flip(-1).numpy()), expected)

@@ -3,7 +3,7 @@
     python -m tests.engine.tiny --record FILE [--kill-after N] <flags of train_net.py>
 
 Trains a real MaskFormer, with dropout, on the CPU. Writes the loss of every iteration and the
-figures of the last evaluation to FILE; with --kill-after N it kills itself, as `kill -9` does,
+metrics of the last evaluation to FILE; with --kill-after N it kills itself, as `kill -9` does,
 after iteration N.
 """
 
@@ -63,7 +63,7 @@ class TinyBackbone(Backbone):
 
 @META_ARCH_REGISTRY.register()
 class ShiftedTruth(nn.Module):
-    """Predicts the ground truth, moved by some pixels: figures between bad and perfect."""
+    """Predicts the ground truth, moved by some pixels: metrics between bad and perfect."""
 
     def __init__(self, cfg):
         super().__init__()
@@ -165,15 +165,15 @@ def main(cfg, args):
     engine.setup(cfg, args)
     observer = Observer(args.kill_after)
     if args.eval_only:
-        figures = engine.Trainer.evaluate(cfg, resume=args.resume)
+        metrics = engine.Trainer.evaluate(cfg, resume=args.resume)
     else:
         trainer = engine.Trainer(cfg)
         trainer.register_hooks([observer])
         trainer.resume_or_load(resume=args.resume)
-        figures = trainer.train()
+        metrics = trainer.train()
     if comm.is_main_process():
         with open(args.record, "w") as file:
-            json.dump({"losses": observer.losses, "figures": figures}, file)
+            json.dump({"losses": observer.losses, "metrics": metrics}, file)
 
 
 def run_here(cfg, *flags):

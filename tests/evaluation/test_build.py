@@ -1,11 +1,11 @@
 import pytest
 from detectron2.config import get_cfg
-from detectron2.evaluation import DatasetEvaluators
 
 from mask_former.config import add_mask_former_config
 from mask_former.evaluation import (
     EVALUATORS,
     BackgroundEvaluators,
+    Evaluators,
     InstanceEvaluator,
     PanopticEvaluator,
     SemanticEvaluator,
@@ -31,8 +31,8 @@ def config(**switches):
     return cfg
 
 
-def kinds(evaluators: DatasetEvaluators) -> set[type]:
-    return {type(evaluator) for evaluator in evaluators._evaluators}
+def kinds(evaluators: Evaluators) -> set[type]:
+    return {type(evaluator) for evaluator in evaluators.evaluators}
 
 
 ALL_ON = {"semantic": True, "panoptic": True, "instance": True}
@@ -61,7 +61,7 @@ def test_table(register, evaluator_type, switches, lacking, expected):
 
 @pytest.mark.parametrize(
     ("device", "expected"),
-    [("cpu", DatasetEvaluators), ("cuda", BackgroundEvaluators), ("cuda:1", BackgroundEvaluators)],
+    [("cpu", Evaluators), ("cuda", BackgroundEvaluators), ("cuda:1", BackgroundEvaluators)],
 )
 def test_works_beside_a_model_that_is_elsewhere(register, device, expected):
     cfg = config(**ALL_ON)

@@ -90,7 +90,7 @@ def test_merged_parts_equal_the_whole_and_an_image_counts_once():
     ("pred", "gt", "message"),
     [
         ([0, 1, 2], [0, 1], r"prediction has height and width \(1, 3\).*truth \(1, 2\)"),
-        ([0, 3], [0, 1], r"prediction has labels \[3\]; they have to lie in \[0, 3\)$"),
+        ([0, 3], [0, 1], r"prediction has labels \[3\]; they must lie in \[0, 3\)$"),
         ([0, 1], [0, 7], r"ground truth has labels \[7\].*\[0, 3\) or be 255"),
         ([0.5, 1.0], [0, 1], "prediction is a map of float64"),
         ([0, 1], [0, -1], r"ground truth has labels \[-1\]"),

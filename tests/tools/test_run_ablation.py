@@ -6,8 +6,9 @@ import subprocess
 import pytest
 
 from mask_former.engine import load_config
+from mask_former.errors import UserError
 from tools import run_ablation
-from tools.run_ablation import PAPER, VOID, RunError, order, report, run
+from tools.run_ablation import PAPER, VOID, order, report, run
 
 RESULTS = {
     recipe: [{"mIoU": 10.0 * i + seed, "PQ^St": 50.0 - i} for seed in range(3)]
@@ -64,7 +65,7 @@ class TestRun:
 
     def test_a_run_that_failed_is_continued(self, train, tmp_path):
         self.succeeds = False
-        with pytest.raises(RunError, match=r"maskformer_semantic failed; see .*output\.txt"):
+        with pytest.raises(UserError, match=r"maskformer_semantic failed; see .*output\.txt"):
             run(PAPER[3], 0, 20, tmp_path)
         self.succeeds = True
         assert run(PAPER[3], 0, 20, tmp_path)["mIoU"] == 61.0
@@ -72,5 +73,5 @@ class TestRun:
 
     def test_a_run_of_another_configuration_is_not_taken(self, train, tmp_path):
         run(PAPER[3], 0, 20, tmp_path)
-        with pytest.raises(RunError, match="another configuration.*--output"):
+        with pytest.raises(UserError, match="another configuration.*--output"):
             run(PAPER[2], 0, 20, tmp_path)

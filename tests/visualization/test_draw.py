@@ -4,7 +4,13 @@ import torch
 from detectron2.data import Metadata
 from detectron2.structures import Instances
 
-from mask_former.visualization import Segment, draw_instances, draw_panoptic, draw_semantic, paint
+from mask_former.visualization import (
+    SegmentStyle,
+    draw_instances,
+    draw_panoptic,
+    draw_semantic,
+    paint,
+)
 from mask_former.visualization.draw import number_instances
 from mask_former.visualization.labels import write_labels
 
@@ -54,7 +60,7 @@ def test_large_ids_and_tensors_draw_the_same(image):
 def test_more_than_255_segments():
     # Blocks of 9 x 9 leave a pixel in the middle that no outline reaches.
     index = (np.arange(300, dtype=np.uint16) + 1).reshape(15, 20).repeat(9, 0).repeat(9, 1)
-    segments = [Segment((i % 256, i // 256, 0)) for i in range(300)]
+    segments = [SegmentStyle((i % 256, i // 256, 0)) for i in range(300)]
     picture = paint(np.zeros((*index.shape, 3), np.uint8), index, segments, opacity=1)
     assert np.array_equal(picture[4::9, 4::9].reshape(-1, 3), [s.color for s in segments])
 
@@ -110,7 +116,7 @@ def test_an_enlarged_picture_keeps_shapes(image):
     index = np.zeros((60, 80), np.uint8)
     index[20:40, 30:50] = 1
     index[20:40, 50:70] = 2
-    segments = [Segment((255, 0, 0)), Segment((0, 255, 0))]
+    segments = [SegmentStyle((255, 0, 0)), SegmentStyle((0, 255, 0))]
     picture = paint(np.zeros_like(image), index, segments, scale=2.5, opacity=1)
     assert picture.shape == (150, 200, 3)
     # Without the outline, which is white.
@@ -130,8 +136,8 @@ def test_a_label_stands_in_the_thickest_part():
     index[5:9, 5:195] = 1  # a long stripe, of more pixels than ...
     index[60:90, 150:170] = 1  # ... the block
     image = np.zeros((120, 200, 3), np.uint8)
-    with_label = paint(image, index, [Segment(CAT, "cat")])
-    without = paint(image, index, [Segment(CAT, "cat")], labels=False)
+    with_label = paint(image, index, [SegmentStyle(CAT, "cat")])
+    without = paint(image, index, [SegmentStyle(CAT, "cat")], labels=False)
     rows, columns = np.nonzero((with_label != without).any(-1))
     assert abs(rows.mean() - 74.5) < 4 and abs(columns.mean() - 159.5) < 4
 
@@ -149,12 +155,12 @@ def test_a_label_without_room_is_left_out():
 def test_labels_larger_than_the_picture_do_no_harm():
     index = np.ones((6, 9), np.uint8)
     image = np.zeros((6, 9, 3), np.uint8)
-    picture = paint(image, index, [Segment(CAT, "a very long name")])
-    assert np.array_equal(picture, paint(image, index, [Segment(CAT)]))
+    picture = paint(image, index, [SegmentStyle(CAT, "a very long name")])
+    assert np.array_equal(picture, paint(image, index, [SegmentStyle(CAT)]))
     index = np.ones((90, 30), np.uint8)
     image = np.zeros((90, 30, 3), np.uint8)
-    picture = paint(image, index, [Segment(CAT, "a very long name")])
-    assert np.array_equal(picture, paint(image, index, [Segment(CAT)]))
+    picture = paint(image, index, [SegmentStyle(CAT, "a very long name")])
+    assert np.array_equal(picture, paint(image, index, [SegmentStyle(CAT)]))
 
 
 def test_scores_and_crowds_show_in_the_label(image):

@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import detectron2.data.datasets  # noqa: F401  registers the builtin data sets
 import pytest
 from detectron2.data import Metadata, MetadataCatalog
@@ -25,7 +23,7 @@ def test_shades_of_a_class_differ_and_shade_zero_is_the_class_colour():
     assert all(red > max(blue, green) for blue, green, red in shades)
 
 
-@pytest.mark.parametrize("metadata", [Metadata(), SimpleNamespace(), Metadata(stuff_classes=["a"])])
+@pytest.mark.parametrize("metadata", [Metadata(), Metadata(stuff_classes=["a"])])
 def test_what_the_metadata_lacks_is_made_up(metadata):
     palette = Palette(metadata)
     colors = [palette.color(c) for c in range(20)]

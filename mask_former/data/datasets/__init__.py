@@ -1,9 +1,10 @@
-"""Data sets. Importing this registers those that come with MaskFormer, and reads none of them."""
+"""Data sets. Importing this registers the built-in ones, without reading them."""
 
 from mask_former.data.datasets import builtin  # noqa: F401  registers
 from mask_former.data.datasets.catalog import check_dataset, datasets_root, register_lazily
 from mask_former.data.datasets.instances import register_instances
 from mask_former.data.datasets.panoptic import load_panoptic, register_panoptic
+from mask_former.data.datasets.semantic import register_semantic
 from mask_former.data.shapes.make import make_shapes
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "register_instances",
     "register_lazily",
     "register_panoptic",
+    "register_semantic",
 ]

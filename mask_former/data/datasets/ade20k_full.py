@@ -1,7 +1,7 @@
-"""ADE20K with its open vocabulary, cut to the classes that training and validation share (847).
+"""ADE20K-Full: the 847 classes of the open vocabulary that training and validation images share.
 
 The download's index names some 3,700 classes. The paper evaluates those that occur both in
-training and in validation images; they are numbered by falling number of training pixels.
+training and in validation images, here in descending order of their training pixels.
 """
 
 import shutil
@@ -9,23 +9,21 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from detectron2.data.datasets import load_sem_seg
 from PIL import Image
 
 from mask_former.checkpoint.safe_pickle import NUMBERS_AND_TEXTS, RefusedError, read_pickle
-from mask_former.data.datasets.catalog import register_lazily
 from mask_former.data.datasets.preparing import (
     build_folder,
-    listed,
     parallel_map,
-    read_labels,
-    require,
     require_files,
-    write_labels,
+    require_path,
 )
+from mask_former.data.datasets.semantic import register_semantic
+from mask_former.data.reading import explained_read_errors, listed, read_image
+from mask_former.data.writing import write_image
 from mask_former.errors import UserError
 
 FOLDER = "ADE20K_2021_17_01"
@@ -43,28 +41,26 @@ def register_ade20k_full(root: Path) -> None:
     """Register ade20k_full_sem_seg_{train,val} below `root`."""
     folder = root / FOLDER
     for split, long_split in SPLITS.items():
-        roots = {
-            "sem_seg_root": folder / "annotations_detectron2" / long_split,
-            "image_root": folder / "images_detectron2" / long_split,
-        }
-        register_lazily(
+        register_semantic(
             f"ade20k_full_sem_seg_{split}",
-            partial(load_sem_seg, *map(str, roots.values()), "png", "jpg"),
-            partial(_read_metadata, folder / CLASSES_FILE),
-            evaluator_type="sem_seg",
+            image_root=folder / "images_detectron2" / long_split,
+            sem_seg_root=folder / "annotations_detectron2" / long_split,
+            read_metadata=partial(_read_metadata, folder / CLASSES_FILE),
             ignore_label=IGNORE_LABEL,
-            made_by="python -m tools.prepare_datasets ade20k_full",
-            **roots,
+            prepare_command="python -m tools.prepare_datasets ade20k_full",
         )
 
 
-def _read_metadata(classes_file: Path) -> dict[str, Any]:
+def _read_metadata(classes_file: Path) -> dict[str, list[str]]:
     return {"stuff_classes": read_class_list(classes_file)}
 
 
 def read_class_list(path: Path) -> list[str]:
-    """Class names, one a line, in the order of their labels; ValueError if a name comes twice, or
-    there is none."""
+    """Class names, one a line, in the order of their labels.
+
+    Raises:
+        ValueError: a name occurs twice, or there is none.
+    """
     names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     names = [name for name in names if name]
     if not names:
@@ -75,7 +71,7 @@ def read_class_list(path: Path) -> list[str]:
 
 
 def prepare_ade20k_full(root: Path, classes_file: Path | None = None) -> Path:
-    """Make images of at most 512 pixels on the short side, and 16-bit labels of that size.
+    """Make images whose short side has at most 512 pixels, and 16-bit labels of that size.
 
     Args:
         root: the folder of all data sets.
@@ -85,10 +81,10 @@ def prepare_ade20k_full(root: Path, classes_file: Path | None = None) -> Path:
     Raises:
         FileNotFoundError, ValueError: the download is incomplete or broken; a class is unknown.
     """
-    folder = require(root / FOLDER)
+    folder = require_path(root / FOLDER)
     index = read_index(folder)
     sources = index.sources(root)
-    # What is made of an image bears its name, without its folder.
+    # The converted files have the names of the images, without their folders.
     names = Counter(path.name for split in sources.values() for path in split)
     if twice := [name for name, count in names.items() if count > 1]:
         raise UserError(f"{folder / INDEX_FILE} has several images named {listed(twice)}")
@@ -128,7 +124,8 @@ def prepare_ade20k_full(root: Path, classes_file: Path | None = None) -> Path:
 
 
 class Index(NamedTuple):
-    """What index_ade20k.pkl says: all classes; folder and name of all images; what they show."""
+    """The content of index_ade20k.pkl: all class names, the paths of all images, and the objects in
+    each, (classes, images)."""
 
     class_names: list[str]
     images: list[Path]
@@ -145,12 +142,12 @@ class Index(NamedTuple):
 
 
 def read_index(folder: Path) -> Index:
-    """Read the index, of which nothing is run.
+    """Read the index without running anything in it.
 
     Raises:
         FileNotFoundError, ValueError: it is missing or not as expected.
     """
-    path = require(folder / INDEX_FILE)
+    path = require_path(folder / INDEX_FILE)
     try:
         content = read_pickle(str(path), arrays=NUMBERS_AND_TEXTS)
         index = Index(
@@ -181,7 +178,7 @@ def label_file(image: Path) -> Path:
 
 def read_classes(path: Path) -> np.ndarray:
     """Class of each pixel, counted from 1 in the index, 0 for none: int32 (H, W)."""
-    image = read_labels(path)
+    image = read_image(path, None)
     if image.ndim != 3 or image.dtype != np.uint8:
         raise UserError(f"{path} is {image.dtype} {image.shape}, not an RGB image")
     # Red has a multiple of 10 for every 256 classes, blue tells instances apart.
@@ -222,7 +219,7 @@ def _count_classes(image: Path) -> list[tuple[int, int]]:
 
 
 def _check_presence(index: Index, counts: Mapping[str, Iterable[tuple[int, int]]]) -> None:
-    """Hold the classes found in the images against the index: a shift by one would go unnoticed."""
+    """Compare the classes found in the images with the index, lest they be shifted by one."""
     agree = [
         0 < class_ <= len(index.class_names) and index.presence[class_ - 1, column] > 0
         for column, path in enumerate(index.images)
@@ -243,13 +240,13 @@ def label_table(class_names: Sequence[str], classes: Sequence[str]) -> np.ndarra
 
 
 def scaled_size(width: int, height: int) -> tuple[int, int]:
-    """Width and height, so scaled that the short side is at most 512."""
+    """Width and height scaled down to a short side of at most 512."""
     short = max(min(width, height), SHORT_SIDE)
     return round(width * SHORT_SIDE / short), round(height * SHORT_SIDE / short)
 
 
 def _write_image(source: Path, target: Path) -> None:
-    with Image.open(source) as image:
+    with explained_read_errors(source), Image.open(source) as image:
         size = scaled_size(*image.size)
         if size == image.size:
             shutil.copyfile(source, target)
@@ -265,4 +262,4 @@ def _write_labels(table: np.ndarray, image: Path, target: Path) -> None:
         raise UserError(f"{source} holds the class {classes.max()}, but the index ends before")
     size = scaled_size(*classes.shape[::-1])
     scaled = Image.fromarray(classes).resize(size, Image.Resampling.NEAREST)
-    write_labels(target, table[np.array(scaled)])
+    write_image(target, table[np.array(scaled)])

@@ -1,4 +1,4 @@
-"""Data sets are registered without touching the disk, and checked before they are read."""
+"""Registering data sets without touching the disk, and checking that their files exist."""
 
 import json
 import os
@@ -11,12 +11,12 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from mask_former.data.datasets.lazy_metadata import LazyMetadata
-from mask_former.errors import UserError
+from mask_former.errors import MissingFileError, UserError
 
 ROOT_VARIABLE = "DETECTRON2_DATASETS"
 IGNORE_LABEL = 255
 
-# Metadata that name files and folders without which a data set is of no use.
+# Metadata that name the files and folders of a data set.
 _LOCATIONS = (
     "json_file",
     "panoptic_json",
@@ -38,23 +38,27 @@ def datasets_root() -> Path:
 def register_lazily(
     name: str,
     load: Callable[[], Records],
-    read_metadata: Callable[[], dict[str, Any]],
+    read_metadata: Callable[[], dict[str, Any]] = dict,
     **known: Any,
 ) -> None:
-    """Register a data set whose own files tell its classes, without reading them.
+    """Register a data set whose metadata are partly read from its own files, on first access.
 
     Args:
         name: under which it can be named in `DATASETS.TRAIN` and `DATASETS.TEST`.
-        load: returns the records; called when `check_dataset` finds nothing missing.
-        read_metadata: returns the metadata that files tell: class names, colours,
+        load: returns the records; called after `check_dataset`.
+        read_metadata: returns metadata that are not in `known`: class names, colours,
             `thing_dataset_id_to_contiguous_id`. Called once, on the first access to a missing
-            attribute of `MetadataCatalog.get(name)`. It may fail with `open`'s FileNotFoundError,
-            which is then explained.
+            attribute of `MetadataCatalog.get(name)`. A FileNotFoundError of `open` is explained.
         known: all other metadata: `evaluator_type`, `ignore_label`, `image_root` and other
-            locations, and `made_by`, the command that makes the files.
+            locations, and `prepare_command`, the command that prepares the files. Those that are
+            None are left out.
     """
-    known = {key: str(value) if isinstance(value, Path) else value for key, value in known.items()}
-    read = partial(_explaining, name, read_metadata, known.get("made_by"))
+    known = {
+        key: str(value) if isinstance(value, Path) else value
+        for key, value in known.items()
+        if value is not None
+    }
+    read = partial(_explaining, name, read_metadata, known.get("prepare_command"))
     DatasetCatalog.register(name, partial(_load_checked, name, load))
     MetadataCatalog[name] = LazyMetadata(name, read, **known)
 
@@ -65,55 +69,54 @@ def _load_checked(name: str, load: Callable[[], Records]) -> Records:
 
 
 def _explaining(
-    name: str, read: Callable[[], dict[str, Any]], made_by: str | None
+    name: str, read: Callable[[], dict[str, Any]], prepare_command: str | None
 ) -> dict[str, Any]:
     try:
         return read()
     except FileNotFoundError as error:
-        if error.filename is None:
-            raise  # has been explained
-        raise _missing(name, error.filename, made_by) from error
+        if isinstance(error, UserError):
+            raise
+        raise _missing(name, error.filename, prepare_command) from error
 
 
 def check_dataset(name: str) -> None:
-    """Check that the files and folders of a registered data set exist, whoever registered it.
+    """Check that the files and folders of a registered data set exist, Detectron2's own included.
 
     Raises:
         ValueError: no data set of that name is registered.
-        FileNotFoundError: something that its metadata name does not exist.
+        FileNotFoundError: a location in its metadata does not exist.
     """
     if name not in DatasetCatalog:
         raise UserError(
-            f"no data set {name!r} is registered; there are: {', '.join(sorted(DatasetCatalog))}"
+            f"no data set {name!r} is registered; available: {', '.join(sorted(DatasetCatalog))}"
         )
     metadata = MetadataCatalog.get(name)
     for key in _LOCATIONS:
         location = metadata.get(key)
         if location is not None:
-            _require(name, location, metadata.get("made_by"))
+            _check_exists(name, str(location), metadata.get("prepare_command"))
 
 
-def _require(name: str, location: str | Path, made_by: str | None) -> None:
-    location = str(location)
-    # Whether something remote exists shows when it is read.
+def _check_exists(name: str, location: str, prepare_command: str | None) -> None:
+    # Remote files are not looked up; reading them will tell.
     if "://" not in location and not PathManager.exists(location):
-        raise _missing(name, location, made_by)
+        raise _missing(name, location, prepare_command)
 
 
-def _missing(name: str, location: str | Path, made_by: str | None) -> FileNotFoundError:
+def _missing(name: str, location: str, prepare_command: str | None) -> MissingFileError:
     root = os.getenv(ROOT_VARIABLE)
     setting = f"it is {root!r}" if root else "it is not set, which means 'datasets'"
-    make = f"Make it with `{made_by}`. " if made_by else ""
-    return FileNotFoundError(
-        f"data set {name!r} needs {os.path.abspath(location)}, which does not exist. {make}"
-        "Where it is elsewhere, set the environment variable "
+    prepare = f"Prepare it with `{prepare_command}`. " if prepare_command else ""
+    return MissingFileError(
+        f"data set {name!r} needs {os.path.abspath(location)}, which does not exist. {prepare}"
+        "If it is elsewhere, set the environment variable "
         f"{ROOT_VARIABLE} to the folder that holds all data sets ({setting}), or correct the path "
         "that the data set is registered with."
     )
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """The content of a JSON file; ValueError with its name if it is none."""
+    """The content of a JSON file; ValueError with its name if it is not valid."""
     with PathManager.open(str(path), encoding="utf-8") as file:
         try:
             return json.load(file)

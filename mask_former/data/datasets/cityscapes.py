@@ -1,8 +1,8 @@
 """Cityscapes: street scenes of 19 classes, eight of them things.
 
-Detectron2 registers `cityscapes_fine_{sem_seg,panoptic,instance_seg}_{train,val}`; here they get
-errors that say what to do. Added are `cityscapes_fine_instance_{train,val}`, which read prepared
-masks where Detectron2's `instance_seg` needs cityscapesscripts and shapely to clip polygons.
+Detectron2 registers `cityscapes_fine_{sem_seg,panoptic,instance_seg}_{train,val}`; here their
+errors get a way out. Added are `cityscapes_fine_instance_{train,val}`, which read prepared masks,
+where Detectron2's `instance_seg` needs cityscapesscripts and shapely to clip polygons.
 """
 
 import os
@@ -13,33 +13,33 @@ from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_coco_json
 from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 
-from mask_former.data.coco_format import encode_ids, encode_mask, shape_info
-from mask_former.data.datasets.catalog import (
-    IGNORE_LABEL,
-    Records,
-    check_dataset,
-    register_lazily,
+from mask_former.data.coco_format import (
+    AnnotatedImage,
+    encode_ids,
+    encode_mask,
+    shape_info,
+    write_annotations,
 )
+from mask_former.data.datasets.catalog import IGNORE_LABEL, Records, check_dataset
+from mask_former.data.datasets.instances import register_instances
 from mask_former.data.datasets.preparing import (
     build_folder,
     pair_files,
-    read_labels,
-    require,
+    require_path,
     verify_folder,
-    write_json,
-    write_labels,
 )
+from mask_former.data.reading import read_image
+from mask_former.data.writing import write_image
 from mask_former.errors import MissingFileError, UserError
 
 SPLITS = ("train", "val")
-_MADE_BY = "python -m tools.prepare_datasets cityscapes"
+_PREPARE = "python -m tools.prepare_datasets cityscapes"
 _IMAGE, _INSTANCES = "_leftImg8bit.png", "_gtFine_instanceIds.png"
 _TRAIN_IDS, _PANOPTIC = "_gtFine_labelTrainIds.png", "_gtFine_panoptic.png"
 _THINGS = [category for category in CITYSCAPES_CATEGORIES if category["isthing"]]
-# Of the instance data sets, which have no stuff.
+# Contiguous ids of the instance data sets, which have no stuff.
 _INSTANCE_CLASSES = {category["id"]: index for index, category in enumerate(_THINGS)}
 
 
@@ -48,29 +48,24 @@ def register_cityscapes(root: Path) -> None:
     folder = root / "cityscapes"
     for split in SPLITS:
         name = f"cityscapes_fine_instance_{split}"
-        images, json_file = folder / "leftImg8bit" / split, _instances_json(folder, split)
-        register_lazily(
+        register_instances(
             name,
-            partial(load_coco_json, str(json_file), str(images), name),
-            dict,  # there is nothing more to know
+            image_root=folder / "leftImg8bit" / split,
+            json_file=_instances_json(folder, split),
+            categories=_THINGS,
+            prepare_command=_PREPARE,
             evaluator_type="cityscapes_instance",
-            image_root=images,
             gt_dir=folder / "gtFine" / split,
-            json_file=json_file,
-            thing_classes=[category["name"] for category in _THINGS],
-            thing_colors=[list(category["color"]) for category in _THINGS],
-            thing_dataset_id_to_contiguous_id=_INSTANCE_CLASSES,
-            made_by=_MADE_BY,
         )
 
 
 def explain_builtin_cityscapes() -> None:
-    """Complete the metadata of Detectron2's own Cityscapes, and its errors with the way out."""
+    """Complete the metadata of Detectron2's own Cityscapes, and add the way out to its errors."""
     for split in SPLITS:
         for task in ("sem_seg", "panoptic", "instance_seg"):
             name = f"cityscapes_fine_{task}_{split}"
             DatasetCatalog.register(name, partial(_load_builtin, name, DatasetCatalog.pop(name)))
-            MetadataCatalog.get(name).made_by = _MADE_BY
+            MetadataCatalog.get(name).prepare_command = _PREPARE
         instances = MetadataCatalog.get(f"cityscapes_fine_instance_seg_{split}")
         instances.thing_dataset_id_to_contiguous_id = _INSTANCE_CLASSES
 
@@ -82,7 +77,7 @@ def _load_builtin(name: str, load: Callable[[], Records]) -> Records:
     except AssertionError as error:
         raise MissingFileError(
             f"data set {name!r} is incomplete or not prepared: {error}. Make it complete with "
-            f"`{_MADE_BY}`."
+            f"`{_PREPARE}`."
         ) from error
     except ImportError as error:
         raise ImportError(
@@ -93,11 +88,11 @@ def _load_builtin(name: str, load: Callable[[], Records]) -> Records:
 
 
 def prepare_cityscapes(root: Path) -> Path:
-    """Make the training labels, the panoptic and the instance annotation of train and val.
+    """Make the semantic, panoptic and instance annotations of train and val.
 
-    In gtFine these are {train,val}/*/*_labelTrainIds.png and cityscapes_panoptic_{train,val} with
-    their JSON files, all as cityscapesscripts makes them, and cityscapes_instances_{train,val}.json
-    in COCO's format.
+    In gtFine these are {train,val}/*/*_labelTrainIds.png, cityscapes_panoptic_{train,val} with its
+    JSON file, both as cityscapesscripts makes them, and cityscapes_instances_{train,val}.json in
+    COCO's format.
 
     Args:
         root: the folder of all data sets.
@@ -107,13 +102,13 @@ def prepare_cityscapes(root: Path) -> Path:
 
     Raises:
         FileNotFoundError: the download is incomplete.
-        ValueError: what is there already lacks files.
+        ValueError: what exists already lacks files.
     """
     folder = root / "cityscapes"
     source = f"Unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip in {folder}."
     for split in SPLITS:
-        images = require(folder / "leftImg8bit" / split, source)
-        labels = require(folder / "gtFine" / split, source)
+        images = require_path(folder / "leftImg8bit" / split, source)
+        labels = require_path(folder / "gtFine" / split, source)
         for suffix in ("_gtFine_polygons.json", "_gtFine_labelIds.png"):  # read by Detectron2
             pair_files(images, labels, image_suffix=_IMAGE, label_suffix=suffix)
         pairs = pair_files(images, labels, image_suffix=_IMAGE, label_suffix=_INSTANCES)
@@ -121,7 +116,7 @@ def prepare_cityscapes(root: Path) -> Path:
         index, instances = panoptic.with_suffix(".json"), _instances_json(folder, split)
         if panoptic.exists() and not (index.exists() and instances.exists()):
             raise UserError(
-                f"{panoptic} was made by something else, as {index.name} and {instances.name} are "
+                f"{panoptic} was made by another program: {index.name} and {instances.name} are "
                 "not both beside it. Remove it and run the same command again."
             )
         stems = {f"{os.path.basename(stem)}{_PANOPTIC}": stem for stem in pairs}
@@ -142,14 +137,14 @@ def _instances_json(folder: Path, split: str) -> Path:
 
 def _convert(source: Path, path: Path) -> dict[str, Any]:
     """Write both label images of a map of instance ids; returns its size and segments."""
-    ids = read_labels(source).astype(np.int32)
+    ids = read_image(source, None).astype(np.int32)
     # Groups of indistinct objects, and what has no instances, have their label as id.
     labels = np.where(ids < 1000, ids, ids // 1000)
     class_of = np.full(256, IGNORE_LABEL, dtype=np.uint8)
     for category in CITYSCAPES_CATEGORIES:
         class_of[category["id"]] = category["trainId"]
     class_map = class_of[labels]
-    # The segments of a class that is not evaluated do not count either.
+    # Segments of a class that is not evaluated are void.
     ids[class_map == IGNORE_LABEL] = 0
     segments = []
     for segment_id in np.unique(ids[ids > 0]).tolist():
@@ -164,45 +159,36 @@ def _convert(source: Path, path: Path) -> dict[str, Any]:
         if label in _INSTANCE_CLASSES:
             segment["segmentation"] = encode_mask(mask)
         segments.append(segment)
-    # Atomic, as the conversion skips what is there.
-    train_ids = Path(str(source).replace(_INSTANCES, _TRAIN_IDS))
-    write_labels(train_ids.with_suffix(".partial"), class_map)
-    train_ids.with_suffix(".partial").replace(train_ids)
-    write_labels(path, encode_ids(ids))
+    write_image(str(source).replace(_INSTANCES, _TRAIN_IDS), class_map)
+    write_image(path, encode_ids(ids))
     return {"height": ids.shape[0], "width": ids.shape[1], "segments": segments}
 
 
 def _write_annotations(
-    index: Path, instances: Path, stems: dict[str, str], results: dict[str, dict[str, Any]]
+    panoptic_json: Path, instances_json: Path, stems: dict[str, str], results: dict[str, Any]
 ) -> None:
     """Write the panoptic and the instance JSON.
 
     Args:
-        index, instances: to be written.
+        panoptic_json, instances_json: to be written.
         stems: CITY/CITY_SEQUENCE_FRAME by panoptic file.
         results: of `_convert`, by panoptic file.
     """
-    images, annotations, things = [], [], []
-    for name, result in results.items():
-        image_id = os.path.basename(stems[name])
-        size = {key: result[key] for key in ("height", "width")}
-        images.append({"id": image_id, "file_name": f"{stems[name]}{_IMAGE}", **size})
-        segments = result["segments"]
-        for segment in segments:
-            if "segmentation" in segment:
-                things.append({**segment, "id": len(things) + 1, "image_id": image_id})
-        segments = [{k: v for k, v in s.items() if k != "segmentation"} for s in segments]
-        annotations.append({"image_id": image_id, "file_name": name, "segments_info": segments})
+    annotated_images = [
+        AnnotatedImage(
+            {
+                "id": os.path.basename(stems[label_file]),
+                "file_name": f"{stems[label_file]}{_IMAGE}",
+                "height": result["height"],
+                "width": result["width"],
+            },
+            label_file,
+            result["segments"],
+        )
+        for label_file, result in results.items()
+    ]
     categories = [
         {key: category[key] for key in ("id", "name", "isthing", "color")}
         for category in CITYSCAPES_CATEGORIES
     ]
-    write_json(
-        instances,
-        {
-            "images": images,
-            "annotations": things,
-            "categories": [category for category in categories if category["isthing"]],
-        },
-    )
-    write_json(index, {"images": images, "annotations": annotations, "categories": categories})
+    write_annotations(panoptic_json, instances_json, annotated_images, categories)

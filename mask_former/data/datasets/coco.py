@@ -1,8 +1,8 @@
 """COCO 2017 panoptic with its semantic view: the class of each pixel.
 
-Detectron2 registers `coco_2017_{train,val}_panoptic` and, for instances, `coco_2017_{train,val}`.
-They need no preparation. Added here are `coco_2017_{train,val}_panoptic_with_sem_seg`, the same
-with semantic labels of all 133 classes; Detectron2's own semantic labels lump all things together.
+Detectron2 registers `coco_2017_{train,val}_panoptic` and, for instances, `coco_2017_{train,val}`,
+which need no preparation. Added are `coco_2017_{train,val}_panoptic_with_sem_seg`: the same with
+semantic labels of all 133 classes, where Detectron2's own have one class for all things.
 """
 
 from functools import partial
@@ -12,16 +12,15 @@ from typing import Any
 import numpy as np
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
-from mask_former.data.coco_format import decode_ids
 from mask_former.data.datasets.catalog import IGNORE_LABEL, read_json
 from mask_former.data.datasets.panoptic import register_panoptic
 from mask_former.data.datasets.preparing import (
     build_folder,
-    read_labels,
-    require,
     require_files,
-    write_labels,
+    require_path,
 )
+from mask_former.data.reading import read_ids
+from mask_former.data.writing import write_image
 from mask_former.errors import UserError
 
 SPLITS = ("train", "val")
@@ -35,12 +34,12 @@ def register_coco(root: Path) -> None:
             f"coco_2017_{split}_panoptic_with_sem_seg",
             **split_paths(root / "coco", split),
             categories=COCO_CATEGORIES,
-            made_by="python -m tools.prepare_datasets coco",
+            prepare_command="python -m tools.prepare_datasets coco",
         )
 
 
 def split_paths(folder: Path, split: str) -> dict[str, Path]:
-    """Where the files of a split are, under the names of `register_panoptic`'s arguments."""
+    """The locations of a split's files, by the names of `register_panoptic`'s arguments."""
     return {
         "image_root": folder / f"{split}2017",
         "panoptic_root": folder / f"panoptic_{split}2017",
@@ -51,9 +50,9 @@ def split_paths(folder: Path, split: str) -> dict[str, Path]:
 
 
 def prepare_coco(root: Path) -> Path:
-    """Make coco/panoptic_semseg_{train,val}2017 of the panoptic labels.
+    """Make coco/panoptic_semseg_{train,val}2017 from the panoptic labels.
 
-    Crowds keep their class: what is many persons is person everywhere. Unlabelled pixels get 255.
+    The pixels of a crowd have its class, unlabelled pixels 255.
 
     Args:
         root: the folder of all data sets.
@@ -70,8 +69,8 @@ def prepare_coco(root: Path) -> Path:
     for split in SPLITS:
         paths = split_paths(folder, split)
         source = _SOURCE.format(folder)
-        content = read_json(require(paths["panoptic_json"], source))
-        labels = require(paths["panoptic_root"], source)
+        content = read_json(require_path(paths["panoptic_json"], source))
+        labels = require_path(paths["panoptic_root"], source)
         annotations = {annotation["file_name"]: annotation for annotation in content["annotations"]}
         require_files(labels, annotations)
         if paths["image_root"].exists():  # it is a download of its own
@@ -89,7 +88,7 @@ def _convert(
     folder: Path, contiguous: dict[int, int], annotation: dict[str, Any], path: Path
 ) -> None:
     source = folder / annotation["file_name"]
-    ids = decode_ids(read_labels(source))
+    ids = read_ids(source)
     labels = np.full(ids.shape, IGNORE_LABEL, dtype=np.uint8)
     covered = ids == 0
     for segment in annotation["segments_info"]:
@@ -101,4 +100,4 @@ def _convert(
             f"{source} holds segment ids that its JSON lacks, {np.unique(ids[~covered])[:5]}. "
             "Do they belong together? Download or unpack both again."
         )
-    write_labels(path, labels)
+    write_image(path, labels)

@@ -1,7 +1,7 @@
-"""COCO-Stuff-10K: 10 000 images of COCO with 80 things and 91 kinds of stuff, semantic.
+"""COCO-Stuff-10K: semantic labels of 80 thing and 91 stuff classes for 10,000 images of COCO.
 
-Its labels are those of COCO: 1 to 91 for things, of which COCO never annotated eleven, and 92 to
-182 for stuff; 0 is unlabelled. A class id is the rank of its label among those in use.
+Labels are COCO's: 1 to 91 for things, of which COCO never annotated eleven, and 92 to 182 for
+stuff; 0 is unlabelled. A class id is the rank of its label among those in use.
 """
 
 from functools import partial
@@ -13,7 +13,8 @@ from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from scipy.io import loadmat
 
 from mask_former.data.datasets.catalog import IGNORE_LABEL, Records, register_lazily
-from mask_former.data.datasets.preparing import build_folder, require, require_files, write_labels
+from mask_former.data.datasets.preparing import build_folder, require_files, require_path
+from mask_former.data.writing import write_image
 from mask_former.errors import UserError
 
 SPLITS = ("train", "test")
@@ -33,7 +34,7 @@ def register_coco_stuff_10k(root: Path) -> None:
             ignore_label=IGNORE_LABEL,
             image_root=folder / "images",
             sem_seg_root=folder / "annotations_detectron2" / split,
-            made_by="python -m tools.prepare_datasets coco_stuff_10k",
+            prepare_command="python -m tools.prepare_datasets coco_stuff_10k",
         )
 
 
@@ -74,7 +75,7 @@ def used_labels() -> list[int]:
 
 
 def prepare_coco_stuff_10k(root: Path) -> Path:
-    """Make annotations_detectron2/{train,test} of the .mat files, PNG of class ids, 255 for none.
+    """Convert the .mat files to annotations_detectron2/{train,test}: PNG of class ids, 255: none.
 
     Args:
         root: the folder of all data sets.
@@ -88,7 +89,7 @@ def prepare_coco_stuff_10k(root: Path) -> Path:
     """
     folder = root / _FOLDER
     for split in SPLITS:
-        require(
+        require_path(
             folder / "imageLists" / f"{split}.txt", f"Unpack cocostuff-10k-v1.1.zip in {folder}."
         )
         stems = _read_stems(folder, split)
@@ -106,7 +107,7 @@ def prepare_coco_stuff_10k(root: Path) -> Path:
 
 def _convert(source: Path, path: Path) -> None:
     labels = _read_mat(source, "S")
-    # MATLAB's numbers may be floating-point.
+    # MATLAB may store integers as floating-point numbers.
     known = np.isin(labels, range(LAST_STUFF + 1)).all() if labels.dtype.kind in "uif" else False
     if labels.ndim != 2 or not known:
         raise UserError(
@@ -118,7 +119,7 @@ def _convert(source: Path, path: Path) -> None:
     class_of = np.full(LAST_STUFF + 1, IGNORE_LABEL, dtype=np.uint8)
     used = used_labels()
     class_of[used] = np.arange(len(used))
-    write_labels(path, class_of[labels])
+    write_image(path, class_of[labels])
 
 
 def _read_stems(folder: Path, split: str) -> list[str]:

@@ -1,5 +1,6 @@
-"""Data sets in COCO's instance format, whose classes are known before the records are loaded."""
+"""Data sets in COCO's instance format."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,38 +12,59 @@ from mask_former.errors import UserError
 
 
 def register_instances(
-    name: str, *, image_root: str | Path, json_file: str | Path, made_by: str | None = None
+    name: str,
+    *,
+    image_root: str | Path,
+    json_file: str | Path,
+    categories: Sequence[dict[str, Any]] | None = None,
+    prepare_command: str | None = None,
+    evaluator_type: str = "coco",
+    **known: Any,
 ) -> None:
     """Register a data set in COCO's instance format with Detectron2, without touching the disk.
 
-    The contiguous id of a class is its position in the categories, sorted by their ids.
+    The contiguous id of a class is its position in the categories, sorted by their ids. Unlike
+    after Detectron2's `register_coco_instances`, the classes are known before the records are read.
 
     Args:
         name: under which it can be named in `DATASETS.TRAIN` and `DATASETS.TEST`.
         image_root: folder of the images.
         json_file: the annotation.
-        made_by: the command that makes the files, to be told to whoever lacks them.
+        categories: in COCO's form, {"id", "name"} and optionally "color". None: read from
+            `json_file` when the metadata are first accessed.
+        prepare_command: the command that prepares the files, for errors about missing ones.
+        evaluator_type: a key of `mask_former.evaluation.EVALUATORS`.
+        known: further metadata.
     """
+    read_metadata = partial(_read_metadata, json_file)
+    if categories is not None:
+        known, read_metadata = {**category_metadata(categories), **known}, dict
     register_lazily(
         name,
         partial(load_coco_json, str(json_file), str(image_root), name),
-        partial(_read_metadata, json_file),
-        evaluator_type="coco",
+        read_metadata,
+        evaluator_type=evaluator_type,
         image_root=image_root,
         json_file=json_file,
-        **({} if made_by is None else {"made_by": made_by}),
+        prepare_command=prepare_command,
+        **known,
     )
 
 
 def _read_metadata(json_file: str | Path) -> dict[str, Any]:
     try:
-        names = {c["id"]: c["name"] for c in read_json(json_file)["categories"]}
+        return category_metadata(read_json(json_file)["categories"])
     except KeyError as error:
-        raise UserError(
-            f"{json_file} is not in COCO's instance format: something lacks the key {error}"
-        ) from error
-    ids = sorted(names)
-    return {
-        "thing_classes": [names[id_] for id_ in ids],
-        "thing_dataset_id_to_contiguous_id": {id_: index for index, id_ in enumerate(ids)},
+        raise UserError(f"{json_file} is not in COCO's instance format: no key {error}") from error
+
+
+def category_metadata(categories: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """`thing_classes`, `thing_dataset_id_to_contiguous_id` and, if given, `thing_colors`."""
+    categories = sorted(categories, key=lambda category: category["id"])
+    metadata = {
+        "thing_classes": [category["name"] for category in categories],
+        "thing_dataset_id_to_contiguous_id": {c["id"]: i for i, c in enumerate(categories)},
     }
+    if all("color" in category for category in categories):
+        metadata["thing_colors"] = [list(category["color"]) for category in categories]
+    return metadata

@@ -1,4 +1,4 @@
-"""Metadata that are read from a data set's own files, when somebody asks for them."""
+"""Metadata that are read from a data set's own files on first access."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,19 +7,19 @@ from detectron2.data import Metadata
 
 
 class LazyMetadata(Metadata):
-    """Detectron2's `Metadata`, completed on the first access to what has not been set.
+    """Detectron2's `Metadata`, completed on the first access to an attribute that is not set.
 
-    Registration must not touch the disk: of the many data sets registered, most programs use one.
-    But class names are asked for long before records are, when a model is built or a picture
-    drawn. So whoever asks `MetadataCatalog.get(name)` for them makes them be read, once.
+    Registration must not touch the disk: of the many registered data sets most programs use one.
+    But class names are needed long before the records, when a model is built or a picture drawn.
+    So accessing them in `MetadataCatalog.get(name)` reads them, once.
 
-    What has been set by hand is never overwritten: a model can be used without its data set by
-    setting the metadata that it needs.
+    Attributes that are set by hand are never overwritten, so that a model can be used without its
+    data set.
 
     Args:
         name: of the data set.
         read: returns the missing attributes, from small files of the data set.
-        known: attributes that need no file.
+        known: the other attributes.
     """
 
     # The defaults are for copy and pickle, which make an empty object and fill it.
@@ -29,7 +29,7 @@ class LazyMetadata(Metadata):
         self.__dict__.update(known, name=name, _read=read)
 
     def __getattr__(self, key: str) -> Any:
-        # Python's own protocols (copy, pickle) ask for private names, and must not read files.
+        # Python's own protocols (copy, pickle) look up private names, and must not read files.
         if not key.startswith("_") and self._complete() and key in self.__dict__:
             return self.__dict__[key]
         return super().__getattr__(key)
@@ -38,14 +38,14 @@ class LazyMetadata(Metadata):
         if key in self.__dict__:
             super().__setattr__(key, value)  # refuses another value
         else:
-            self.__dict__[key] = value  # Detectron2 would ask for the old one, and so read files
+            self.__dict__[key] = value  # Detectron2 would look up the old one, and so read files
 
     def as_dict(self) -> dict[str, Any]:
         self._complete()
         return super().as_dict()
 
     def _complete(self) -> bool:
-        """Read the files, unless that has been done; True if it was done now."""
+        """Read the files once; True if that was now."""
         if "_read" not in self.__dict__:
             return False
         found = self._read()

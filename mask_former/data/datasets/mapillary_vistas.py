@@ -1,6 +1,7 @@
 """Mapillary Vistas 1.2: street scenes of 65 classes, semantic and panoptic.
 
-Its label images hold the classes as they are, and 65 for unlabelled. So nothing is converted.
+Its label images hold the contiguous ids of the classes, and 65 for unlabelled pixels, so that
+nothing needs to be converted.
 """
 
 from functools import partial
@@ -8,31 +9,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data.datasets import load_sem_seg
 
-from mask_former.data.coco_format import decode_ids
+from mask_former.data.classes import contiguous_ids
 from mask_former.data.datasets.catalog import read_json, register_lazily
 from mask_former.data.datasets.panoptic import category_metadata, load_panoptic
-from mask_former.data.datasets.preparing import pair_files, read_labels, require, require_files
+from mask_former.data.datasets.preparing import pair_files, require_files, require_path
+from mask_former.data.datasets.semantic import register_semantic
+from mask_former.data.reading import read_ids, read_image
 from mask_former.errors import UserError
 
 SPLITS = {"train": "training", "val": "validation"}
-_MADE_BY = "python -m tools.prepare_datasets mapillary_vistas"
+_PREPARE = "python -m tools.prepare_datasets mapillary_vistas"
 
 
 def register_mapillary_vistas(root: Path) -> None:
     """Register mapillary_vistas_{sem_seg,panoptic}_{train,val} in `root`."""
     config = root / "mapillary_vistas" / "config.json"
     for split, paths in split_paths(root).items():
-        images, labels = paths["image_root"], paths["sem_seg_root"]
-        register_lazily(
+        register_semantic(
             f"mapillary_vistas_sem_seg_{split}",
-            partial(load_sem_seg, str(labels), str(images)),
-            partial(read_classes, config),
-            evaluator_type="sem_seg",
-            image_root=images,
-            sem_seg_root=labels,
-            made_by=_MADE_BY,
+            image_root=paths["image_root"],
+            sem_seg_root=paths["sem_seg_root"],
+            read_metadata=partial(read_classes, config),
+            ignore_label=None,
+            prepare_command=_PREPARE,
         )
         name = f"mapillary_vistas_panoptic_{split}"
         register_lazily(
@@ -40,13 +40,13 @@ def register_mapillary_vistas(root: Path) -> None:
             partial(load_panoptic, name),
             partial(_read_panoptic_metadata, name, config, paths["panoptic_json"]),
             evaluator_type="coco_panoptic_seg",
-            made_by=_MADE_BY,
+            prepare_command=_PREPARE,
             **paths,
         )
 
 
 def split_paths(root: Path) -> dict[str, dict[str, Path]]:
-    """Where the files of each split are, under Detectron2's names."""
+    """The locations of each split's files, by their names in Detectron2's metadata."""
     folders = {split: root / "mapillary_vistas" / name for split, name in SPLITS.items()}
     return {
         split: {
@@ -104,12 +104,14 @@ def prepare_mapillary_vistas(root: Path) -> Path:
         ValueError: its files contradict each other.
     """
     folder = root / "mapillary_vistas"
-    config = require(folder / "config.json", f"Unpack mapillary-vistas-dataset 1.2 in {folder}.")
+    config = require_path(
+        folder / "config.json", f"Unpack mapillary-vistas-dataset 1.2 in {folder}."
+    )
     for split, paths in split_paths(root).items():
         pair_files(paths["image_root"], paths["sem_seg_root"])
         if not paths["panoptic_root"].exists():  # semantic segmentation needs none
             continue
-        content = read_json(require(paths["panoptic_json"]))
+        content = read_json(require_path(paths["panoptic_json"]))
         require_files(paths["panoptic_root"], [a["file_name"] for a in content["annotations"]])
         name = f"mapillary_vistas_panoptic_{split}"
         metadata = _read_panoptic_metadata(name, config, paths["panoptic_json"])
@@ -121,12 +123,9 @@ def _check_classes_agree(
     annotation: dict[str, Any], paths: dict[str, Path], metadata: dict[str, Any]
 ) -> None:
     """Compare the classes of an image's segments with its semantic labels."""
-    contiguous = {
-        **metadata["stuff_dataset_id_to_contiguous_id"],
-        **metadata["thing_dataset_id_to_contiguous_id"],
-    }
-    ids = decode_ids(read_labels(paths["panoptic_root"] / annotation["file_name"]))
-    labels = read_labels(paths["sem_seg_root"] / annotation["file_name"])
+    contiguous = contiguous_ids(metadata)
+    ids = read_ids(paths["panoptic_root"] / annotation["file_name"])
+    labels = read_image(paths["sem_seg_root"] / annotation["file_name"], None)
     for segment in annotation["segments_info"]:
         class_id = contiguous[segment["category_id"]]
         inside = labels[ids == segment["id"]]

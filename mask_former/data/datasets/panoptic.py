@@ -1,4 +1,4 @@
-"""Data sets in COCO's panoptic format, registered in a few lines."""
+"""Data sets in COCO's panoptic format."""
 
 import os
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from typing import Any
 
 from detectron2.data import MetadataCatalog
 
+from mask_former.data.classes import contiguous_ids
 from mask_former.data.datasets.catalog import (
     IGNORE_LABEL,
     Records,
@@ -27,9 +28,9 @@ def register_panoptic(
     json_file: str | Path | None = None,
     sem_seg_root: str | Path | None = None,
     categories: Sequence[dict[str, Any]] | None = None,
-    made_by: str | None = None,
+    prepare_command: str | None = None,
 ) -> None:
-    """Register a data set in COCO's panoptic format with Detectron2.
+    """Register a data set in COCO's panoptic format with Detectron2, without touching the disk.
 
     The contiguous id of a class is its position in the categories. Where all things come before
     all stuff, `thing_classes` of the metadata are the things; else they are all classes, like
@@ -42,35 +43,30 @@ def register_panoptic(
         panoptic_json: the panoptic annotation.
         json_file: the instance annotation of the same images; needed to evaluate instances only.
         sem_seg_root: folder of semantic PNG images of contiguous ids and 255 for void, named as
-            the panoptic ones; without it, semantic ground truth comes from the panoptic one.
-        categories: in COCO's form, {"id", "name", "isthing"} and maybe "color". None: read from
-            the panoptic annotation, when the metadata are first asked for them; that is when a
-            missing file (FileNotFoundError) or bad categories (ValueError) are told.
-        made_by: the command that makes the files, to be told to whoever lacks them.
+            the panoptic ones. None: no mIoU is evaluated.
+        categories: in COCO's form, {"id", "name", "isthing"} and optionally "color". None: read
+            from the panoptic annotation when the metadata are first accessed, which raises
+            FileNotFoundError or ValueError if it is missing or bad.
+        prepare_command: the command that prepares the files, for errors about missing ones.
 
     Raises:
         ValueError: a given category lacks a key, or two of them have one id.
     """
-    locations = {
-        "image_root": image_root,
-        "panoptic_root": panoptic_root,
-        "panoptic_json": panoptic_json,
-        "json_file": json_file,
-        "sem_seg_root": sem_seg_root,
-    }
-    known = {key: path for key, path in locations.items() if path is not None}
-    if made_by is not None:
-        known["made_by"] = made_by
-    read_metadata = partial(_read_categories, name, panoptic_json)
+    known, read_metadata = {}, partial(_read_categories, name, panoptic_json)
     if categories is not None:
-        known.update(category_metadata(name, categories))
-        read_metadata = dict  # there is nothing more to know
+        known, read_metadata = category_metadata(name, categories), dict
     register_lazily(
         name,
         partial(load_panoptic, name),
         read_metadata,
         evaluator_type="coco_panoptic_seg",
         ignore_label=IGNORE_LABEL,
+        image_root=image_root,
+        panoptic_root=panoptic_root,
+        panoptic_json=panoptic_json,
+        json_file=json_file,
+        sem_seg_root=sem_seg_root,
+        prepare_command=prepare_command,
         **known,
     )
 
@@ -94,7 +90,7 @@ def load_panoptic(name: str) -> Records:
         records = [_record(name, annotation, images) for annotation in content["annotations"]]
     except KeyError as error:
         raise UserError(
-            f"{path} is not in COCO's panoptic format: something lacks the key {error}"
+            f"{path} is not in COCO's panoptic format: an entry lacks the key {error}"
         ) from error
     if not records:
         raise UserError(f"{path} holds no annotations")
@@ -104,7 +100,7 @@ def load_panoptic(name: str) -> Records:
 def _record(name: str, annotation: dict[str, Any], images: dict[int, dict]) -> dict[str, Any]:
     metadata = MetadataCatalog.get(name)
     things = metadata.thing_dataset_id_to_contiguous_id
-    contiguous = {**metadata.stuff_dataset_id_to_contiguous_id, **things}
+    contiguous = contiguous_ids(metadata)
     image_id, label_file = annotation["image_id"], annotation["file_name"]
     segments = annotation["segments_info"]
     unknown = {segment["category_id"] for segment in segments} - contiguous.keys()
@@ -137,8 +133,8 @@ def category_metadata(name: str, categories: Sequence[dict[str, Any]]) -> dict[s
     for category in categories:
         if lacking := {"id", "name", "isthing"} - category.keys():
             raise UserError(
-                f"data set {name!r}: category {category} lacks {sorted(lacking)}; what is meant is "
-                "the categories of a panoptic annotation"
+                f"data set {name!r}: category {category} lacks {sorted(lacking)}, which every "
+                "category of a panoptic annotation has"
             )
     ids = [category["id"] for category in categories]
     if not ids or len(set(ids)) < len(ids):

@@ -1,4 +1,4 @@
-"""What is in the images of the "shapes" data set: how scenes are composed, and how hard they are.
+"""The scenes of the "shapes" data set: what is in an image, and how hard it is.
 
 A scene is a background of a few stuff textures with layers on top, later ones in front. One layer
 is one segment: an object, a crowd of tiny objects of one class, or something of no class (void).
@@ -47,8 +47,8 @@ VOID = 0
 
 
 @dataclass(frozen=True)
-class Segment:
-    """A segment of an image: the name of its class; a thing of many objects is a crowd."""
+class SceneSegment:
+    """A segment of an image: the name of its class, and whether it is a crowd of things."""
 
     name: str
     iscrowd: bool = False
@@ -66,13 +66,13 @@ class Sample:
 
     image: np.ndarray
     segment_map: np.ndarray
-    segments: list[Segment]
+    segments: list[SceneSegment]
 
 
 @dataclass(frozen=True)
 class _Layer:
     items: list[Item]
-    segment: Segment | None  # None: void
+    segment: SceneSegment | None  # None: void
 
 
 def make_sample(rng: Rng) -> Sample:
@@ -138,7 +138,7 @@ class _Composer:
             size = self.rng.triangular(*THING_SIZE)
             for _ in range(PLACEMENT_TRIES):
                 item = self._item(name, size, self.rng.uniform(0, self.shape[::-1]))
-                if placed := self._add([item], Segment(name)):
+                if placed := self._add([item], SceneSegment(name)):
                     break
             count -= 1
             if placed and count > 0 and self.rng.random() < TWIN_PROBABILITY:
@@ -151,7 +151,7 @@ class _Composer:
             angle = self.rng.uniform(0, 2 * np.pi)
             distance = self.rng.uniform(0.85, 0.95) * (first.size + size) / 2
             offset = distance * np.array([np.cos(angle), np.sin(angle)])
-            if self._add([self._item(name, size, first.center + offset)], Segment(name)):
+            if self._add([self._item(name, size, first.center + offset)], SceneSegment(name)):
                 return
 
     def add_crowd(self) -> None:
@@ -167,7 +167,7 @@ class _Composer:
             jitter = self.rng.normal(0, 0.8, 2)
             size = self.rng.uniform(*CROWD_ITEM_SIZE)
             items.append(self._item(name, size, middle + offset + jitter))
-        self._add(items, Segment(name, iscrowd=True))
+        self._add(items, SceneSegment(name, iscrowd=True))
 
     def add_void(self) -> None:
         """Add one or two blobs that belong to no class."""
@@ -177,14 +177,14 @@ class _Composer:
             item = self._item(name, self.rng.uniform(*VOID_SIZE), place)
             self._add([replace(item, contours=render.blob(self.rng))], None)
 
-    def ground_truth(self) -> tuple[np.ndarray, list[Segment]]:
+    def ground_truth(self) -> tuple[np.ndarray, list[SceneSegment]]:
         """The segment map and the segments of all that is visible, as in `Sample`."""
         segment_map = np.full(self.shape, VOID, np.uint8)
-        segments: list[Segment] = []
+        segments: list[SceneSegment] = []
         for index, name in enumerate(self.stuff):
             visible = (self._front == 0) & (self.regions == index)
             if visible.sum() >= MIN_STUFF_AREA:
-                segments.append(Segment(name))
+                segments.append(SceneSegment(name))
                 segment_map[visible] = len(segments)
         for index, layer in enumerate(self.layers):
             if layer.segment is not None:
@@ -192,7 +192,7 @@ class _Composer:
                 segment_map[self._front == index + 1] = len(segments)
         return segment_map, segments
 
-    def _add(self, items: list[Item], segment: Segment | None) -> bool:
+    def _add(self, items: list[Item], segment: SceneSegment | None) -> bool:
         """Put a layer in front, unless too little of it or of another were to be seen."""
         covered = np.zeros(self.shape, bool)
         for item in items:

@@ -112,7 +112,9 @@ def test_bad_categories(name, paths, categories):
 
 def test_missing_index_is_told_when_the_classes_are_asked_for(name, tmp_path):
     index = tmp_path / "nowhere.json"
-    register_panoptic(name, image_root="", panoptic_root="", panoptic_json=index, made_by="a spell")
+    register_panoptic(
+        name, image_root="", panoptic_root="", panoptic_json=index, prepare_command="a spell"
+    )
     with pytest.raises(FileNotFoundError, match="nowhere.json, which does not exist.*`a spell`"):
         _ = MetadataCatalog.get(name).stuff_classes
 
@@ -161,7 +163,9 @@ def test_index_that_contradicts_itself(name, paths, content, what, message):
 def test_whatever_is_missing_is_named(name, paths, tmp_path, key, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", "/somewhere")
     missing = tmp_path / "gone"
-    register_panoptic(name, **{**paths, key: missing}, categories=CATEGORIES, made_by="make gone")
+    register_panoptic(
+        name, **{**paths, key: missing}, categories=CATEGORIES, prepare_command="make gone"
+    )
     for reader in (check_dataset, DatasetCatalog.get):
         with pytest.raises(FileNotFoundError) as error:
             reader(name)
@@ -215,7 +219,7 @@ def test_shapes_are_registered(shapes_root, split, task, evaluator, keys):
     name = f"shapes_{split}_{task}"
     metadata = MetadataCatalog.get(name)
     assert metadata.evaluator_type == evaluator
-    assert metadata.made_by == "python -m tools.prepare_datasets shapes"
+    assert metadata.prepare_command == "python -m tools.prepare_datasets shapes"
     check_dataset(name)
     records = DatasetCatalog.get(name)
     assert len(records) == len(list((shapes_root / "shapes" / split).iterdir()))

@@ -210,7 +210,7 @@ def test_incomplete_download(root, kind):
 
 def test_panoptic_images_of_somebody_else(root):
     (root / "cityscapes" / "gtFine" / "cityscapes_panoptic_train").mkdir()
-    with pytest.raises(ValueError, match="cityscapes_panoptic_train was made by something else"):
+    with pytest.raises(ValueError, match="cityscapes_panoptic_train was made by another program"):
         prepare_cityscapes(root)
 
 

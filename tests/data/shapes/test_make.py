@@ -10,22 +10,21 @@ from detectron2.data.datasets import load_coco_json, load_sem_seg
 from detectron2.data.datasets.coco_panoptic import load_coco_panoptic_json
 from pycocotools.coco import COCO
 
-from mask_former.data.shapes import make as shapes
-from mask_former.data.shapes import make_shapes
+from mask_former.data.shapes import make, make_shapes
 
 NUM_IMAGES = {"train": 12, "val": 4}
 # One that draws, for these 12 images, a crowd, a void region and an image without things.
 SEED = 7
 
 
-def make(root: Path, **arguments) -> Path:
+def make_small(root: Path, **arguments) -> Path:
     sizes = {"num_train": NUM_IMAGES["train"], "num_val": NUM_IMAGES["val"], "workers": 1}
     return make_shapes(root, **{**sizes, **arguments})
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    return make(tmp_path_factory.mktemp("datasets"), seed=SEED)
+    return make_small(tmp_path_factory.mktemp("datasets"), seed=SEED)
 
 
 @pytest.fixture(params=["train", "val"])
@@ -55,8 +54,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_depends_on_the_seed_and_not_on_the_number_of_workers(folder, tmp_path):
-    again = make(tmp_path / "again", seed=SEED, workers=2)
-    other = make(tmp_path / "other", seed=SEED + 1, num_val=1)
+    again = make_small(tmp_path / "again", seed=SEED, workers=2)
+    other = make_small(tmp_path / "other", seed=SEED + 1, num_val=1)
     assert contents(again) == contents(folder)
     assert contents(other)["train/000001.jpg"] != contents(folder)["train/000001.jpg"]
 
@@ -133,7 +132,7 @@ def test_crowds_and_rings_are_rle_and_other_things_polygons(folder):
 
 def test_images_without_things_and_without_full_labels_occur(folder):
     annotations = panoptic(folder, "train")["annotations"]
-    things = {category["id"] for category in shapes.CATEGORIES if category["isthing"]}
+    things = {category["id"] for category in make.CATEGORIES if category["isthing"]}
     classes = [{s["category_id"] for s in image["segments_info"]} for image in annotations]
     assert any(not present & things for present in classes)
     labels = [read_label(path) for path in (folder / "sem_seg_train").iterdir()]
@@ -141,10 +140,10 @@ def test_images_without_things_and_without_full_labels_occur(folder):
 
 
 def test_dataset_ids_are_neither_contiguous_nor_small():
-    ids = [category["id"] for category in shapes.CATEGORIES]
+    ids = [category["id"] for category in make.CATEGORIES]
     assert ids != list(range(len(ids))) and ids != list(range(1, len(ids) + 1))
     assert ids == sorted(set(ids))
-    is_thing = [category["isthing"] for category in shapes.CATEGORIES]
+    is_thing = [category["isthing"] for category in make.CATEGORIES]
     assert is_thing == sorted(is_thing, reverse=True)
     assert sum(is_thing) >= 6 and len(is_thing) - sum(is_thing) >= 4
 
@@ -175,8 +174,8 @@ def test_video_plays_and_moves(folder):
     frames = []
     while (read := video.read())[0]:
         frames.append(read[1].astype(float))
-    assert len(frames) == shapes.VIDEO_FRAMES
-    assert video.get(cv2.CAP_PROP_FPS) == shapes.VIDEO_FPS
+    assert len(frames) == make.VIDEO_FRAMES
+    assert video.get(cv2.CAP_PROP_FPS) == make.VIDEO_FPS
     # Half a period away the scene is another one; the next frame is nearly the same.
     half = len(frames) // 2
     assert abs(frames[half] - frames[0]).mean() > 2 * abs(frames[1] - frames[0]).mean()
@@ -186,39 +185,39 @@ def test_video_plays_and_moves(folder):
 
 def test_is_made_once(folder):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    assert make(folder.parent, seed=SEED) == folder
+    assert make_small(folder.parent, seed=SEED) == folder
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
 @pytest.fixture
 def no_video(monkeypatch):
     """Most of the time of a tiny data set goes into its video."""
-    monkeypatch.setattr(shapes, "VIDEO_FRAMES", 1)
+    monkeypatch.setattr(make, "VIDEO_FRAMES", 1)
 
 
 def test_is_made_anew_for_other_parameters(tmp_path, no_video):
-    make(tmp_path, num_train=2, num_val=1)
-    folder = make(tmp_path, num_train=1, num_val=1)
+    make_small(tmp_path, num_train=2, num_val=1)
+    folder = make_small(tmp_path, num_train=1, num_val=1)
     assert [path.name for path in (folder / "train").iterdir()] == ["000001.jpg"]
     assert [path.name for path in tmp_path.iterdir()] == ["shapes"]
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
 def test_interrupted_run_leaves_nothing(tmp_path, monkeypatch, error):
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise error
 
-    monkeypatch.setattr(shapes, "_write_annotations", interrupted)
+    monkeypatch.setattr(make, "write_annotations", interrupted)
     with pytest.raises(type(error)):
-        make(tmp_path, num_train=1, num_val=1)
+        make_small(tmp_path, num_train=1, num_val=1)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_interrupted_run_keeps_the_complete_one(tmp_path, monkeypatch, no_video):
-    before = contents(make(tmp_path, num_train=1, num_val=1))
-    monkeypatch.setattr(shapes, "_write_video", lambda *_: 1 / 0)
+    before = contents(make_small(tmp_path, num_train=1, num_val=1))
+    monkeypatch.setattr(make, "_write_video", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        make(tmp_path, num_train=1, num_val=1, seed=1)
+        make_small(tmp_path, num_train=1, num_val=1, seed=1)
     assert contents(tmp_path / "shapes") == before
     assert [path.name for path in tmp_path.iterdir()] == ["shapes"]
 
@@ -227,17 +226,12 @@ def test_foreign_folder_is_left_alone(tmp_path):
     (tmp_path / "shapes").mkdir()
     (tmp_path / "shapes" / "thesis.tex").write_text("years of work")
     with pytest.raises(FileExistsError, match="Move it away"):
-        make(tmp_path)
+        make_small(tmp_path)
     assert (tmp_path / "shapes" / "thesis.tex").read_text() == "years of work"
 
 
 @pytest.mark.parametrize("wrong", [{"num_train": 0}, {"num_val": -1}, {"seed": -1}])
 def test_numbers_out_of_range(tmp_path, wrong):
     with pytest.raises(ValueError, match="at least"):
-        make(tmp_path, **wrong)
+        make_small(tmp_path, **wrong)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_image_that_cannot_be_written_is_an_error(tmp_path):
-    with pytest.raises(OSError, match="missing"):
-        shapes._write_image(tmp_path / "missing" / "1.png", np.zeros((4, 4), np.uint8))

@@ -7,20 +7,19 @@ import cv2
 import numpy as np
 import pytest
 
-from mask_former.data.shapes import render as shapes_render
-from mask_former.data.shapes import scene as shapes_scene
-from mask_former.data.shapes.scene import Sample, Segment
+from mask_former.data.shapes import render, scene
+from mask_former.data.shapes.scene import Sample, SceneSegment
 
-THINGS = list(shapes_render.OUTLINES)
-STUFF = list(shapes_render.TEXTURES)
+THINGS = list(render.OUTLINES)
+STUFF = list(render.TEXTURES)
 
 
 @pytest.fixture(scope="module")
 def samples() -> list[Sample]:
-    return [shapes_scene.make_sample(np.random.default_rng([0, i])) for i in range(60)]
+    return [scene.make_sample(np.random.default_rng([0, i])) for i in range(60)]
 
 
-def things(sample: Sample) -> list[Segment]:
+def things(sample: Sample) -> list[SceneSegment]:
     return [segment for segment in sample.segments if segment.name in THINGS]
 
 
@@ -35,7 +34,7 @@ def touching_of_one_class(sample: Sample) -> bool:
 
 def test_every_segment_is_in_the_map_and_nothing_else(samples):
     for sample in samples:
-        present = set(np.unique(sample.segment_map)) - {shapes_scene.VOID}
+        present = set(np.unique(sample.segment_map)) - {scene.VOID}
         assert present == set(range(1, len(sample.segments) + 1))
         assert sample.image.shape == (*sample.segment_map.shape, 3)
         assert sample.image.dtype == np.uint8
@@ -73,9 +72,9 @@ def test_things_are_neither_tiny_nor_huge(samples):
 
 def test_outlines_have_the_area_of_their_disc():
     rng = np.random.default_rng(0)
-    outlines = {**shapes_render.OUTLINES, "blob": shapes_render.blob(rng)}
+    outlines = {**render.OUTLINES, "blob": render.blob(rng)}
     for name, contours in outlines.items():
-        item = shapes_render.Item(
+        item = render.Item(
             contours=contours,
             center=np.array([80.0, 80.0]),
             size=60,
@@ -93,9 +92,9 @@ def test_outlines_have_the_area_of_their_disc():
 
 def test_item_is_painted_where_it_is_labelled():
     rng = np.random.default_rng(0)
-    light = shapes_render.Light.random(rng, (90, 120))
-    item = shapes_render.Item(
-        contours=shapes_render.OUTLINES["star"],
+    light = render.Light.random(rng, (90, 120))
+    item = render.Item(
+        contours=render.OUTLINES["star"],
         center=np.array([100.0, 20.0]),  # reaches over two borders of the image
         size=50,
         stretch=1,
@@ -106,7 +105,7 @@ def test_item_is_painted_where_it_is_labelled():
         contrast=0,
     )
     canvas = np.full((90, 120, 3), 0.5, np.float32)
-    shapes_render.paint(canvas, item, light)
+    render.paint(canvas, item, light)
     red = canvas[..., 0] - canvas[..., 1]
     coverage = item.coverage((90, 120))
     assert (red[coverage == 255] > 0.5).all() and (coverage == 255).sum() > 500
@@ -117,13 +116,13 @@ def test_item_is_painted_where_it_is_labelled():
     assert center @ light.direction < 0
 
     outside = canvas.copy()
-    shapes_render.paint(outside, replace(item, center=np.array([-200.0, 20.0])), light)
+    render.paint(outside, replace(item, center=np.array([-200.0, 20.0])), light)
     np.testing.assert_array_equal(outside, canvas)
 
 
 @pytest.mark.parametrize("name", STUFF)
 def test_texture_is_an_image_that_varies(name):
-    texture = shapes_render.stuff_texture(name, np.random.default_rng(0), (60, 90))
+    texture = render.stuff_texture(name, np.random.default_rng(0), (60, 90))
     assert texture.shape == (60, 90, 3) and texture.dtype == np.float32
     assert texture.min() >= 0 and texture.max() <= 1
     assert texture.std(axis=(0, 1)).min() > 0.01

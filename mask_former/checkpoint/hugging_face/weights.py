@@ -9,7 +9,14 @@ import re
 
 import torch
 
-from mask_former.checkpoint.names import Pair, Weights, reverse, translate
+from mask_former.checkpoint.names import (
+    COUNTER,
+    Pair,
+    Weights,
+    reverse,
+    translate,
+    without_counters,
+)
 from mask_former.errors import UserError
 
 _ENCODER = "model.pixel_level_module.encoder."
@@ -115,37 +122,36 @@ PAIRS: tuple[Pair, ...] = (
     (f"{_LAYER}mlp.fc2.*", f"{_OUR_LAYER}linear2.*"),
 )
 
-COUNTER = ".num_batches_tracked"
-
 
 def from_hugging_face(weights: Weights) -> tuple[Weights, list[str]]:
-    """Our weights of those of a `MaskFormerForInstanceSegmentation`.
+    """The weights of a `MaskFormerForInstanceSegmentation` as ours.
 
     A batch norm that has seen no batch was frozen. Then its counters are left out, since a
     `FrozenBatchNorm2d` has none.
 
     Returns:
-        the weights; and their names of what was left out.
+        our weights; and their names of what is left out.
 
     Raises:
-        UnknownNameError: a weight has no counterpart.
-        ValueError: the projection of queries, keys or values lacks one of the others.
+        UserError: a weight has no counterpart; the projection of queries, keys or values lacks
+            one of the others.
     """
-    counters = [name for name in weights if name.endswith(COUNTER)]
-    frozen = counters if not any(weights[name].any() for name in counters) else []
-    renamed, left_out = translate({k: v for k, v in weights.items() if k not in frozen}, PAIRS)
-    return _merged(renamed), left_out + frozen
+    rest, counters = without_counters(weights)
+    if any(weights[name].any() for name in counters):
+        rest, counters = weights, []
+    renamed, left_out = translate(rest, PAIRS)
+    return _merged(renamed), left_out + counters
 
 
 def to_hugging_face(weights: Weights, *, no_object_weight: float) -> Weights:
-    """The weights of a `MaskFormerForInstanceSegmentation` of ours.
+    """Ours as the weights of a `MaskFormerForInstanceSegmentation`.
 
     Args:
         weights: of a model whose configuration `config_to_hugging_face` accepts.
         no_object_weight: that configuration's; `transformers` keeps it among the weights.
 
     Raises:
-        UnknownNameError: a weight has no counterpart.
+        UserError: a weight has no counterpart.
     """
     renamed, _ = translate(_split(weights), reverse(PAIRS))
     for name in [name for name in renamed if name.endswith(".running_var")]:
@@ -176,7 +182,7 @@ def _merged(weights: Weights) -> Weights:
 
 
 def _split(weights: Weights) -> Weights:
-    """Part the joint projections of queries, keys and values into three."""
+    """Split the joint projections of queries, keys and values into three."""
     split: Weights = {}
     for name, tensor in weights.items():
         if re.search(r"\.(in_proj_|qkv\.)\w+$", name):

@@ -1,9 +1,16 @@
+"""Several evaluators as one."""
+
 import threading
 
 import pytest
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
 
-from mask_former.evaluation import BackgroundEvaluators
+from mask_former.evaluation import (
+    BackgroundEvaluators,
+    Evaluators,
+    InstanceEvaluator,
+    SemanticEvaluator,
+)
 
 
 class Sum(DatasetEvaluator):
@@ -28,6 +35,14 @@ class Sum(DatasetEvaluator):
         return {self.task: {"total": self.total}}
 
 
+@pytest.mark.parametrize("kind", [Evaluators, BackgroundEvaluators])
+def test_label_maps_are_accepted_if_all_accept_them(register, kind):
+    name = register([], stuff_classes=["cat"], json_file="instances.json")
+    ours = [SemanticEvaluator(name), InstanceEvaluator(name)]
+    assert kind(ours).accepts_label_maps
+    assert not kind([*ours, Sum()]).accepts_label_maps
+
+
 def threads() -> list[str]:
     return [t.name for t in threading.enumerate() if t.name.startswith("evaluation")]
 
@@ -35,11 +50,11 @@ def threads() -> list[str]:
 def test_all_batches_count_when_it_evaluates():
     evaluator = BackgroundEvaluators([Sum("a"), Sum("b")])
     loader = [[i] for i in range(20)]
-    figures = inference_on_dataset(lambda inputs: inputs, loader, evaluator)
-    assert figures == {"a": {"total": 190}, "b": {"total": 190}}
+    metrics = inference_on_dataset(lambda inputs: inputs, loader, evaluator)
+    assert metrics == {"a": {"total": 190}, "b": {"total": 190}}
     assert not threads()
     # Once more, with a new thread.
-    assert inference_on_dataset(lambda inputs: inputs, loader, evaluator) == figures
+    assert inference_on_dataset(lambda inputs: inputs, loader, evaluator) == metrics
 
 
 def test_does_not_wait_for_a_batch_before_the_next():

@@ -1,7 +1,7 @@
 """Configurations of `transformers`' MaskFormer: to our keys and back.
 
-The keys that describe the model and its input. What one side cannot express is an error. How to
-train stays out: the supervision of every layer (transformers 5.23 fails with it), and two of the
+Only keys that describe the model and its input. What one side cannot express is an error. How to
+train is left out: the supervision of every layer (transformers 5.23 fails with it), and two of the
 three dropout rates of their decoder, where we have one.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from mask_former.checkpoint.hugging_face_keys import (
+from mask_former.checkpoint.hugging_face.keys import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     MODEL,
@@ -44,7 +44,7 @@ def config_from_hugging_face(
         our key -> value, for all that the model depends on.
 
     Raises:
-        ValueError: it is a model that we have no counterpart of; names the key.
+        UserError: it is a model that we have no counterpart of; names the key.
     """
     kind = _get(config, "backbone_config.model_type", None)
     if kind not in ("swin", "maskformer-swin", "resnet"):
@@ -59,19 +59,19 @@ def config_from_hugging_face(
     else:
         keys = {**OUR_CONSTANTS, **OUR_RESNET, **_resnet_keys(config)}
     for theirs, ours, default in MODEL + (SWIN if is_swin else RESNET):
-        keys[ours] = _coerced(_get(config, theirs, default), default)
+        keys[ours] = _coerced(theirs, _get(config, theirs, default), default)
     keys["MODEL.SEM_SEG_HEAD.NUM_CLASSES"] = len(_get(config, "id2label", {"0": "", "1": ""}))
     return {**keys, **_input_keys(processor or {})}
 
 
 def config_to_hugging_face(cfg: CfgNode, class_names: Sequence[str] | None = None) -> Keys:
-    """What the `config.json` of a model of `transformers` holds that equals ours.
+    """The `config.json` of the model of `transformers` that equals ours.
 
     Args:
         class_names: by contiguous id; made up if they are not known.
 
     Raises:
-        ValueError: `transformers` has no such model; names the key.
+        UserError: `transformers` has no such model; names the key.
     """
     _require(OUR_CONSTANTS, cfg)
     backbone = cfg.MODEL.BACKBONE.NAME
@@ -101,7 +101,7 @@ def config_to_hugging_face(cfg: CfgNode, class_names: Sequence[str] | None = Non
 
 
 def processor_to_hugging_face(cfg: CfgNode) -> Keys:
-    """What the `preprocessor_config.json` of a model of `transformers` holds that equals ours."""
+    """The `preprocessor_config.json` of the model of `transformers` that equals ours."""
     divisor = cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY
     return {
         "image_processor_type": "MaskFormerImageProcessor",
@@ -196,10 +196,15 @@ def _get(config: Mapping[str, Any], key: str, default: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _coerced(value: Any, default: Any) -> Any:
-    if isinstance(value, list) and not isinstance(default, list):
-        value = value[0]  # of a square, such as an image
-    return type(default)(value)
+def _coerced(key: str, value: Any, default: Any) -> Any:
+    """`value` in the type of `default`; of a square, such as an image, one side."""
+    try:
+        if isinstance(value, list) and not isinstance(default, list):
+            value = value[0]
+        return type(default)(value)
+    except (ValueError, TypeError, IndexError) as error:
+        kind = type(default).__name__
+        raise UserError(f"{key} is {value!r}, but should be a {kind}, like {default!r}") from error
 
 
 def _require(constants: Mapping[str, Any], config: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Which keys of `transformers`' MaskFormer are which of ours, and what is fixed on either side."""
+"""Keys of `transformers`' MaskFormer that correspond to ours, and what is fixed on each side."""
 
 # (their key, our key, their default)
 MODEL = (

@@ -1,19 +1,18 @@
-"""Do weights fit a model? And if not, where not, in words."""
+"""Whether weights fit a model, and the error message that says where they do not."""
 
 import re
 from typing import Any
 
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
-from torch import Tensor, nn
+from torch import nn
 
+from mask_former.checkpoint.names import Weights
 from mask_former.errors import UserError
 from mask_former.matcher import FixedMatcher
 
-Weights = dict[str, Tensor]
-
 BACKBONE = "backbone."
 HEAD = "sem_seg_head."
-SHOWN = 10  # names in an error
+MAX_LISTED = 10  # names in an error message
 
 _PREDICTOR = f"{HEAD}predictor."
 # MaskFormer's classifier, or a convolution that classifies pixels.
@@ -21,6 +20,7 @@ _CLASSIFIER = re.compile(re.escape(_PREDICTOR) + r"(class_embed\.\w+|weight|bias
 
 
 def has_head(weights: Weights) -> bool:
+    """Whether weights are of a whole model, and not of a backbone alone."""
     return any(name.startswith(HEAD) for name in weights)
 
 
@@ -43,7 +43,7 @@ def backbone_weights(file: str, weights: Weights, model: Weights, *, is_caffe2: 
     """Name the weights of a backbone as the model does, by Detectron2's matching of suffixes.
 
     Raises:
-        ValueError: fewer than half of the backbone's weights are there.
+        UserError: fewer than half of the backbone's weights are there.
     """
     # The backbone alone: its "norm.weight" is no norm of the head.
     backbone = {name: tensor for name, tensor in model.items() if name.startswith(BACKBONE)}
@@ -63,8 +63,8 @@ def backbone_weights(file: str, weights: Weights, model: Weights, *, is_caffe2: 
     return weights
 
 
-def misfits(incompatible: Any) -> dict[str, str]:
-    """Names of the weights that do not fit, and what is wrong with each.
+def mismatches(incompatible: Any) -> dict[str, str]:
+    """Name of every weight that does not fit -> what is wrong with it.
 
     Args:
         incompatible: what fvcore's checkpointer returns for a model.
@@ -80,14 +80,14 @@ def misfits(incompatible: Any) -> dict[str, str]:
     return wrong
 
 
-def describe_misfits(file: str, incompatible: Any, head: set[str], *, starts: bool) -> str:
-    """The text of an error.
+def describe_mismatches(file: str, incompatible: Any, head: set[str], *, starts: bool) -> str:
+    """The error message for weights that do not fit.
 
     Args:
         head: `class_head` of the model.
-        starts: a training starts from the file, so that a part of it may do.
+        starts: a training starts from the file, so that a part of it may be enough.
     """
-    wrong = misfits(incompatible)
+    wrong = mismatches(incompatible)
     text = f"{file} holds another model than the configuration describes:{_listing(wrong)}"
     # Not the queries, as long as there is a classifier: their number may differ by itself.
     classifier = {name for name in head if _CLASSIFIER.fullmatch(name)} or head
@@ -108,7 +108,7 @@ def describe_misfits(file: str, incompatible: Any, head: set[str], *, starts: bo
 
 
 def _listing(wrong: dict[str, str]) -> str:
-    lines = [f"\n  {name}: {problem}" for name, problem in list(wrong.items())[:SHOWN]]
-    if len(wrong) > SHOWN:
-        lines.append(f"\n  ... and {len(wrong) - SHOWN} more")
+    lines = [f"\n  {name}: {problem}" for name, problem in list(wrong.items())[:MAX_LISTED]]
+    if len(wrong) > MAX_LISTED:
+        lines.append(f"\n  ... and {len(wrong) - MAX_LISTED} more")
     return "".join(lines)

@@ -7,8 +7,8 @@ import torch
 from detectron2.modeling import build_model
 
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
-from mask_former.checkpoint.match import class_head
-from mask_former.engine.predict import Predictor
+from mask_former.checkpoint.compatibility import class_head
+from mask_former.engine import DefaultPredictor
 from mask_former.engine.trainer import Trainer
 from tests.engine.tiny import tiny_cfg
 
@@ -131,13 +131,13 @@ def test_a_trained_model_is_used_whole(tmp_path):
     trained = build_model(cfg)
     MaskFormerCheckpointer(trained, str(tmp_path)).save_weights("trained")
     cfg.MODEL.WEIGHTS = str(tmp_path / "trained.pth")
-    loaded = Predictor(cfg).model.state_dict()
+    loaded = DefaultPredictor(cfg).model.state_dict()
     for name in CLASSIFIER:
         assert torch.equal(loaded[name], trained.state_dict()[name])
     # There, leaving something out is no way out of an error.
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 5
     with pytest.raises(ValueError, match="trained for 4 classes") as caught:
-        Predictor(cfg)
+        DefaultPredictor(cfg)
     assert "WITHOUT_CLASS_HEAD" not in str(caught.value)
 
 

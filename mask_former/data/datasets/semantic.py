@@ -1,0 +1,54 @@
+"""Data sets of two folders, images and semantic label maps."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from detectron2.data.datasets import load_sem_seg
+
+from mask_former.data.datasets.catalog import IGNORE_LABEL, register_lazily
+
+
+def register_semantic(
+    name: str,
+    *,
+    image_root: str | Path,
+    sem_seg_root: str | Path,
+    classes: Sequence[str] | None = None,
+    colors: Sequence[Sequence[int]] | None = None,
+    read_metadata: Callable[[], dict[str, Any]] = dict,
+    ignore_label: int | None = IGNORE_LABEL,
+    image_suffix: str = "jpg",
+    label_suffix: str = "png",
+    prepare_command: str | None = None,
+) -> None:
+    """Register a data set of images and label maps with Detectron2, without touching the disk.
+
+    A label map has the name of its image but for the suffix, and holds the contiguous id of the
+    class of each pixel.
+
+    Args:
+        name: under which it can be named in `DATASETS.TRAIN` and `DATASETS.TEST`.
+        image_root: folder of the images, without subfolders.
+        sem_seg_root: folder of the label maps, of 8 or 16 bits.
+        classes: names by contiguous id. None: they are in `read_metadata`.
+        colors: RGB of each class, in 0..255.
+        read_metadata: reads `stuff_classes`, and whatever else is not given here, from the data
+            set's own files on first access.
+        ignore_label: label of pixels without a class. None: it is in `read_metadata`.
+        image_suffix, label_suffix: of the files.
+        prepare_command: the command that prepares the files, for errors about missing ones.
+    """
+    register_lazily(
+        name,
+        partial(load_sem_seg, str(sem_seg_root), str(image_root), label_suffix, image_suffix),
+        read_metadata,
+        evaluator_type="sem_seg",
+        image_root=image_root,
+        sem_seg_root=sem_seg_root,
+        stuff_classes=classes,
+        stuff_colors=colors,
+        ignore_label=ignore_label,
+        prepare_command=prepare_command,
+    )
