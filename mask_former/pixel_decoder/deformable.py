@@ -31,7 +31,8 @@ class MSDeformAttnPixelDecoder(nn.Module):
     """A deformable transformer encoder over the coarser maps, then an FPN to the finer ones.
 
     Offers its maps as the memory "multi_scale_pixel_decoder", and the coarsest encoded one as
-    "transformer_encoder". It computes in float32, as published, mixed precision or not.
+    "transformer_encoder". It computes in float32, as published, mixed precision or not; only the
+    per-pixel embeddings are converted at the end.
 
     Args:
         input_shape: shapes of the backbone's maps.
@@ -139,6 +140,9 @@ class MSDeformAttnPixelDecoder(nn.Module):
                 )
                 maps.append(F.relu(self.get_submodule(f"layer_{i}")(lateral + x)))
             embeddings = self.mask_features(maps[-1])
+        if torch.is_autocast_enabled(device):
+            # Converted once: every prediction multiplies them out in that type.
+            embeddings = embeddings.to(torch.get_autocast_dtype(device))
         offered = {name: (feature,) for name, feature in features.items()}
         offered |= {ENCODED: (maps[0],), MULTI_SCALE: tuple(maps[:NUM_SCALES])}
         offered |= {PIXEL_EMBEDDING: (embeddings,)}
