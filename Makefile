@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE :=
 INSTALL := $(PIP) install --no-compile --no-build-isolation --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint format clean
+.PHONY: help quickstart test gpu lint format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -18,7 +18,10 @@ quickstart: $(VENV)/.stamp-run ## make data, train a small model on CPU, evaluat
 	$(PY) -m tools.quickstart
 
 test: $(VENV)/.stamp-dev ## run the tests
-	$(PY) -m pytest -n auto --maxprocesses 8
+	$(PY) -m pytest -n auto --maxprocesses 8 --dist worksteal
+
+gpu: $(VENV)/.stamp-dev ## run what needs a GPU, tests and benchmarks, in ten minutes; see output/gpu
+	$(PY) -m benchmarks.gpu output/gpu
 
 lint: $(VENV)/.stamp-dev ## check style and formatting
 	$(PY) -m ruff check .

@@ -62,7 +62,7 @@ setup(
             "hotcoco",
             "pre-commit",
             "pytest>=8",
-            "pytest-xdist>=3",
+            "pytest-xdist>=3.2",
             "ruff",
             "timm>=1.0",
             "transformers>=5",

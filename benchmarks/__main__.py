@@ -1,16 +1,16 @@
-"""Run all benchmarks, one after the other, then put what they found into the document.
+"""Run all benchmarks, one after the other, then put what they found into the page of results.
 
     python -m benchmarks [--device cuda]
 
-Every option is passed on. The time to a panoptic quality is a command of its own:
-`python -m benchmarks.quickstart`.
+Every option is passed on. Commands of their own: `benchmarks.baseline` (ours beside another
+checkout), `benchmarks.gpu` (tests and benchmarks of a GPU in ten minutes), `benchmarks.quickstart`.
 """
 
 import subprocess
 import sys
 
 COMMANDS = ["criterion", "training_step", "training_step --backbone swin", "swin"]
-COMMANDS += ["postprocessing", "model_inference", "frames", "evaluation", "loading"]
+COMMANDS += ["postprocessing", "model_inference", "evaluation", "loading"]
 
 
 def main() -> None:

@@ -1,40 +1,55 @@
 """Whole inference of one image by ours and by the peers, with the same weights."""
 
-from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional as F
 from transformers import MaskFormerImageProcessor
-from transformers.models.maskformer.modeling_maskformer import (
-    MaskFormerForInstanceSegmentationOutput,
-)
 
+from benchmarks.measure import is_native
 from benchmarks.models import our_model, plain_model, recipe
 from benchmarks.peers import plain_inference
 from benchmarks.peers.hugging_face import HuggingFaceMaskFormer
-from mask_former.meta_arch import result_sizes
-from mask_former.structures import Prediction
+from benchmarks.predictions import Scene, Sizes
 
-OURS, FAST = "ours, float32", "ours, float32, fastest order"
-COMPILED, BF16 = "ours, float32, compiled", "ours, bfloat16, fastest order"
-COMPILED_BF16 = "ours, bfloat16, compiled"
+OURS, BF16 = "ours, float32", "ours, bfloat16"
+COMPILED, COMPILED_BF16 = "ours, float32, compiled", "ours, bfloat16, compiled"
 HUGGING_FACE, PLAIN = "`transformers`, float32", "plain, float32"
-SEGMENTS, OVERLAP_THRESHOLD = 12, 0.0
+HUGGING_FACE_BF16, PLAIN_BF16 = "`transformers`, bfloat16", "plain, bfloat16"
+CONFIDENT, OVERLAP_THRESHOLD = 12, 0.0
+TEST = "MODEL.MASK_FORMER.TEST."
+DIVISOR = 32  # of the size of a batch, in all recipes here
+
+
+def contender_names(device: str, compiled: bool = False) -> list[str]:
+    """Ours and the peers, or ours as it is and `compiled`; in all that the device has natively."""
+    names = [OURS, COMPILED] if compiled else [OURS, HUGGING_FACE, PLAIN]
+    if is_native(torch.bfloat16, device):
+        names += [BF16, COMPILED_BF16] if compiled else [BF16, HUGGING_FACE_BF16, PLAIN_BF16]
+    return names
+
+
+def test_keys(task: str) -> list[Any]:
+    """Config keys and values: one task, and its map as result."""
+    panoptic = task.startswith("panoptic")
+    keys = [TEST + "PANOPTIC_ON", panoptic, TEST + "SEMANTIC_ON", not panoptic]
+    return [*keys, TEST + "SEMANTIC_LABELS", True, TEST + "OVERLAP_THRESHOLD", OVERLAP_THRESHOLD]
 
 
 class Inference:
-    """One contender; a call segments the image: classes, or a panoptic map, as the recipe says.
+    """One contender; a call gives the class of each pixel, or a panoptic map, (H, W).
 
     Args:
         name: of the contender.
         task: of the recipe.
         image: record with `image`, and the size of the result.
         options: other keys of the recipe and their values.
-        threshold: least score of a query in a panoptic map; None: such that `SEGMENTS` queries
-            have more.
+        threshold: least score of a query in a panoptic map.
     """
 
     def __init__(
@@ -43,107 +58,103 @@ class Inference:
         task: str,
         device: str,
         image: dict[str, Any],
-        options: tuple[str, ...] = (),
-        threshold: float | None = None,
+        options: tuple[Any, ...] = (),
+        threshold: float = 0.0,
     ) -> None:
-        fastest = name in (FAST, COMPILED, BF16, COMPILED_BF16)
-        keys = ["MODEL.PUBLISHED_ROUNDING", str(not fastest)]
-        keys += ["MODEL.COMPILE", str(name in (COMPILED, COMPILED_BF16))]
-        keys += ["MODEL.MASK_FORMER.TEST.OVERLAP_THRESHOLD", str(OVERLAP_THRESHOLD)]
-        keys += ["MODEL.MASK_FORMER.TEST.SEMANTIC_LABELS", "True"]
-        self.cfg = recipe(task, device, *options, *keys)
-        self.panoptic = self.cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON
-        self.name = name
-        self.batch = [image]
+        keys = [*options, *test_keys(task), TEST + "OBJECT_MASK_THRESHOLD", threshold]
+        self.cfg = recipe(task, device, *keys, "MODEL.COMPILE", "compiled" in name)
+        self.panoptic = task.startswith("panoptic")
+        self.name, self.batch = name, [image]
         weights = weights_of_different_queries(task, device, options)
-        self.ours = build_model(self.cfg).eval()
-        self.ours.load_state_dict(weights)
-        self.ours.semantic_on = not self.panoptic
-        self.model: nn.Module = self.ours
-        if name == PLAIN:
-            self.model = plain_model(self.cfg, weights).eval()
-        elif name == HUGGING_FACE:
-            peer = HuggingFaceMaskFormer(self.cfg, weights)
-            self.model = peer.to(device).eval()
-        half = name in (BF16, COMPILED_BF16)
-        self.autocast = torch.autocast(device, torch.bfloat16) if half else nullcontext()
-        if self.panoptic:
-            threshold = self._threshold() if threshold is None else threshold
-            self.ours.object_mask_threshold = threshold
+        if "plain" in name:
+            self.model = plain_model(self.cfg, weights)
+        elif "transformers" in name:
+            self.model = HuggingFaceMaskFormer(self.cfg, weights).to(device)
+        else:
+            self.model = build_model(self.cfg)
+            self.model.load_state_dict(weights)
+        self.model.eval()
+        self.autocast = torch.autocast(device, torch.bfloat16, enabled="bfloat16" in name)
 
-    def _threshold(self) -> float:
-        logits = self.network().class_logits[0].float()
-        scores, labels = logits.softmax(-1).max(-1)
-        scores = scores[labels < logits.shape[-1] - 1].sort(descending=True).values
-        return scores[SEGMENTS - 1 : SEGMENTS + 1].mean().item()
-
-    @torch.no_grad()
-    def network(self) -> Prediction:
-        with self.autocast:
-            images = self.ours.preprocess(self.batch).tensor
-            if self.model is self.ours:
-                return self.ours.sem_seg_head(self.ours.backbone(images))[-1]
-            return self.model(images)[-1]
-
-    @torch.no_grad()
-    def segment(self, prediction: Prediction) -> Tensor:
-        """The panoptic map, or the class of each pixel, (H, W)."""
-        images = self.ours.preprocess(self.batch)
-        if self.model is self.ours:
-            (result,) = self.ours.postprocess(prediction, images, self.batch)
+    @torch.inference_mode()
+    def __call__(self) -> Tensor:
+        if self.name.startswith("ours"):
+            with self.autocast:
+                (result,) = self.model(self.batch)
             return result["panoptic_seg"][0] if self.panoptic else result["sem_seg"]
-        if self.name == HUGGING_FACE:
-            return self._hugging_face(prediction)
-        logits = prediction.class_logits[0], prediction.mask_logits[0]
-        (sizes,) = result_sizes(images, self.batch)
+        scene = self._predict(**self.batch[0])
+        if "transformers" in self.name:
+            return self._hugging_face(scene)
         if not self.panoptic:
-            return plain_inference.semantic_scaled(*logits, sizes).argmax(0)
+            return plain_inference.semantic_scaled(*scene).argmax(0)
         return plain_inference.panoptic(
-            *logits,
-            sizes,
-            thing_classes=self.ours.thing_classes,
-            object_threshold=self.ours.object_mask_threshold,
+            *scene,
+            thing_classes=thing_classes(self.cfg),
+            object_threshold=self.cfg.MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD,
             overlap_threshold=OVERLAP_THRESHOLD,
         )[0]
 
-    def _hugging_face(self, prediction: Prediction) -> Tensor:
-        outputs = MaskFormerForInstanceSegmentationOutput(
-            class_queries_logits=prediction.class_logits,
-            masks_queries_logits=prediction.mask_logits,
-        )
-        processor = MaskFormerImageProcessor()
-        sizes = [(x["height"], x["width"]) for x in self.batch]
+    def _predict(self, image: Tensor, height: int, width: int, **_: Any) -> Scene:
+        """What a peer's network makes of an image, padded as ours pads it."""
+        keys, size = self.cfg.MODEL, tuple(image.shape[-2:])
+        image = image.to(keys.DEVICE)
+        statistics = torch.tensor([keys.PIXEL_MEAN, keys.PIXEL_STD], device=keys.DEVICE)
+        mean, std = statistics[:, :, None, None]
+        image = (image - mean) / std
+        image = F.pad(image, (0, -size[1] % DIVISOR, 0, -size[0] % DIVISOR))
+        with self.autocast:
+            prediction = self.model(image[None])[-1]
+        sizes = Sizes(tuple(image.shape[-2:]), size, (height, width))
+        logits = prediction.class_logits[0].float(), prediction.mask_logits[0].float()
+        return Scene(*logits, sizes)
+
+    def _hugging_face(self, scene: Scene) -> Tensor:
+        processor, sizes = MaskFormerImageProcessor(), [scene.sizes.output]
         if not self.panoptic:
-            return processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)[0]
-        classes = prediction.class_logits.shape[-1] - 1
+            return processor.post_process_semantic_segmentation(
+                scene.hugging_face, target_sizes=sizes
+            )[0]
+        classes = scene.class_logits.shape[-1] - 1
         (found,) = processor.post_process_panoptic_segmentation(
-            outputs,
-            threshold=self.ours.object_mask_threshold,
+            scene.hugging_face,
+            threshold=self.cfg.MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD,
             overlap_mask_area_threshold=OVERLAP_THRESHOLD,
-            label_ids_to_fuse=set(range(classes)) - set(self.ours.thing_classes),
+            label_ids_to_fuse=set(range(classes)) - thing_classes(self.cfg),
             target_sizes=sizes,
         )
         return found["segmentation"]
 
-    def __call__(self) -> Tensor:
-        return self.segment(self.network())
+
+def thing_classes(cfg: CfgNode) -> set[int]:
+    metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
+    return set(metadata.thing_dataset_id_to_contiguous_id.values())
+
+
+@torch.inference_mode()
+def least_score(task: str, device: str, image: Tensor, options: tuple[Any, ...] = ()) -> float:
+    """The threshold of scores that `CONFIDENT` queries pass, for the random weights of a task."""
+    record = {"image": image, "height": image.shape[-2], "width": image.shape[-1]}
+    logits = Inference(PLAIN, task, device, record, options)._predict(**record).class_logits
+    scores, labels = logits.softmax(-1).max(-1)
+    scores = scores[labels < logits.shape[-1] - 1].sort(descending=True).values
+    return scores[CONFIDENT - 1 : CONFIDENT + 1].mean().item()
 
 
 @cache
 @torch.no_grad()
 def weights_of_different_queries(
-    task: str, device: str, options: tuple[str, ...]
+    task: str, device: str, options: tuple[Any, ...] = ()
 ) -> dict[str, Tensor]:
     """Random weights whose queries differ in class and mask, as those of a trained model do; as
     they come they are so alike that one of them gets the whole image."""
     model = our_model(recipe(task, device, *options)).eval()
     predictor = model.sem_seg_head.predictor
     predictor.query_embed.weight.mul_(300)
-    image = torch.randn(1, 3, 192, 256, device=device)
+    record = {"image": torch.randint(256, (3, 192, 256), dtype=torch.uint8)}
     for layer, spread in ((predictor.class_embed, 2.0), (predictor.mask_embed.layers[-1], 0.2)):
         outputs: list[Tensor] = []
         hook = layer.register_forward_hook(lambda *call, kept=outputs: kept.append(call[-1]))
-        model.sem_seg_head(model.backbone(image))
+        model([record])
         hook.remove()
         of_queries = outputs[0][-1:].flatten(0, -2)
         scale = spread / (of_queries - of_queries.mean(0)).std()

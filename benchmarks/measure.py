@@ -9,7 +9,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
+
+from mask_former.engine.host_memory import keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -118,18 +120,42 @@ def _cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def allocators(device: str, *, quick: bool = False) -> Iterator[str]:
+    """The settings of this process's memory allocator one after the other, in words.
+
+    By default glibc returns large blocks to the system when they are freed; our training and
+    evaluation keep them. All contenders have the one or the other. `quick`: kept alone.
+    """
+    if device == "cuda":
+        yield ""
+        return
+    if not quick:
+        yield ", freed memory returned"
+    keep_freed_memory()  # for good
+    yield ", freed memory kept"
+
+
+def is_native(dtype: torch.dtype, device: str = "cpu") -> bool:
+    """Whether the device computes in `dtype` itself, and does not emulate it."""
+    if device == "cuda":
+        return dtype is not torch.bfloat16 or torch.cuda.get_device_capability() >= (8, 0)
+    return dtype is not torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def exact_float32() -> None:
     """No TF32 on GPUs, which PyTorch takes for convolutions and calls float32."""
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
-def matrix_rate(dtype: torch.dtype = torch.float32, *, device: str = "cpu") -> float:
+def matrix_rate(
+    dtype: torch.dtype = torch.float32, *, device: str = "cpu", size: int | None = None
+) -> float:
     """Multiply-adds a second of the better of a large matrix product and a large convolution.
 
     PyTorch leaves float32 matrices on a CPU to another library than convolutions, and that one may
     not use all that the processor has.
     """
-    size = 8192 if device == "cuda" else 2048
+    size = size or (8192 if device == "cuda" else 2048)
     channels, side = size // 8, 128
     a, b = torch.randn(2, size, size, device=device).to(dtype)
     pixels = torch.randn(1, channels, side, side, device=device).to(dtype)
@@ -143,10 +169,3 @@ def matrix_rate(dtype: torch.dtype = torch.float32, *, device: str = "cpu") -> f
         multiply_adds / min(_time(product, device) for _ in range(10))
         for multiply_adds, product in products.items()
     )
-
-
-def bandwidth(*, device: str = "cpu") -> float:
-    """Bytes a second read and written by the copy of a tensor larger than any cache."""
-    source = torch.ones(1 << 28, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    return 2 * source.numel() / min(_time(lambda: target.copy_(source), device) for _ in range(10))

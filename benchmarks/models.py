@@ -27,12 +27,17 @@ RECIPES = {
 # Whatever makes two runs differ.
 WITHOUT_CHANCE = ["MODEL.MASK_FORMER.DROPOUT", "0.0", "MODEL.SWIN.DROP_PATH_RATE", "0.0"]
 
+# Of `--quick`: networks of the same kind that take milliseconds.
+SMALL = ("MODEL.RESNETS.RES2_OUT_CHANNELS", 64, "MODEL.RESNETS.WIDTH_PER_GROUP", 16)
+SMALL += ("MODEL.SWIN.EMBED_DIM", 48, "MODEL.SWIN.DEPTHS", (2, 2, 2, 2))
+SMALL += ("MODEL.MASK_FORMER.DEC_LAYERS", 2, "MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS", 1)
 
-def recipe(name: str, device: str, *options: str) -> CfgNode:
+
+def recipe(name: str, device: str, *options: Any) -> CfgNode:
     """A recipe without its weights and without dropout."""
     exact_float32()
-    keys = ["MODEL.DEVICE", device, "MODEL.WEIGHTS", "", *WITHOUT_CHANCE, *options]
-    return load_config(RECIPES[name], keys)
+    keys = ["MODEL.DEVICE", device, "MODEL.WEIGHTS", "", *WITHOUT_CHANCE]
+    return load_config(RECIPES[name], [*keys, *map(str, options)])
 
 
 def our_model(cfg: CfgNode) -> nn.Module:

@@ -20,16 +20,18 @@ from transformers import MaskFormerImageProcessor
 
 from benchmarks.measure import compare, matrix_rate
 from benchmarks.peers import plain_inference as plain
-from benchmarks.predictions import Scene, make_scene
-from benchmarks.report import Growth, Result, report
+from benchmarks.predictions import Scene, Size, Sizes, make_scene
+from benchmarks.report import Growth, Result, agreement, report
 from mask_former import inference
-from mask_former.inference.resize import Size, Sizes, mask_tiles
+from mask_former.inference.resize import mask_tiles
 
 OURS, PLAIN, KEEP_FIRST = "ours", "plain order", "plain order, confident masks only"
 HUGGING_FACE = "`transformers`"
 OBJECT_THRESHOLD, OVERLAP_THRESHOLD, INSTANCES = 0.8, 0.5, 100
 # Scores that are less apart, relatively, are equal but for rounding.
 TIE = 1e-5
+# Share of the pixels of maps: where two masks are equal but for rounding.
+TOLERANCE = 1e-4
 
 
 # Panoptic
@@ -82,13 +84,12 @@ def scaling_alone(scene: Scene) -> None:
 
 def panoptic(scene: Scene, rounds: int, device: str) -> Result:
     ours, segments = our_panoptic(scene)
-    agreement = {}
+    differences = {}
     for name, keep_first in ((PLAIN, False), (KEEP_FIRST, True)):
         other, other_segments = plain_panoptic(scene, keep_first)
-        if not torch.equal(ours, other) or segments != other_segments:
-            raise SystemExit(f"panoptic: the map or the segments of {name} are not ours")
-        agreement[name] = "none"
-    agreement[HUGGING_FACE] = _share(ours != hugging_face_panoptic(scene))
+        equal = (ours != other).float().mean() <= TOLERANCE and segments == other_segments
+        differences[name] = agreement(_share(ours != other), holds=bool(equal))
+    differences[HUGGING_FACE] = _share(ours != hugging_face_panoptic(scene))
     timings = compare(
         {
             OURS: lambda: our_panoptic(scene),
@@ -101,7 +102,7 @@ def panoptic(scene: Scene, rounds: int, device: str) -> Result:
         device=device,
     )
     case = f"panoptic, {_describe(scene)}"
-    return Result(case, OURS, timings, agreement, ">= 10 of plain order")
+    return Result(case, OURS, timings, differences)
 
 
 # Semantic
@@ -126,23 +127,24 @@ def semantic(
     def plain_labels() -> Tensor:
         return plain_scores(*scene).argmax(0)
 
-    agreement = {PLAIN: _ties(scene, ours(), plain_labels(), scaled)}
+    differences = {PLAIN: _ties(scene, ours(), plain_labels(), scaled)}
     contenders: dict[str, Callable[[], Any]] = {OURS: ours}
     if peers:
         contenders["ours, scores of all classes"] = lambda: inference.semantic_inference(
             *scene, scale_scores=scaled
         )
         contenders[HUGGING_FACE] = lambda: hugging_face_semantic(scene)
-        agreement[HUGGING_FACE] = _share(ours() != hugging_face_semantic(scene))
+        differences[HUGGING_FACE] = _share(ours() != hugging_face_semantic(scene))
     contenders[PLAIN] = plain_labels
     timings = compare(contenders, rounds=rounds, warmup=0, device=device)
     how = ", scores scaled" if scaled else ""
     case = f"semantic labels, {_describe(scene)}{how}"
-    return Result(case, OURS, timings, agreement, ">= 2 of plain order, memory <= 1/4")
+    return Result(case, OURS, timings, differences)
 
 
 def _ties(scene: Scene, ours: Tensor, other: Tensor, scaled: bool) -> str:
     """In how many pixels labels differ, which have to be ties."""
+    tied = True
     rows, columns = (ours != other).nonzero(as_tuple=True)
     if len(rows):
         class_logits, mask_logits, sizes = scene
@@ -153,9 +155,8 @@ def _ties(scene: Scene, ours: Tensor, other: Tensor, scaled: bool) -> str:
         classes = class_logits.softmax(-1)[:, :-1].double()
         scores = masks[:, rows, columns].double().T @ classes  # (differing pixels, K)
         a, b = (scores.gather(1, x[rows, columns][:, None]) for x in (ours, other))
-        if ((a - b).abs() > TIE * a).any():
-            raise SystemExit(f"semantic: labels differ that are no ties, {scene.sizes}")
-    return f"{len(rows)} pixels, ties"
+        tied = not ((a - b).abs() > TIE * a).any()
+    return agreement(f"{len(rows)} pixels, ties", holds=tied)
 
 
 # Instances
@@ -174,17 +175,20 @@ def instances(scene: Scene, rounds: int, device: str) -> Result:
     ours, (masks, scores, labels) = our_instances(scene), plain_instances(scene)
     order = scores.argsort(descending=True)
     order = order[masks[order].flatten(1).any(1)]
-    same_masks = torch.equal(ours.pred_masks, masks[order])
-    same_labels = torch.equal(ours.pred_classes, labels[order])
-    if not (same_masks and same_labels and torch.allclose(ours.scores, scores[order])):
-        raise SystemExit("instances: those of the plain order are not ours")
+    equal = torch.equal(ours.pred_classes, labels[order])
+    equal = equal and torch.allclose(ours.scores, scores[order], rtol=1e-4)
+    different = ours.pred_masks != masks[order] if equal else torch.ones(1)
+    difference = agreement(
+        f"{different.float().mean():.1g} of the masks' pixels",
+        holds=bool(different.float().mean() <= TOLERANCE),
+    )
     timings = compare(
         {OURS: lambda: our_instances(scene), PLAIN: lambda: plain_instances(scene)},
         rounds=rounds,
         device=device,
     )
     case = f"{INSTANCES} instances, {_describe(scene)}"
-    return Result(case, OURS, timings, {PLAIN: "none but rounding of scores"})
+    return Result(case, OURS, timings, {PLAIN: difference})
 
 
 # What is measured
@@ -192,7 +196,7 @@ def instances(scene: Scene, rounds: int, device: str) -> Result:
 
 def measure(rounds: int, device: str, quick: bool) -> tuple[list[Result], list[str]]:
     """The cases of the table, and what to know about them."""
-    part = 4 if quick else 1
+    part = 16 if quick else 1
 
     def scene(mask: Size, *sizes: Size, classes: int) -> Scene:
         small = [(height // part, width // part) for height, width in (mask, *sizes)]
@@ -212,7 +216,7 @@ def measure(rounds: int, device: str, quick: bool) -> tuple[list[Result], list[s
         semantic(enlarged, few, device, scaled=True, peers=False),
         semantic(full, few, device, peers=False),
     ]
-    rate = matrix_rate(device=device)
+    rate = matrix_rate(device=device, size=256 if quick else None)
     remarks = []
     for case, result in ((ade, results[2]), (full, results[4])):
         (queries, outputs), (height, width) = case.class_logits.shape, case.sizes.output
@@ -231,9 +235,9 @@ def measure(rounds: int, device: str, quick: bool) -> tuple[list[Result], list[s
     return results, remarks
 
 
-def growths(device: str, quick: bool) -> list[Growth]:
+def growths(device: str) -> list[Growth]:
     """Panoptic by pixels and by segments, semantic labels by classes."""
-    side = 120 if quick else 480
+    side = 480
 
     def panoptic_scene(scale: float = 1.0, segments: int = 12) -> Scene:
         output = (int(side * scale), int(1.5 * side * scale))
@@ -317,12 +321,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--no-growth", action="store_true", help="no other sizes, no plot")
     parser.add_argument("--quick", action="store_true", help="small images, few rounds")
     args = parser.parse_args()
     with torch.inference_mode():
         rounds = 1 if args.quick else args.rounds
         results, remarks = measure(rounds, args.device, args.quick)
-        found = growths(args.device, args.quick)
+        found = [] if args.quick or args.no_growth else growths(args.device)
     report("postprocessing", results, found, remarks=remarks, device=args.device)
 
 

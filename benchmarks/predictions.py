@@ -1,4 +1,4 @@
-"""Predictions of a network, made up."""
+"""Predictions of a network, made up, and those of peers in our record."""
 
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -8,6 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mask_former.inference.resize import Size, Sizes
+from mask_former.structures import Prediction
+
+
+def prediction_of_masks(class_logits: Tensor, mask_logits: Tensor) -> Prediction:
+    """Our record of (B, Q, K + 1) and (B, Q, h, w)."""
+    return Prediction(class_logits, mask_logits)
 
 
 class Scene(NamedTuple):

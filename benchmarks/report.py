@@ -1,17 +1,20 @@
-"""What the benchmarks found: printed, kept under output/benchmarks, and put into the document.
+"""What the benchmarks found: printed, kept in a folder, and put into the page of results.
 
     python -m benchmarks.report
 
-writes the tables and plots of all benchmarks that were run into docs/PERFORMANCE.md, each between
+writes the tables and plots of all benchmarks that were run into benchmarks/RESULTS.md, each between
 its own two marks; one without marks, say of another device, gets a section at the end.
 """
 
+import json
+import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.ticker import LogLocator, StrMethodFormatter
@@ -20,10 +23,12 @@ from tabulate import tabulate
 from benchmarks.measure import Timing, machine
 
 ROOT = Path(__file__).parents[1]
-OUTPUT = ROOT / "output/benchmarks"
-DOCUMENT = ROOT / "docs/PERFORMANCE.md"
-IMAGES = ROOT / "docs/images"
+# Where `report` writes to; set for the processes of `benchmarks.gpu`.
+OUTPUT = Path(os.environ.get("BENCHMARKS_OUTPUT", ROOT / "output/benchmarks"))
+DOCUMENT = ROOT / "benchmarks/RESULTS.md"
+IMAGES = ROOT / "benchmarks/images"
 HEADER = ["", "", "time", "ours takes 1/x of it", "peak memory", "difference from ours"]
+DIFFERS = "DIFFERS:"
 
 
 @dataclass(frozen=True)
@@ -35,37 +40,44 @@ class Result:
         ours: name of our contender, which the others are compared with.
         timings: of all contenders, in the order of the table.
         agreement: by contender, how its result differs from ours, in words or as a number.
-        target: what was aimed at, in words; "" without one.
     """
 
     case: str
     ours: str
     timings: dict[str, Timing]
     agreement: dict[str, str] = field(default_factory=dict)
-    target: str = ""
 
-    @classmethod
-    def beside(
-        cls,
-        case: str,
-        ours: str,
-        timings: Mapping[str, Timing],
-        peers: Sequence[str],
-        target: str = "",
-    ) -> "Result":
-        """Ours and `peers` alone, of more contenders that took turns."""
-        return cls(case, ours, {name: timings[name] for name in (ours, *peers)}, target=target)
+    def values(self) -> list[dict[str, Any]]:
+        """For every contender what the table has, as numbers."""
+        ours = self.timings[self.ours]
+        return [
+            {
+                "case": self.case,
+                "contender": name,
+                "seconds": timing.median,
+                "times ours": ours.speedup(timing),
+                "peak bytes": timing.peak_bytes,
+                "difference from ours": self.agreement.get(name, ""),
+            }
+            for name, timing in self.timings.items()
+        ]
 
     def rows(self) -> list[list[str]]:
-        ours = self.timings[self.ours]
         rows = []
-        for name, timing in self.timings.items():
-            faster = "" if name == self.ours else f"{ours.speedup(timing):.2f}"
-            peak = "" if timing.peak_bytes is None else f"{timing.peak_bytes / 2**20:.1f} MiB"
-            agreement = self.agreement.get(name, "")
-            rows.append(["", name, f"{timing.median * 1e3:.1f} ms", faster, peak, agreement])
-        rows[0][0] = self.case + (f" (target: {self.target})" if self.target else "")
+        for row in self.values():
+            faster = "" if row["contender"] == self.ours else f"{row['times ours']:.2f}"
+            bytes_ = row["peak bytes"]
+            peak = "" if bytes_ is None else f"{bytes_ / 2**20:.1f} MiB"
+            time = f"{row['seconds'] * 1e3:.1f} ms"
+            rows.append(["", row["contender"], time, faster, peak, row["difference from ours"]])
+        rows[0][0] = self.case
         return rows
+
+
+def agreement(text: str, *, holds: bool) -> str:
+    """How a contender differs from ours, marked if that is too much: then `report` ends in an
+    error, after the table is written."""
+    return text if holds else f"{DIFFERS} {text}"
 
 
 @dataclass(frozen=True)
@@ -92,7 +104,7 @@ def report(
     device: str = "cpu",
     variant: str = "",
 ) -> None:
-    """Print the results of the benchmark `name` and keep them for the document.
+    """Print the results of the benchmark `name`, and keep them as a table and as JSON.
 
     `variant` is what the options of its command line chose, for the names of the files.
     """
@@ -104,11 +116,21 @@ def report(
     parts.append(f"Measured with `python -m {command}` on {machine(device)}.")
     OUTPUT.mkdir(parents=True, exist_ok=True)
     if growths:
-        _plot(growths, OUTPUT / f"performance_{stem}.png")
-        parts.append(f"![How {stem} grows](images/performance_{stem}.png)")
+        _plot(growths, OUTPUT / f"{stem}.png")
+        parts.append(f"![How {stem} grows](images/{stem}.png)")
     text = "\n\n".join(parts).replace("\n\n- ", "\n- ") + "\n"
     print(text)
     (OUTPUT / f"{stem}.md").write_text(text)
+    found = {
+        "command": f"python -m {command}",
+        "machine": machine(device),
+        "results": [row for result in results for row in result.values()],
+        "remarks": list(remarks),
+    }
+    (OUTPUT / f"{stem}.json").write_text(json.dumps(found, indent=1))
+    for row in found["results"]:
+        if row["difference from ours"].startswith(DIFFERS):
+            raise SystemExit(f"{row['contender']}, {row['case']}: {row['difference from ours']}")
     print(f"Kept in {OUTPUT / stem}.md; `python -m benchmarks.report` puts it into {DOCUMENT}.")
 
 

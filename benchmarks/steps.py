@@ -14,6 +14,7 @@ from torch.optim import AdamW, Optimizer
 from benchmarks.models import plain_model
 from benchmarks.peers.hugging_face import HuggingFaceMaskFormer
 from benchmarks.peers.plain_losses import layer_losses, plain_matching
+from benchmarks.predictions import prediction_of_masks
 from mask_former.checkpoint.hugging_face import from_hugging_face
 from mask_former.engine.optimizer import build_optimizer
 from mask_former.structures import Prediction, Target
@@ -132,7 +133,7 @@ class OurStep(Step):
 
     def network(self) -> list[Prediction]:
         self.images = self.model.preprocess(self.batch)
-        return self.model.sem_seg_head(self.model.backbone(self.images.tensor))
+        return self.model.predict(self.images.tensor)
 
     def losses(self, predictions: list[Prediction]) -> list[Tensor]:
         self.model.criterion.matcher = self.matcher
@@ -141,15 +142,25 @@ class OurStep(Step):
 
 
 class PeerStep(Step):
-    """What both peers do in the same way: normalised images, AdamW as it comes, clipping."""
+    """What both peers do in the same way: normalised images, AdamW as it comes, clipping.
 
-    def __init__(self, cfg: CfgNode, model: nn.Module, batch: Batch, clock: Clock) -> None:
+    In mixed precision their matching and losses are in float32.
+    """
+
+    def __init__(
+        self,
+        cfg: CfgNode,
+        model: nn.Module,
+        batch: Batch,
+        clock: Clock,
+        amp_dtype: torch.dtype | None = None,
+    ) -> None:
         backbone = [p for name, p in model.named_parameters() if "backbone" in name]
         others = [p for name, p in model.named_parameters() if "backbone" not in name]
         groups = [{"params": backbone, "lr": 0.1 * cfg.SOLVER.BASE_LR}, {"params": others}]
         decay = cfg.SOLVER.WEIGHT_DECAY
         optimizer = AdamW(groups, lr=cfg.SOLVER.BASE_LR, weight_decay=decay)
-        super().__init__(model, optimizer, clock, None)
+        super().__init__(model, optimizer, clock, amp_dtype)
         self.limit = cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE
         self.images = torch.stack([x["image"] for x in batch]).to(clock.device)
         self.mean, self.std = (
@@ -165,7 +176,15 @@ class PeerStep(Step):
         ]
 
     def network(self) -> list[Prediction]:
-        return self.model((self.images - self.mean) / self.std)
+        layers = self.model((self.images - self.mean) / self.std)
+        return [prediction_of_masks(p.class_logits.float(), p.mask_logits.float()) for p in layers]
+
+    def losses(self, predictions: list[Prediction]) -> list[Tensor]:
+        with torch.autocast(self.clock.device, enabled=False):
+            return self.losses_in_float32(predictions)
+
+    def losses_in_float32(self, predictions: list[Prediction]) -> list[Tensor]:
+        raise NotImplementedError
 
     def update(self) -> None:
         clip_grad_norm_(self.model.parameters(), self.limit)
@@ -175,10 +194,12 @@ class PeerStep(Step):
 class PlainStep(PeerStep):
     """The plain transcription of network and losses."""
 
-    def __init__(self, cfg: CfgNode, model: nn.Module, batch: Batch, clock: Clock) -> None:
-        super().__init__(cfg, plain_model(cfg, model.state_dict()), batch, clock)
+    def __init__(
+        self, cfg: CfgNode, model: nn.Module, batch: Batch, clock: Clock, *amp_dtype: torch.dtype
+    ) -> None:
+        super().__init__(cfg, plain_model(cfg, model.state_dict()), batch, clock, *amp_dtype)
 
-    def losses(self, predictions: list[Prediction]) -> list[Tensor]:
+    def losses_in_float32(self, predictions: list[Prediction]) -> list[Tensor]:
         losses = []
         for prediction in predictions:
             with self.clock.part("matching"):
@@ -190,9 +211,11 @@ class PlainStep(PeerStep):
 class HuggingFaceStep(PeerStep):
     """The implementation of `transformers`, network and losses."""
 
-    def __init__(self, cfg: CfgNode, model: nn.Module, batch: Batch, clock: Clock) -> None:
+    def __init__(
+        self, cfg: CfgNode, model: nn.Module, batch: Batch, clock: Clock, *amp_dtype: torch.dtype
+    ) -> None:
         peer = HuggingFaceMaskFormer(cfg, model.state_dict()).to(clock.device)
-        super().__init__(cfg, peer, batch, clock)
+        super().__init__(cfg, peer, batch, clock, *amp_dtype)
         matcher = peer.model.criterion.matcher
         untimed = matcher.forward
 
@@ -202,9 +225,9 @@ class HuggingFaceStep(PeerStep):
 
         matcher.forward = timed
 
-    def losses(self, predictions: list[Prediction]) -> list[Tensor]:
+    def losses_in_float32(self, predictions: list[Prediction]) -> list[Tensor]:
         return list(self.model.losses(predictions, self.targets).values())
 
     def gradients(self) -> Gradients:
         theirs = {name.removeprefix("model."): g for name, g in super().gradients().items()}
-        return from_hugging_face({f"{name}": g for name, g in theirs.items()})[0]
+        return from_hugging_face(theirs)[0]

@@ -8,51 +8,49 @@ and images and without drop path, then with activation checkpointing.
 
 import argparse
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import compare
-from benchmarks.models import our_model, plain_model, recipe
+from benchmarks.measure import compare, is_native
+from benchmarks.models import SMALL, our_model, plain_model, recipe
 from benchmarks.peers.hugging_face import HuggingFaceMaskFormer
 from benchmarks.report import Growth, Result, report
-from mask_former.backbone.checkpointing import checkpoint_blocks
+from mask_former.backbone.checkpointing import set_grad_checkpointing
 from mask_former.engine.host_memory import keep_freed_memory
-from mask_former.layers import Linear
 
-OURS, FAST = "ours, float32", "ours, float32 in the fastest order"
-OURS_BF16, CHECKPOINTED = "ours, bfloat16", "ours, float32, checkpointed"
+OURS, OURS_BF16 = "ours, float32", "ours, bfloat16"
+CHECKPOINTED = "ours, float32, checkpointed"
 DETECTRON2, DETECTRON2_BF16 = "Detectron2, float32", "Detectron2, bfloat16"
 HUGGING_FACE = "`transformers`, float32"
 BFLOAT16 = (OURS_BF16, DETECTRON2_BF16)
 # Relative to the largest value of a map, and to the norm of all gradients.
-TOLERANCE = {name: 0.1 if name in BFLOAT16 else 1e-4 for name in (*BFLOAT16, FAST)}
+TOLERANCE, TOLERANCE_BFLOAT16 = 1e-4, 0.1
 Maps = list[Tensor]
 
 
-def backbones(device: str) -> dict[str, Callable[[Tensor], Maps]]:
+def backbones(device: str, options: Sequence[Any] = ()) -> dict[str, Callable[[Tensor], Maps]]:
     """Swin Transformers, equal but for who wrote them, from an image to its maps."""
-    cfg = recipe("swin", device)
+    cfg = recipe("swin", device, *options)
     model = our_model(cfg)
     ours = model.backbone
     detectron2 = plain_model(cfg, model.state_dict()).backbone
     peer = HuggingFaceMaskFormer(cfg, model.state_dict()).to(device)
     hugging_face = peer.model.model.pixel_level_module.encoder
-    fast, checkpointed = copy.deepcopy(ours), copy.deepcopy(ours)
-    for module in fast.modules():
-        if isinstance(module, Linear):
-            module.published_rounding = False
-    checkpoint_blocks(checkpointed)
-    return {
+    checkpointed = copy.deepcopy(ours)
+    set_grad_checkpointing(checkpointed)
+    contenders = {
         OURS: _Maps(ours),
-        FAST: _Maps(fast),
         OURS_BF16: _Maps(ours, torch.bfloat16),
         CHECKPOINTED: _Maps(checkpointed),
         DETECTRON2: _Maps(detectron2),
         DETECTRON2_BF16: _Maps(detectron2, torch.bfloat16),
         HUGGING_FACE: _Maps(hugging_face),
     }
+    native = is_native(torch.bfloat16, device)
+    return {name: maps for name, maps in contenders.items() if native or name not in BFLOAT16}
 
 
 class _Maps:
@@ -92,7 +90,7 @@ def check(contenders: Mapping[str, _Maps], images: Tensor) -> dict[str, str]:
         difference = max(((a - b).abs().max() / b.abs().max()).item() for a, b in results)
         if name != OURS:
             found[name] = f"{difference:.0e}"
-        if difference > TOLERANCE.get(name, 1e-4):
+        if difference > (TOLERANCE_BFLOAT16 if name in BFLOAT16 else TOLERANCE):
             raise SystemExit(f"{name} differs from ours by {difference}")
     return found
 
@@ -103,10 +101,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="small images, to try it out")
     args = parser.parse_args()
-    sizes = [64, 96] if args.quick else [256, 384, 512]
+    sizes = [64] if args.quick else [256, 384, 512]
     keep_freed_memory()
 
-    contenders = backbones(args.device)
+    contenders = backbones(args.device, SMALL if args.quick else ())
     cases: dict[str, Callable[[_Maps, Tensor], list[Tensor]]] = {
         "forward": forward,
         "forward and backward": step,
@@ -122,7 +120,9 @@ def main() -> None:
                 continue
             runs = {n: lambda m=m, run=run, x=images: run(m, x) for n, m in contenders.items()}
             rounds = args.rounds if largest else 2
-            timings = compare(runs, rounds=rounds, warmup=1, memory=largest, device=args.device)
+            timings = compare(
+                runs, rounds=rounds, warmup=1, memory=largest and not args.quick, device=args.device
+            )
             if largest:
                 results.append(Result(f"{case}, {size}x{size}", OURS, timings, agreement))
             if run is step:

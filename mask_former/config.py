@@ -6,6 +6,14 @@ The names are those of the published recipes, so that their yaml files keep work
 from detectron2.config import CfgNode as CN
 from detectron2.projects.deeplab import add_deeplab_config
 
+# What a config of Mask2Former's repository leaves to its defaults or its code, where these differ
+# from the defaults below. It names its predictor in MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME.
+MASK2FORMER_DEFAULTS = {
+    "MODEL.MASK_FORMER.MASK_LOSS": "bce",
+    "MODEL.MASK_FORMER.TRAIN_NUM_POINTS": 12544,
+    "MODEL.MASK_FORMER.TEST.VOID_BELOW_HALF": True,
+    "MODEL.MASK_FORMER.TEST.TOP_OF_ALL_CLASSES": True,
+}
 # Of earlier versions: a config that still names one gets a warning, and the key has no effect.
 REMOVED_KEYS = ("MODEL.PUBLISHED_ROUNDING", "INPUT.FAST_RESIZE")
 
@@ -25,13 +33,19 @@ def add_mask_former_config(cfg: CN) -> None:
 
 def _add_input(cfg: CN) -> None:
     # Which ground truth is made of a dataset's annotation: mask_former_semantic,
-    # mask_former_panoptic, mask_former_instance, or detr_panoptic (DETR's crop augmentation).
+    # mask_former_panoptic, mask_former_instance, detr_panoptic (DETR's crop augmentation), or
+    # coco_panoptic_lsj and coco_instance_lsj (large-scale jitter).
     cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_semantic"
     # SSD's random brightness, contrast, saturation and hue.
     cfg.INPUT.COLOR_AUG_SSD = False
     # Pad training images to a multiple of this, before they are batched. Nothing is ever cropped.
     # 0 or less: no padding here, the model pads the batch.
     cfg.INPUT.SIZE_DIVISIBILITY = -1
+    # Large-scale jitter: the image is scaled to fit a square of IMAGE_SIZE times a random number
+    # between MIN_SCALE and MAX_SCALE, then cropped or padded to IMAGE_SIZE.
+    cfg.INPUT.IMAGE_SIZE = 1024
+    cfg.INPUT.MIN_SCALE = 0.1
+    cfg.INPUT.MAX_SCALE = 2.0
 
 
 def _add_model(cfg: CN) -> None:
@@ -41,6 +55,9 @@ def _add_model(cfg: CN) -> None:
     # On NVIDIA GPUs round the factors of float32 convolutions and matrix products to 10 bits, which
     # is faster and an approximation. PyTorch by itself does so in convolutions.
     cfg.MODEL.TF32 = False
+    # How the values of feature maps lie in memory: contiguous (channel by channel), channels_last
+    # (pixel by pixel), or auto, the faster one; see mask_former/precision.py.
+    cfg.MODEL.MEMORY_FORMAT = "auto"
     # Compile backbone, head and losses by torch.compile when they first run: minutes, once for
     # every kind of input size, so that SIZE_DIVISIBILITY should leave few. For GPUs; on CPUs the
     # network gains a little. The results are the same but for rounding. With TRAIN_NUM_POINTS the
@@ -72,8 +89,11 @@ def _add_model(cfg: CN) -> None:
     # Loss: every decoder layer is supervised, or the last one only.
     cfg.MODEL.MASK_FORMER.DEEP_SUPERVISION = True
     cfg.MODEL.MASK_FORMER.NO_OBJECT_WEIGHT = 0.1
+    cfg.MODEL.MASK_FORMER.CLASS_WEIGHT = 1.0
     cfg.MODEL.MASK_FORMER.DICE_WEIGHT = 1.0
     cfg.MODEL.MASK_FORMER.MASK_WEIGHT = 20.0
+    # What MASK_WEIGHT weighs: "focal" (MaskFormer), or "bce", binary cross entropy (Mask2Former).
+    cfg.MODEL.MASK_FORMER.MASK_LOSS = "focal"
     # Which query learns which segment: "hungarian", that of the least total cost, or "fixed",
     # query i that of class i (needs NUM_OBJECT_QUERIES = NUM_CLASSES).
     cfg.MODEL.MASK_FORMER.MATCHER = "hungarian"
@@ -145,6 +165,8 @@ def _add_swin(cfg: CN) -> None:
     cfg.MODEL.SWIN.APE = False
     cfg.MODEL.SWIN.PATCH_NORM = True
     cfg.MODEL.SWIN.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    # Mask2Former's name for MODEL.BACKBONE.ACTIVATION_CHECKPOINTING.
+    cfg.MODEL.SWIN.USE_CHECKPOINT = False
 
 
 def _add_solver(cfg: CN) -> None:
@@ -157,12 +179,14 @@ def _add_solver(cfg: CN) -> None:
     # iterations; the weights that are trained are in the checkpoint besides, but not in
     # model_best.pth. 0: no average. The average is not compiled by MODEL.COMPILE.
     cfg.SOLVER.EMA_DECAY = 0.0
-    # Arithmetic of mixed precision (SOLVER.AMP.ENABLED): bfloat16, or float16 with a loss scaler
-    # (GPU only). Costs and losses stay in float32.
-    cfg.SOLVER.AMP.DTYPE = "bfloat16"
-    # Arithmetic of evaluation and of the predictor: float32, or mixed precision with bfloat16 or,
-    # on GPUs, float16. Post-processing stays in float32.
-    cfg.TEST.PRECISION = "float32"
+    # Arithmetic of mixed precision (SOLVER.AMP.ENABLED): float32, bfloat16, or float16 with a loss
+    # scaler (NVIDIA GPUs), where the device has it; or auto: bfloat16 where the device computes it
+    # natively, else float16 on a GPU, else float32. Costs and losses stay in float32.
+    cfg.SOLVER.AMP.DTYPE = "auto"
+    # Arithmetic of evaluation and prediction: float32, bfloat16 or float16; or auto: with
+    # SOLVER.AMP.ENABLED as SOLVER.AMP.DTYPE auto, so that a model is judged in what it learned in,
+    # and float32 without, as in all published recipes. Post-processing stays in float32.
+    cfg.TEST.PRECISION = "auto"
     # The figure by which the best checkpoint is chosen, e.g. "panoptic_seg/PQ". Empty: the first
     # that the evaluation reports of PQ, mIoU, AP.
     cfg.TEST.BEST_CHECKPOINT_METRIC = ""

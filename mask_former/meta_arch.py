@@ -9,8 +9,6 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_se
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
-from mask_former.backbone.checkpointing import checkpoint_blocks
-from mask_former.backbone.frozen_norm import fold_frozen_norms
 from mask_former.criterion import SetCriterion
 from mask_former.data.label_map import LabelMapMasks
 from mask_former.data.metadata import thing_classes
@@ -32,7 +30,6 @@ class MaskFormer(nn.Module):
         size_divisibility: batches are padded to a multiple of this; 0 pads to the largest image.
         ignore_void: leave padded and unannotated pixels out of matching and mask losses, instead
             of counting them as background of every mask.
-        compiled: compile backbone and head when they first run; weights keep their names.
     """
 
     pixel_mean: Tensor
@@ -50,7 +47,6 @@ class MaskFormer(nn.Module):
         pixel_std: Collection[float],
         size_divisibility: int = 32,
         ignore_void: bool = False,
-        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -61,16 +57,10 @@ class MaskFormer(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
         self.size_divisibility = size_divisibility
         self.ignore_void = ignore_void
-        fold_frozen_norms(self.backbone)
-        if compiled:
-            self.backbone.compile()
-            self.sem_seg_head.compile()
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         backbone = build_backbone(cfg)
-        if cfg.MODEL.BACKBONE.ACTIVATION_CHECKPOINTING:
-            checkpoint_blocks(backbone)
         keys, test = cfg.MODEL.MASK_FORMER, cfg.MODEL.MASK_FORMER.TEST
         divisibility = keys.SIZE_DIVISIBILITY
         return {
@@ -94,7 +84,6 @@ class MaskFormer(nn.Module):
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "size_divisibility": backbone.size_divisibility if divisibility < 0 else divisibility,
             "ignore_void": keys.IGNORE_VOID,
-            "compiled": cfg.MODEL.COMPILE,
         }
 
     @property

@@ -6,21 +6,24 @@ without ".yaml". What is known of each is in model_zoo.json; docs/MODEL_ZOO.md i
 
 import difflib
 import json
+import logging
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from torch import nn
 
 import mask_former.data.datasets  # noqa: F401  (registers which classes are things)
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.engine.config import load_config
+from mask_former.engine.model import build_model
 from mask_former.errors import UserError
 
 PACKAGE = Path(__file__).parent
+
+logger = logging.getLogger(__name__)
 
 
 @cache
@@ -29,12 +32,14 @@ def table() -> dict[str, Any]:
 
     Returns:
         * `license`: of the weights;
-        * `data_sets`: folder of configs/ -> `title`, `task`, and the number of `machines`, of 8
-          GPUs each, that its recipes were trained on;
+        * `papers`: name of a model -> `text` and `url` of its paper;
+        * `data_sets`: folder of configs/ -> `paper`, `title`, `task`, and the number of
+          `machines`, of 8 GPUs each, that its recipes were trained on;
         * `initial_weights`: file that recipes start from -> `of` what it is made, and `url`;
         * `recipes`: name -> `model`, `backbone`, `weights` (an address), and two dictionaries of
-          numbers, `published` and, by us, `measured`: mIoU and PQ in percent, `params_million`,
-          `gflops_macs_at_crop_size`, `train_memory_mb_v100`.
+          metrics, `published` and, by us, `measured`: mIoU, PQ and AP in percent, `params_million`,
+          `gflops_macs_at_crop_size`, `train_memory_mb_v100`. Some have their own number of
+          `machines`, and a `note` on what is misleading in the publication.
     """
     return json.loads((PACKAGE / "model_zoo.json").read_text(encoding="utf-8"))
 
@@ -70,7 +75,7 @@ def get_config_file(name: str) -> str:
 
 
 def get_checkpoint_url(name: str) -> str:
-    """Address of the published weights of a recipe; they are CC BY-NC 4.0.
+    """Address of the published weights of a recipe; their licence is CC BY-NC 4.0.
 
     Raises:
         UserError: there is no such recipe, or there are no published weights for it.
@@ -95,6 +100,8 @@ def get_config(name: str, trained: bool = False) -> CfgNode:
     cfg = load_config(get_config_file(name))
     if trained:
         cfg.MODEL.WEIGHTS = get_checkpoint_url(name)
+        # A warning, since few programs show less than that.
+        logger.warning("The weights of %s are %s: for non-commercial use", name, table()["license"])
     return cfg
 
 

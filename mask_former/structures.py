@@ -83,6 +83,8 @@ class Target:
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Copy to `device` while the host goes on: a GPU reads only pinned memory by itself, and the
     host would wait for everything that the GPU has to do before."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
+    if device.type != "cuda":
+        return tensor.to(device)
+    if tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)

@@ -15,6 +15,24 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     _datasets = tempfile.TemporaryDirectory(prefix="mask-former-tests-")
     os.environ["DETECTRON2_DATASETS"] = _datasets.name
 
+# They take the longest: minutes of a test run, where most files take a second.
+LONG = ("test_golden", "test_benchmarks", "test_distributed", "test_launch", "test_resume")
+LONG += ("test_end_to_end", "test_compile", "test_cli")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start long tests first. pytest-xdist's worksteal gives every worker a share of the list, to
+    run in this order, and what an idle worker takes over is the end of another one's share.
+
+    Tests marked `gpu` are skipped where there is none."""
+    import torch
+
+    items.sort(key=lambda item: item.path.stem not in LONG)
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="there is no GPU"))
+
 
 @pytest.fixture(scope="session")
 def shapes_root() -> Path:

@@ -8,17 +8,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Instances
 
 from mask_former import inference
-from mask_former.engine import load_config
+from mask_former.engine import build_model, load_config
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = Path(__file__).parent / "reference"
 MODELS = ["ade20k150_maskformer_R50", "ade20k150_per_pixel_plus_R50", "coco_panoptic_swin_tiny"]
-no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-DEVICES = ["cpu", pytest.param("cuda", marks=no_gpu)]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 # The thresholds of the golden panoptic maps.
 PANOPTIC = ["MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD", "0.02"]
 PANOPTIC += ["MODEL.MASK_FORMER.TEST.OVERLAP_THRESHOLD", "0.3"]

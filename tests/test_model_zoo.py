@@ -14,8 +14,16 @@ from tools import make_model_zoo_doc as doc
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "tests" / "reference"
-FACTS = json.loads((REFERENCE / "zoo.json").read_text())
-RECIPES = json.loads((REFERENCE / "recipes.json").read_text())["recipes"]
+FACTS = {
+    name: facts
+    for file in ("zoo.json", "mask2former_zoo.json")
+    for name, facts in json.loads((REFERENCE / file).read_text()).items()
+}
+RECIPES = {
+    name: recipe
+    for file in ("recipes.json", "mask2former_recipes.json")
+    for name, recipe in json.loads((REFERENCE / file).read_text())["recipes"].items()
+}
 R50 = "ade20k-150/maskformer_R50_bs16_160k"
 SHAPES = "shapes/maskformer_panoptic_quickstart"
 
@@ -24,13 +32,22 @@ def test_table_is_the_published_one():
     recipes = model_zoo.table()["recipes"]
     known = {name: {"weights": e["weights"], **e["published"]} for name, e in recipes.items()}
     assert known == FACTS
-    assert all(name.split("/")[0] in model_zoo.table()["data_sets"] for name in recipes)
+    assert {doc.data_set(model_zoo.table(), name) for name in recipes} == set(
+        model_zoo.table()["data_sets"]
+    )
 
 
 def test_names_are_recipes_and_no_bases():
     names = model_zoo.names()
     assert {*FACTS, SHAPES} <= set(names)
     assert not [name for name in names if "Base" in name]
+
+
+def test_the_licence_is_said_with_the_weights(caplog):
+    assert not model_zoo.get_config(R50).MODEL.WEIGHTS.startswith(FACTS[R50]["weights"])
+    assert not caplog.messages
+    model_zoo.get_config(R50, trained=True)
+    assert [message for message in caplog.messages if R50 in message and "CC BY-NC 4.0" in message]
 
 
 def test_config():
@@ -76,7 +93,7 @@ def test_trained_model_has_the_published_weights(tmp_path, monkeypatch):
     torch.save({"model": saved}, file)
     url = "https://weights.example/model_final.pkl"
     entry = {"weights": url}
-    monkeypatch.setattr(model_zoo, "table", lambda: {"recipes": {SHAPES: entry}})
+    monkeypatch.setattr(model_zoo, "table", lambda: {"license": "any", "recipes": {SHAPES: entry}})
     downloads = {url: str(file)}
     monkeypatch.setattr(PathManager, "get_local_path", lambda path, **_: downloads.get(path, path))
     model = model_zoo.get(SHAPES, trained=True, device="cpu")
@@ -112,8 +129,8 @@ def test_document_tells_published_from_measured():
     assert "There are none yet." in doc.document(zoo)
     zoo["recipes"][R50]["measured"] = {"mIoU": 44.26}
     text = doc.document(zoo)
-    assert "1 of 30 models are." in text
-    (row,) = [line for line in text.splitlines() if f"[{R50.split('/')[1]}]" in line]
+    assert "1 of 77 models are." in text
+    (row,) = [line for line in text.splitlines() if f"configs/{R50}.yaml)" in line]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     (headings,) = [
         line for line in text.splitlines() if line.startswith("| recipe") and "(M)" in line

@@ -17,9 +17,7 @@ RECIPE = Path(__file__).parents[1] / "configs/ade20k-150/maskformer_R50_bs16_160
 # Calls of the CUDA runtime with which the host waits.
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy")
 
-pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="there is no GPU that the host could wait for"
-)
+pytestmark = pytest.mark.gpu
 
 
 @pytest.fixture

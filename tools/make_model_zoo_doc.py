@@ -15,9 +15,11 @@ NOTHING = "–"
 
 # Metrics and costs of the table -> heading and format.
 METRICS = {
+    "PQ": ("PQ", "{:.1f}"),
+    "AP": ("AP", "{:.1f}"),
+    "boundary_AP": ("boundary AP", "{:.1f}"),
     "mIoU": ("mIoU", "{:.1f}"),
     "mIoU_multi_scale_flip": ("mIoU, multi-scale and flip", "{:.1f}"),
-    "PQ": ("PQ", "{:.1f}"),
 }
 COSTS = {
     "params_million": ("parameters (M)", "{:.0f}"),
@@ -30,17 +32,19 @@ INTRO = """\
 
 <!-- Made by `python -m tools.make_model_zoo_doc` from mask_former/model_zoo.json: edit that. -->
 
-The models of the paper ([Cheng, Schwing and Kirillov, NeurIPS 2021](https://arxiv.org/abs/2107.06278)),
-with the weights that its authors published.
+The models of these papers, with the weights that their authors published:
+
+{papers}
 
 **Licence.** Those weights are {license}: for non-commercial use. They are not part of this
 repository; they are downloaded from their authors when you ask for them. The code and the recipes
 here are Apache-2.0.
 
-**Metrics.** The values under "published" are the paper's authors': of their code, with these
-weights, on the validation images (test images for COCO-Stuff-10K), mIoU and PQ in percent, training
-memory per GPU on V100, multiply-adds at the size of the training crops. The values under
-"measured" are ours, of this repository's code with the same weights. {measured}
+**Metrics.** The values under "published" are the papers' authors': of their code, with these
+weights, on the validation images (test images for COCO-Stuff-10K). mIoU, PQ and AP (of masks; on
+Cityscapes its own AP) are in percent, training memory is per GPU on V100, multiply-adds are at the
+size of the training crops. The values under "measured" are ours, of this repository's code with
+the same weights. {measured}
 
 ```python
 from mask_former import model_zoo
@@ -58,7 +62,8 @@ python train_net.py --eval-only \\
 ```
 
 Every recipe's header states the command that trains it. The batch size of all is the number after
-`bs`, over 8 GPUs; the recipes of COCO take 8 machines of 8.
+`bs`, over 8 GPUs; MaskFormer's recipes on COCO take 8 machines of 8, and Mask2Former's with Swin-L
+two.
 """
 
 INITIAL = """\
@@ -87,10 +92,13 @@ def document(zoo: dict[str, Any]) -> str:
     example = zoo["recipes"]["ade20k-150/maskformer_R50_bs16_160k"]["weights"]
     intro = INTRO.format(
         license=zoo["license"],
+        papers="\n".join(
+            f"- {name}: [{paper['text']}]({paper['url']})" for name, paper in zoo["papers"].items()
+        ),
         measured=f"{measured} of {len(entries)} models are." if measured else "There are none yet.",
         example=example,
     )
-    tables = ["\n".join(_table(zoo, data_set)) + "\n" for data_set in zoo["data_sets"]]
+    tables = ["\n".join(_table(zoo, folder)) + "\n" for folder in zoo["data_sets"]]
     return "\n".join([intro, *tables, _initial(zoo["initial_weights"])])
 
 
@@ -103,14 +111,19 @@ def _initial(weights: dict[str, dict[str, str]]) -> str:
     return INITIAL.format(rows="\n".join(rows), commands="\n".join(commands))
 
 
-def _table(zoo: dict[str, Any], data_set: str) -> Iterator[str]:
-    facts = zoo["data_sets"][data_set]
+def data_set(zoo: dict[str, Any], name: str) -> str:
+    """The data set of a recipe: its folder, or one above."""
+    return next(folder for folder in zoo["data_sets"] if name.startswith(f"{folder}/"))
+
+
+def _table(zoo: dict[str, Any], folder: str) -> Iterator[str]:
+    facts = zoo["data_sets"][folder]
     entries = {
-        name: entry for name, entry in zoo["recipes"].items() if name.split("/")[0] == data_set
+        name: entry for name, entry in zoo["recipes"].items() if data_set(zoo, name) == folder
     }
     metrics = _present(METRICS, entries)
     costs = _present(COSTS, entries)
-    yield f"## {facts['title']}, {facts['task']} segmentation"
+    yield f"## {facts['paper']}: {facts['title']}, {facts['task']} segmentation"
     yield ""
     headings = [f"{METRICS[key][0]}: {of}" for key in metrics for of in ("published", "measured")]
     headings += [f"{COSTS[key][0]}: published" for key in costs]
@@ -124,6 +137,11 @@ def _table(zoo: dict[str, Any], data_set: str) -> Iterator[str]:
         recipe = f"[{name.split('/')[-1]}](../configs/{name}.yaml)"
         weights = f"[download]({entry['weights']})"
         yield _row([recipe, entry["model"], entry["backbone"], *cells, weights])
+    notes = {name: entry["note"] for name, entry in entries.items() if "note" in entry}
+    if notes:
+        yield ""
+    for name, note in notes.items():
+        yield f"- {name.split('/')[-1]}: {note}"
 
 
 def _present(columns: dict[str, Any], entries: dict[str, Any]) -> list[str]:
@@ -141,11 +159,12 @@ def _row(cells: list[str]) -> str:
 
 def header(zoo: dict[str, Any], name: str) -> str:
     """The comment on top of a recipe: the command, the published metrics, the weights."""
-    entry, facts = zoo["recipes"][name], zoo["data_sets"][name.split("/")[0]]
+    entry, facts = zoo["recipes"][name], zoo["data_sets"][data_set(zoo, name)]
+    machines = entry.get("machines", facts["machines"])
     config = f"--config-file configs/{name}.yaml"
-    if facts["machines"] > 1:
+    if machines > 1:
         command = (
-            f"torchrun --nnodes {facts['machines']} --nproc-per-node 8 --rdzv-backend c10d "
+            f"torchrun --nnodes {machines} --nproc-per-node 8 --rdzv-backend c10d "
             f"--rdzv-endpoint HOST:29500 \\\n#     train_net.py {config}"
         )
     else:
@@ -157,18 +176,22 @@ def header(zoo: dict[str, Any], name: str) -> str:
         f"  {entry['weights']}",
     ]
     initial = model_zoo.get_config(name).MODEL.WEIGHTS
+    if "note" in entry:
+        lines.append(entry["note"])
     if "://" not in initial:
         lines.append(f"Starts from {initial}: docs/MODEL_ZOO.md says how to make it.")
     return "".join(f"# {line}\n" for line in lines)
 
 
 def _metrics(published: dict[str, float]) -> str:
-    if "PQ" in published:
-        return f"{published['PQ']} PQ"
-    text = f"{published['mIoU']} mIoU"
+    texts = [
+        f"{published[key]} {METRICS[key][0]}"
+        for key in ("PQ", "AP", "boundary_AP", "mIoU")
+        if key in published
+    ]
     if "mIoU_multi_scale_flip" in published:
-        text += f", {published['mIoU_multi_scale_flip']} with multi-scale and flip testing"
-    return text
+        texts.append(f"{published['mIoU_multi_scale_flip']} with multi-scale and flip testing")
+    return ", ".join(texts)
 
 
 def with_header(text: str, header: str) -> str:

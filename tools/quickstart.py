@@ -32,6 +32,7 @@ from mask_former.engine import (
     reported_errors,
 )
 from mask_former.engine.setup import check_output_folder
+from mask_former.precision import training_precision
 from mask_former.visualization import (
     ShadeTracker,
     VideoReader,
@@ -69,7 +70,8 @@ def main() -> None:
     cfg = load_config(str(CONFIG), [*args.opts, "OUTPUT_DIR", str(output)])
     print("1/3  data")
     make_shapes()
-    print(f"2/3  training and evaluation: {cfg.SOLVER.MAX_ITER} iterations")
+    print(f"2/3  training and evaluation: {cfg.SOLVER.MAX_ITER} iterations in", end=" ")
+    print(training_precision(cfg))
     training_started = time.perf_counter()
     launch(train, cfg, processes(cfg))
     minutes = (time.perf_counter() - training_started) / 60

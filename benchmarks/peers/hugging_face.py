@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from transformers import MaskFormerConfig, MaskFormerForInstanceSegmentation
 from transformers.utils import logging
 
+from benchmarks.predictions import prediction_of_masks
 from mask_former.checkpoint.hugging_face import config_to_hugging_face, to_hugging_face
 from mask_former.structures import Prediction, Target
 
@@ -49,12 +50,13 @@ class HuggingFaceMaskFormer(nn.Module):
         outputs = self.model.model(images)
         if not self.training:
             classes, masks, _ = self.model.get_logits(outputs)
-            return [Prediction(classes, masks)]
+            return [prediction_of_masks(classes, masks)]
         norm = self.model.model.transformer_module.decoder.layernorm
         x = norm(torch.stack(self.hidden))
         pixels = outputs.pixel_decoder_last_hidden_state
         masks = torch.einsum("lbqc, bchw -> lbqhw", self.model.mask_embedder(x), pixels)
-        return [Prediction(*p) for p in zip(self.model.class_predictor(x), masks, strict=True)]
+        classes = self.model.class_predictor(x)
+        return [prediction_of_masks(*p) for p in zip(classes, masks, strict=True)]
 
     def losses(self, predictions: list[Prediction], targets: list[Target]) -> dict[str, Tensor]:
         """Their weighted losses, by their names."""

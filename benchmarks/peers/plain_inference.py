@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mask_former.inference.resize import Size, Sizes
+from benchmarks.predictions import Size, Sizes
 
 
 def scale(images: Tensor, size: Size) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.predictions import prediction_of_masks
 from mask_former.structures import Prediction
 
 DIM, HEADS, FEEDFORWARD = 256, 8, 2048
@@ -153,7 +154,7 @@ class Predictor(nn.Module):
         first, second, third = self.mask_embed.layers
         embeddings = third(F.relu(second(F.relu(first(x)))))
         masks = torch.einsum("bqc,bchw->bqhw", embeddings, mask_features)
-        return Prediction(self.class_embed(x), masks)
+        return prediction_of_masks(self.class_embed(x), masks)
 
 
 def sequence(x: Tensor) -> Tensor:

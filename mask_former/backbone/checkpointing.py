@@ -2,54 +2,68 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from typing import Any
 
 import torch
-from detectron2.layers import CNNBlockBase
+from detectron2.modeling.backbone import ResNet
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase  # every BatchNorm and InstanceNorm
 from torch.utils.checkpoint import checkpoint
 
-from mask_former.backbone.swin import Block
 from mask_former.errors import UserError
 
-BLOCKS = (Block, CNNBlockBase)
 
-
-def checkpoint_blocks(backbone: nn.Module) -> None:
+def set_grad_checkpointing(backbone: nn.Module) -> None:
     """Let every block of `backbone` keep its input alone, and compute the rest again for gradients.
 
     Losses and gradients stay what they are: dropout and drop path draw the same numbers again, and
     batch norms gather statistics once. Names of weights stay, too.
 
+    Args:
+        backbone: a ResNet of Detectron2, or one with timm's method `set_grad_checkpointing`.
+
     Raises:
-        ValueError: the backbone has no blocks of a known kind.
+        UserError: it is neither.
     """
-    blocks = [module for module in backbone.modules() if isinstance(module, BLOCKS)]
-    if not blocks:
+    if isinstance(backbone, ResNet):
+        for i, name in enumerate(backbone.stage_names):
+            stage = CheckpointedSequential(*backbone.stages[i])
+            backbone.stages[i] = stage
+            setattr(backbone, name, stage)
+    elif hasattr(backbone, "set_grad_checkpointing"):
+        backbone.set_grad_checkpointing()
+    else:
         raise UserError(
-            f"MODEL.BACKBONE.ACTIVATION_CHECKPOINTING knows blocks of Swin Transformers and "
-            f"ResNets; {type(backbone).__name__} has none. Set it to False."
+            "MODEL.BACKBONE.ACTIVATION_CHECKPOINTING knows Swin Transformers and ResNets, and not "
+            f"{type(backbone).__name__}. Set it to False."
         )
-    for block in blocks:
-        block.forward = partial(_forward, type(block).forward, block)
 
 
-def _forward(forward: Any, block: nn.Module, *args: Any) -> Tensor:
+class CheckpointedSequential(nn.Sequential):
+    """Modules one after the other, each of which computes its activations again for gradients."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for module in self:
+            x = checkpointed(module, x)
+        return x
+
+
+def checkpointed(module: nn.Module, *inputs: Any) -> Tensor:
+    """`module(*inputs)`, of which nothing but the inputs is kept for the gradients."""
     if not torch.is_grad_enabled():
-        return forward(block, *args)
+        return module(*inputs)
+    norms = [m for m in module.modules() if isinstance(m, (nn.BatchNorm2d, nn.SyncBatchNorm))]
+    if not norms:
+        return checkpoint(module, *inputs, use_reentrant=False)
 
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
-        return nullcontext(), _without_statistics(block)
+        return nullcontext(), _without_statistics(norms)
 
-    return checkpoint(forward, block, *args, use_reentrant=False, context_fn=contexts)
+    return checkpoint(module, *inputs, use_reentrant=False, context_fn=contexts)
 
 
 @contextmanager
-def _without_statistics(block: nn.Module) -> Iterator[None]:
+def _without_statistics(norms: list[nn.Module]) -> Iterator[None]:
     """Keep running means and counters of batch norms where they are."""
-    norms = [module for module in block.modules() if isinstance(module, _NormBase)]
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None

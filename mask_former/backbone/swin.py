@@ -13,6 +13,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 
+from mask_former.backbone.checkpointing import checkpointed
 from mask_former.backbone.windows import Windows
 from mask_former.errors import UserError
 from mask_former.structures import to_device
@@ -142,6 +143,11 @@ class D2SwinTransformer(Backbone):
             for i in self._outputs
         }
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute the activations of every block again for gradients, instead of keeping them."""
+        for stage in self.layers:
+            stage.grad_checkpointing = enable
+
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) -> {name: (B, C, H/stride, W/stride)}, sizes rounded up.
 
@@ -206,6 +212,7 @@ class Stage(nn.Module):
     ) -> None:
         super().__init__()
         self.window_size = options["window_size"]
+        self.grad_checkpointing = False
         self.blocks = nn.ModuleList(Block(channels, drop_path=p, **options) for p in drop_paths)
         self.downsample = PatchMerging(channels) if downsample else None
 
@@ -215,7 +222,8 @@ class Stage(nn.Module):
         shifts = (0, size // 2)
         windows = [Windows.of(*x.shape[1:3], size, shift, x.device) for shift in shifts]
         for i, block in enumerate(self.blocks):
-            x = block(x, windows[i % 2])
+            inputs = x, windows[i % 2]
+            x = checkpointed(block, *inputs) if self.grad_checkpointing else block(*inputs)
         return x
 
 

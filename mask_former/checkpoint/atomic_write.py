@@ -38,13 +38,9 @@ def replaced_when_complete(path: str | Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def explained_write_errors(path: str | Path) -> Iterator[None]:
-    """Turn an error of the file system into one that names the file and the usual reason."""
+    """Turn an error of the file system, such as "No space left on device", into one that names the
+    file."""
     try:
         yield
     except OSError as error:
-        raise unwritable(path, error) from error
-
-
-def unwritable(path: str | Path, reason: object) -> UnwritableFileError:
-    """The error that `path` cannot be written, for the given reason."""
-    return UnwritableFileError(f"{path} cannot be written: {reason}. Is the disk full?")
+        raise UnwritableFileError(f"{path} cannot be written: {error}") from error

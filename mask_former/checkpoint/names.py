@@ -25,6 +25,8 @@ NAME_RULES: tuple[tuple[str, str | None], ...] = (
     (r"^criterion\.empty_weight$", None),
     # Before the head held its pixel decoder as a module of its own.
     (r"^sem_seg_head\.(?!pixel_decoder\.|predictor\.)", "sem_seg_head.pixel_decoder."),
+    # Mask2Former's query features, in its published files.
+    (r"^sem_seg_head\.predictor\.static_query\.", "sem_seg_head.predictor.query_feat."),
 )
 
 

@@ -1,4 +1,4 @@
-"""Data sets, and the way from their records to the model's input."""
+"""Data sets, and loading them: records are read, checked, augmented and batched."""
 
 from mask_former.data import datasets
 from mask_former.data.augmentation import build_augmentation

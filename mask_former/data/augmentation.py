@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from mask_former.data import large_scale_jitter
 from mask_former.data.transforms import CategoryAreaCrop, ColorAugmentation, ResizeShortestEdge
 from mask_former.errors import UserError
 
@@ -24,21 +25,23 @@ def build_augmentation(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     """The augmentations for `cfg.INPUT.DATASET_MAPPER_NAME`.
 
     In training: resize, crop, colour, flip; for detr_panoptic: flip and, half of the time, DETR's
-    resize and crop, before the resize. In inference only the resize to the test size, by PIL like
-    the published models'.
+    resize and crop, before the resize; for coco_*_lsj: flip, large-scale jitter, colour. In
+    inference only the resize to the test size, by PIL like the published models'.
 
     Raises:
         ValueError: unknown INPUT.CROP.TYPE; the crop limits a category's area, but instances have
-            no label map to look at.
+            no label map to look at; numbers of large-scale jitter that make no sense.
     """
     if not is_train:
         return [T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, "choice")]
+    color = [ColorAugmentation(cfg.INPUT.FORMAT)] if cfg.INPUT.COLOR_AUG_SSD else []
+    flip = _random_flip(cfg)
+    if cfg.INPUT.DATASET_MAPPER_NAME in large_scale_jitter.NAMES:
+        return [*flip, *large_scale_jitter.large_scale_jitter(cfg), *color]
     resize = ResizeShortestEdge(
         cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
     )
     crop = [_random_crop(cfg)] if cfg.INPUT.CROP.ENABLED else []
-    color = [ColorAugmentation(cfg.INPUT.FORMAT)] if cfg.INPUT.COLOR_AUG_SSD else []
-    flip = _random_flip(cfg)
     if cfg.INPUT.DATASET_MAPPER_NAME != "detr_panoptic":
         return [resize, *crop, *color, *flip]
     if not crop:

@@ -72,7 +72,7 @@ class LabelMapMasks(BitMasks):
         return self.label_map.device
 
     def to(self, device: torch.device | str) -> "LabelMapMasks":
-        """The same on another device; the host goes on."""
+        """A copy on another device; the host does not wait for it."""
         device = torch.device(device)
         return LabelMapMasks(to_device(self.label_map, device), to_device(self.labels, device))
 

@@ -1,4 +1,4 @@
-"""From a data set's record to what the model takes: one mapper for every kind of annotation."""
+"""Maps the records of data sets to model inputs: one mapper for every kind of annotation."""
 
 from abc import ABC, abstractmethod
 from functools import partial
@@ -12,6 +12,7 @@ from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Instances
 
+from mask_former.data import large_scale_jitter
 from mask_former.data.augmentation import LabelledImage, build_augmentation, pad_to_multiple
 from mask_former.data.reading import (
     Record,
@@ -109,11 +110,13 @@ ANNOTATIONS: dict[str, type[Annotation]] = {
     "mask_former_panoptic": PanopticAnnotation,
     "mask_former_instance": InstanceAnnotation,
     "detr_panoptic": PanopticAnnotation,
+    "coco_panoptic_lsj": PanopticAnnotation,
+    "coco_instance_lsj": InstanceAnnotation,
 }
 
 
 def annotation_type(name: str) -> type[Annotation]:
-    """The kind of annotation that INPUT.DATASET_MAPPER_NAME stands for; ValueError if none."""
+    """The kind of annotation of an INPUT.DATASET_MAPPER_NAME; ValueError if that is unknown."""
     if name not in ANNOTATIONS:
         raise UserError(
             f"Unknown INPUT.DATASET_MAPPER_NAME {name!r}; known are {', '.join(ANNOTATIONS)}."
@@ -167,6 +170,9 @@ class MaskFormerDatasetMapper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        divisibility = cfg.INPUT.SIZE_DIVISIBILITY
+        if cfg.INPUT.DATASET_MAPPER_NAME in large_scale_jitter.NAMES:
+            divisibility = cfg.INPUT.IMAGE_SIZE  # no side is longer, so both become just that
         return {
             "is_train": is_train,
             "annotation": annotation_type(cfg.INPUT.DATASET_MAPPER_NAME),
@@ -174,12 +180,12 @@ class MaskFormerDatasetMapper:
             "image_format": cfg.INPUT.FORMAT,
             "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
-            "size_divisibility": cfg.INPUT.SIZE_DIVISIBILITY,
+            "size_divisibility": divisibility,
             "give_valid": cfg.MODEL.MASK_FORMER.IGNORE_VOID,
         }
 
     def __call__(self, record: Record) -> dict[str, Any]:
-        """Map `record`, which is left as it is.
+        """Map `record`, which is not modified.
 
         Raises:
             FileNotFoundError, ValueError: a file is missing, broken, or does not fit the record

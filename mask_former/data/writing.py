@@ -26,9 +26,11 @@ def write_image(path: str | Path, image: np.ndarray, image_format: str = "RGB") 
     path = Path(path)
     if image.ndim == 3 and image_format == "RGB":
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    is_jpeg = path.suffix.lower() in (".jpg", ".jpeg")
+    quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if is_jpeg else []
     # Several times as fast as PIL, in files about as large. `cv2.imwrite` would not say why it
     # cannot write.
-    _, encoded = cv2.imencode(path.suffix, image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    _, encoded = cv2.imencode(path.suffix, image, quality)
     with explained_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded)

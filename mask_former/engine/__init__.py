@@ -4,6 +4,7 @@ from mask_former.engine.config import get_cfg, load_config
 from mask_former.engine.errors import reported_errors
 from mask_former.engine.hooks import BestCheckpoint, ProgressBar
 from mask_former.engine.launch import is_first_process, launch
+from mask_former.engine.model import build_model
 from mask_former.engine.predict import DefaultPredictor
 from mask_former.engine.setup import argument_parser, check_run, setup
 from mask_former.engine.trainer import Trainer
@@ -14,6 +15,7 @@ __all__ = [
     "ProgressBar",
     "Trainer",
     "argument_parser",
+    "build_model",
     "check_run",
     "get_cfg",
     "is_first_process",

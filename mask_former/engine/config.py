@@ -1,7 +1,9 @@
 """Loading a configuration: defaults, then a yaml file and its bases, then the command line."""
 
 import difflib
+import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,10 +12,17 @@ from detectron2.config import CfgNode
 from detectron2.config import get_cfg as get_detectron2_cfg
 from detectron2.utils.file_io import PathManager
 
-from mask_former.config import add_mask_former_config
+from mask_former.config import MASK2FORMER_DEFAULTS, add_mask_former_config
 from mask_former.errors import MissingFileError, UserError
 
 BASE_KEY = "_BASE_"
+# A setting: key, value, and where it stands.
+Setting = tuple[str, Any, str]
+
+# The one expression that published recipes have Python evaluate: sizes in steps of a size.
+_SIZES = re.compile(r"int\(x \* ([\d.]+) \* (\d+)\) for x in range\((\d+), (\d+)\)")
+
+logger = logging.getLogger(__name__)
 
 
 def get_cfg() -> CfgNode:
@@ -40,9 +49,36 @@ def load_config(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
         ValueError: no valid yaml, an unknown key, a value of the wrong type, or a flag among the
             options. The message names the file, or the command line, the key and what is expected.
     """
+    settings = [*(_read_file(config_file) if config_file else ()), *_read_options(opts)]
     cfg = get_cfg()
-    if config_file:
-        _merge_file(cfg, config_file, children=())
+    for setting in settings:
+        _merge(cfg, setting)
+    _complete(cfg, given={key for key, _, _ in settings})
+    return cfg
+
+
+def _complete(cfg: CfgNode, given: set[str]) -> None:
+    """Complete a config of Mask2Former's repository by the defaults of that repository.
+
+    Args:
+        given: the keys that the config sets.
+    """
+    if not cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME:
+        return
+    missing = {key: value for key, value in MASK2FORMER_DEFAULTS.items() if key not in given}
+    for key, value in missing.items():
+        cfg.merge_from_list([key, value])
+    if missing:
+        # A warning, since nobody has set up logs yet.
+        logger.warning(
+            "The predictor is named by Mask2Former's key TRANSFORMER_DECODER_NAME (%s), so what "
+            "is left out has the defaults of that repository: %s",
+            cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME,
+            ", ".join(f"{key} {value}" for key, value in missing.items()),
+        )
+
+
+def _read_options(opts: Sequence[str]) -> list[Setting]:
     if flags := [option for option in opts if str(option).startswith("--")]:
         raise UserError(f"{flags[0]} stands behind KEY VALUE options; flags come before them.")
     if len(opts) % 2:
@@ -50,13 +86,13 @@ def load_config(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
             "Options on the command line are pairs, KEY VALUE, separated by blanks: "
             f"one has no value in '{' '.join(map(str, opts))}'."
         )
-    for key, value in zip(opts[::2], opts[1::2], strict=True):
-        _merge_value(cfg, key, value, source="the command line")
-    return cfg
+    return [
+        (key, value, "the command line") for key, value in zip(opts[::2], opts[1::2], strict=True)
+    ]
 
 
-def _merge_file(cfg: CfgNode, path: str, children: tuple[str, ...]) -> None:
-    """Merge a file after its bases; `children` are the files that led to it through `_BASE_`."""
+def _read_file(path: str, children: tuple[str, ...] = ()) -> Iterator[Setting]:
+    """The settings of a file's bases, then its own; `children` led to it through `_BASE_`."""
     if path in children:
         raise UserError(f"{' -> '.join([*children, path])}: {BASE_KEY} leads in a circle.")
     if not PathManager.isfile(path):
@@ -69,21 +105,21 @@ def _merge_file(cfg: CfgNode, path: str, children: tuple[str, ...]) -> None:
         base = os.path.expanduser(base)
         if "://" not in base:
             base = os.path.normpath(os.path.join(os.path.dirname(path), base))
-        _merge_file(cfg, base, (*children, path))
-    if content.get("VERSION", cfg.VERSION) != cfg.VERSION:
-        raise UserError(f"{path}: VERSION is {content['VERSION']}, this needs {cfg.VERSION}.")
+        yield from _read_file(base, (*children, path))
     for key, value in _flatten(content):
-        _merge_value(cfg, key, value, source=path)
+        yield key, value, path
 
 
 def _read_yaml(path: str) -> dict[str, Any]:
     try:
         with PathManager.open(path, "r") as f:
-            content = yaml.safe_load(f)
+            text = f.read()
+        content = yaml.safe_load(text)
     except yaml.constructor.ConstructorError as error:
+        line = error.problem_mark.line
         raise UserError(
-            f"{path} needs more than plain yaml: {error.problem}, line "
-            f"{error.problem_mark.line + 1}. Nothing in a config file is run; write the value out."
+            f"{path} needs more than plain yaml: {error.problem}, line {line + 1}. Nothing in a "
+            f"config file is run; write the value out{_written_out(text.splitlines()[line])}."
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid yaml: {error}") from error
@@ -92,6 +128,16 @@ def _read_yaml(path: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold keys and values, not a {type(content).__name__}.")
     return content
+
+
+def _written_out(line: str) -> str:
+    """What to write instead of a line of a published recipe that has Python list sizes."""
+    found = _SIZES.search(line)
+    if not found:
+        return ""
+    step, size, first, last = float(found[1]), int(found[2]), int(found[3]), int(found[4])
+    sizes = [int(x * step * size) for x in range(first, min(last, first + 100))]
+    return f": `{line.split(':')[0].strip()}: {sizes}`"
 
 
 def _flatten(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -103,7 +149,12 @@ def _flatten(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{key}", value
 
 
-def _merge_value(cfg: CfgNode, key: str, value: Any, source: str) -> None:
+def _merge(cfg: CfgNode, setting: Setting) -> None:
+    key, value, source = setting
+    if key == "VERSION" and value != cfg.VERSION:
+        raise UserError(f"{source}: VERSION is {value}, this needs {cfg.VERSION}.")
+    if cfg.key_is_deprecated(key):  # logs a warning
+        return
     known = dict(_flatten(cfg))
     if key not in known:
         if any(name.startswith(f"{key}.") for name in known):

@@ -15,8 +15,9 @@ from torch.utils.data import DataLoader
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.engine.label_maps import label_maps_where_accepted
 from mask_former.engine.resume import has_checkpoint
-from mask_former.engine.step import MixedPrecision, get_test_dtype
+from mask_former.engine.step import MixedPrecision
 from mask_former.errors import UserError
+from mask_former.precision import inference_precision
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def evaluate_model(
         The metrics; empty in all processes but the main one.
     """
     results: Results = OrderedDict()
-    dtype = get_test_dtype(cfg)
+    dtype = inference_precision(cfg).dtype
     run = model if dtype is None else MixedPrecision(model, dtype)
     for name in cfg.DATASETS.TEST:
         folder = output_folder and os.path.join(output_folder, name)

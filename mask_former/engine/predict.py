@@ -8,15 +8,15 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import Metadata, MetadataCatalog
 from detectron2.data import transforms as T
-from detectron2.modeling import build_model
 from torch import nn
 
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.data.reading import check_image_format
+from mask_former.engine.model import build_model
 from mask_former.engine.setup import check_device
-from mask_former.engine.step import get_test_dtype
 from mask_former.engine.tta import with_test_time_augmentation
 from mask_former.errors import UserError
+from mask_former.precision import prepare
 
 # The tasks in the order in which they are chosen when a config switches on several.
 TASKS = {"panoptic": "PANOPTIC_ON", "semantic": "SEMANTIC_ON", "instance": "INSTANCE_ON"}
@@ -98,6 +98,7 @@ class DefaultPredictor:
             raise UserError("MODEL.WEIGHTS is empty: name the file with the trained weights")
         check_device(cfg)
         model = build_model(cfg)
+        precision = prepare(cfg, model, training=False)
         MaskFormerCheckpointer(model, accept_backbone=False).load(cfg.MODEL.WEIGHTS)
         if cfg.TEST.AUG.ENABLED:
             model = with_test_time_augmentation(cfg, model)
@@ -107,7 +108,7 @@ class DefaultPredictor:
             "max_size": cfg.INPUT.MAX_SIZE_TEST,
             "input_format": cfg.INPUT.FORMAT,
             "metadata": MetadataCatalog.get(cfg.DATASETS.TEST[0]) if cfg.DATASETS.TEST else None,
-            "autocast": get_test_dtype(cfg),
+            "autocast": precision.dtype,
         }
 
     def __call__(self, image: np.ndarray) -> dict[str, Any]:

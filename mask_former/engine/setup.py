@@ -14,9 +14,9 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
 from mask_former.data.checks import check_data
-from mask_former.engine.step import get_amp_dtype, get_test_dtype
 from mask_former.errors import ExistingFileError, UserError
 from mask_former.evaluation.build import build_evaluator
+from mask_former.precision import inference_precision, training_precision
 
 # What a run leaves in its folder, and another one would continue or overwrite.
 _RUN_FILES = ("last_checkpoint", "metrics.json", "model_best.pth", "model_final.pth")
@@ -40,9 +40,11 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
         FileNotFoundError: a data set is not there.
     """
     check_device(cfg)
-    get_amp_dtype(cfg)
-    get_test_dtype(cfg)
+    if torch.device(cfg.MODEL.DEVICE).type == "mps" and args.num_gpus * args.num_machines > 1:
+        raise UserError("With MODEL.DEVICE mps there is one process: leave out --num-gpus.")
+    inference_precision(cfg)
     if not args.eval_only:
+        training_precision(cfg)
         check_numbers(cfg)
     if not (args.resume or args.eval_only):
         check_output_folder(cfg.OUTPUT_DIR)
@@ -57,12 +59,14 @@ def check_device(cfg: CfgNode) -> None:
         device = torch.device(cfg.MODEL.DEVICE)
     except RuntimeError as error:
         raise UserError(
-            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, which PyTorch does not know; it is cuda or cpu."
+            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, which PyTorch does not know; it is cuda, mps or"
+            " cpu."
         ) from error
-    if device.type == "cuda" and not torch.cuda.is_available():
+    available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if device.type in available and not available[device.type]():
         raise UserError(
-            f"MODEL.DEVICE is {cfg.MODEL.DEVICE}, but PyTorch finds no GPU on this machine. Add "
-            "`MODEL.DEVICE cpu` to the command line to run on the CPU."
+            f"MODEL.DEVICE is {cfg.MODEL.DEVICE}, but PyTorch finds no such GPU on this machine. "
+            "Add `MODEL.DEVICE cpu` to the command line to run on the CPU."
         )
 
 
@@ -108,7 +112,3 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
 
     # Every process has its own random numbers, the same in every run with this SEED.
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
-    # Trying out convolutions pays when sizes repeat, which they do not in an evaluation.
-    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and not args.eval_only
-    torch.backends.cudnn.allow_tf32 = cfg.MODEL.TF32
-    torch.backends.cuda.matmul.allow_tf32 = cfg.MODEL.TF32

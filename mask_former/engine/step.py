@@ -6,51 +6,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from mask_former.errors import NonFiniteError, UserError
-
-_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def get_amp_dtype(cfg: CfgNode) -> torch.dtype | None:
-    """The arithmetic of mixed precision that `cfg` asks for; None for full precision.
-
-    Raises:
-        ValueError: SOLVER.AMP.DTYPE is unknown, or is float16 on another device than a GPU.
-    """
-    if not cfg.SOLVER.AMP.ENABLED:
-        return None
-    name = cfg.SOLVER.AMP.DTYPE
-    if name not in _DTYPES:
-        raise UserError(f"SOLVER.AMP.DTYPE is {name!r}; it must be one of {', '.join(_DTYPES)}.")
-    if name == "float16" and torch.device(cfg.MODEL.DEVICE).type != "cuda":
-        raise UserError(
-            "SOLVER.AMP.DTYPE float16 needs a GPU (its gradients are scaled there); on "
-            f"MODEL.DEVICE {cfg.MODEL.DEVICE} use SOLVER.AMP.DTYPE bfloat16."
-        )
-    return _DTYPES[name]
-
-
-def get_test_dtype(cfg: CfgNode) -> torch.dtype | None:
-    """The arithmetic of mixed precision for evaluation and prediction; None for float32.
-
-    Raises:
-        ValueError: TEST.PRECISION is unknown, or is float16 on another device than a GPU.
-    """
-    name = cfg.TEST.PRECISION
-    if name not in ("float32", *_DTYPES):
-        known = ", ".join(("float32", *_DTYPES))
-        raise UserError(f"TEST.PRECISION is {name!r}; it must be one of {known}.")
-    if name == "float16" and torch.device(cfg.MODEL.DEVICE).type != "cuda":
-        raise UserError(
-            f"TEST.PRECISION float16 needs a GPU; on MODEL.DEVICE {cfg.MODEL.DEVICE} use bfloat16."
-        )
-    return _DTYPES.get(name)
+from mask_former.errors import NonFiniteError
 
 
 class MixedPrecision(nn.Module):
@@ -99,7 +60,7 @@ class TrainStep:
     Args:
         model: takes a batch, returns a dict of scalar losses; their sum is minimized.
         optimizer: clips gradients itself, if at all, inside its `step`.
-        device_type: "cpu" or "cuda".
+        device_type: "cpu", "cuda" or "mps".
         amp_dtype: arithmetic of mixed precision; None for full precision. float16 comes with a
             loss scaler.
     """
@@ -114,9 +75,7 @@ class TrainStep:
     ) -> None:
         self.model = model
         self.optimizer = optimizer
-        self._autocast = torch.autocast(
-            device_type, dtype=amp_dtype or torch.bfloat16, enabled=amp_dtype is not None
-        )
+        self._autocast = torch.autocast(device_type, amp_dtype, enabled=amp_dtype is not None)
         self._scaler = torch.amp.GradScaler(device_type, enabled=amp_dtype is torch.float16)
 
     def forward_backward(self, batch: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from detectron2.utils import comm
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mask_former.engine.step import get_amp_dtype
+from mask_former.precision import inference_precision, training_precision
 
 
 def summarize(
@@ -22,7 +22,7 @@ def summarize(
         ("batch", _describe_batch(cfg)),
         ("iterations", _describe_length(cfg, images, start_iter)),
         ("learning rate", _describe_rate(cfg)),
-        ("precision", _describe_precision(cfg)),
+        ("precision", f"{training_precision(cfg)}; evaluation: {inference_precision(cfg)}"),
         ("device", _describe_device(cfg)),
         ("parameters", _describe_parameters(model)),
         ("output", cfg.OUTPUT_DIR),
@@ -59,11 +59,6 @@ def _describe_rate(cfg: CfgNode) -> str:
         f"{solver.BASE_LR:g} (backbone x {solver.BACKBONE_MULTIPLIER:g}), {solver.OPTIMIZER}, "
         f"{schedule}, {_count(solver.WARMUP_ITERS, 'warm-up iteration', 'warm-up iterations')}"
     )
-
-
-def _describe_precision(cfg: CfgNode) -> str:
-    dtype = get_amp_dtype(cfg)
-    return "float32" if dtype is None else f"mixed, {str(dtype).removeprefix('torch.')}"
 
 
 def _describe_device(cfg: CfgNode) -> str:

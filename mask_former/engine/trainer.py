@@ -12,12 +12,10 @@ from detectron2.engine import (
     DefaultTrainer,
     HookBase,
     SimpleTrainer,
-    TrainerBase,
     default_writers,
     hooks,
 )
 from detectron2.evaluation import DatasetEvaluator, verify_results
-from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from torch import nn
@@ -31,19 +29,22 @@ from mask_former.data.random_state import preserved_random_state
 from mask_former.engine.ema import build_ema
 from mask_former.engine.evaluate import Results, evaluate_model, load_trained_weights
 from mask_former.engine.hooks import BestCheckpoint, RandomState
+from mask_former.engine.model import build_model
 from mask_former.engine.optimizer import build_lr_scheduler, build_optimizer
 from mask_former.engine.resume import check_resumable, has_checkpoint, keep_current_schedule
-from mask_former.engine.step import TrainStep, distribute, get_amp_dtype, share_buffers
+from mask_former.engine.step import TrainStep, distribute, share_buffers
 from mask_former.engine.summary import summarize
+from mask_former.engine.train_loop import TrainLoop
 from mask_former.engine.tta import with_test_time_augmentation
 from mask_former.errors import NonFiniteError, UserError
 from mask_former.evaluation.build import build_evaluator
 from mask_former.evaluation.metrics_file import drop_metrics_from
+from mask_former.precision import prepare
 
 logger = logging.getLogger(__name__)
 
 
-class Trainer(TrainerBase):
+class Trainer(TrainLoop):
     """Trains the model of a config; evaluates, logs and saves it on the way.
 
     Its methods are those of Detectron2's DefaultTrainer, to override in the same way. Runs in
@@ -67,17 +68,18 @@ class Trainer(TrainerBase):
         self.last_results: Results = {}
 
         self._trained = model = self.build_model(cfg)
+        precision = prepare(cfg, model, training=True)
         self.optimizer = self.build_optimizer(cfg, model)
         self.scheduler = self.build_lr_scheduler(cfg, self.optimizer)
         self.model = distribute(model)
         # After all processes have got the weights of the main one.
         self.ema = build_ema(cfg, model)
-        self.final_model = self.ema.module if self.ema else model
+        self.final_model = self.ema.module if self.ema is not None else model
         self.step = TrainStep(
             self.model,
             self.optimizer,
             device_type=next(model.parameters()).device.type,
-            amp_dtype=get_amp_dtype(cfg),
+            amp_dtype=precision.dtype,
         )
         self.checkpointer = MaskFormerCheckpointer(
             self.final_model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
@@ -148,7 +150,7 @@ class Trainer(TrainerBase):
         self.step.update()
 
     def after_step(self) -> None:
-        if self.ema:
+        if self.ema is not None:
             self.ema.update_parameters(self.model)
         super().after_step()
 
@@ -250,6 +252,7 @@ class Trainer(TrainerBase):
             UserError: there are no weights to evaluate.
         """
         model = cls.build_model(cfg)
+        prepare(cfg, model, training=False)
         load_trained_weights(cfg, model, resume=resume)
         folder = os.path.join(cfg.OUTPUT_DIR, "inference")
         results = cls.test(cfg, model, output_folder=folder)
@@ -267,7 +270,7 @@ class Trainer(TrainerBase):
             "optimizer": self.optimizer.state_dict(),
             "step": self.step.state_dict(),
         }
-        if self.ema:  # which then is the checkpoint's model
+        if self.ema is not None:  # which then is the checkpoint's model
             state["trained"] = self._trained.state_dict()
         return state
 
@@ -283,7 +286,7 @@ class Trainer(TrainerBase):
 
     def _train_from(self, weights: dict[str, Any] | None) -> None:
         """Train on from `weights`, or from those of `final_model`, which have been loaded."""
-        if self.ema:
+        if self.ema is not None:
             self.ema.n_averaged.fill_(self.start_iter)
             weights = weights or self.final_model.state_dict()
         if weights:

@@ -15,7 +15,7 @@ Entry = dict[str, Any]
 
 
 def intact_lines(lines: Iterable[str]) -> Iterator[tuple[str, Entry]]:
-    """Every line that can be read, without its end, and its entry; torn lines are left out."""
+    """The lines that are complete, without their newlines, and their entries."""
     for line in lines:
         try:
             entry = json.loads(line)

@@ -1,32 +1,25 @@
 """Panoptic quality over a data set."""
 
-import json
 import logging
 import os
 from collections.abc import Hashable
 from functools import cached_property, reduce
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager
 
 from mask_former.data.classes import contiguous_ids
-from mask_former.data.reading import read_ids
+from mask_former.data.reading import Record, read_ids
 from mask_former.data.writing import write_json
-from mask_former.errors import MissingFileError, UserError
+from mask_former.errors import UserError
 from mask_former.evaluation.panoptic_quality import PanopticQuality, SegmentInfo
 from mask_former.evaluation.report import class_table, score_table
 from mask_former.evaluation.results import categories, save_panoptic
 
 logger = logging.getLogger(__name__)
-
-
-class _GroundTruth(NamedTuple):
-    file_name: str
-    segments: list[SegmentInfo]
 
 
 class PanopticEvaluator(DatasetEvaluator):
@@ -36,8 +29,8 @@ class PanopticEvaluator(DatasetEvaluator):
     where nothing is predicted; and its segments, `id` and `category_id` (contiguous).
 
     Args:
-        dataset_name: its metadata name `panoptic_json`, `panoptic_root`, the classes and the
-            contiguous ids.
+        dataset_name: its metadata name `stuff_classes` (all K classes) and their contiguous ids;
+            its records, `pan_seg_file_name` and `segments_info`.
         output_folder: where the predictions are saved in COCO's format, `panoptic.json` and the
             folder `panoptic` of PNG files; shared by all processes. None: nothing is saved.
 
@@ -51,19 +44,18 @@ class PanopticEvaluator(DatasetEvaluator):
         self._dataset_name = dataset_name
         self._output_folder = output_folder
         self._metadata = MetadataCatalog.get(dataset_name)
-        for key in ("panoptic_json", "panoptic_root", "stuff_classes"):
-            if not self._metadata.get(key):
-                raise UserError(f"the metadata of {dataset_name} lack `{key}`, which PQ needs")
+        if not self._metadata.get("stuff_classes"):
+            raise UserError(f"the metadata of {dataset_name} lack `stuff_classes`, which PQ needs")
         self._class_names = list(self._metadata.stuff_classes)
         things = self._metadata.get("thing_dataset_id_to_contiguous_id", {})
-        self._contiguous_ids = contiguous_ids(self._metadata)
-        if sorted(self._contiguous_ids.values()) != list(range(len(self._class_names))):
+        ids = sorted(contiguous_ids(self._metadata).values())
+        if ids != list(range(len(self._class_names))):
             raise UserError(
                 f"{dataset_name}: thing_dataset_id_to_contiguous_id and "
                 "stuff_dataset_id_to_contiguous_id must give each of the "
                 f"{len(self._class_names)} stuff_classes one id in "
                 f"[0, {len(self._class_names)}), things and stuff together; "
-                f"they give {sorted(self._contiguous_ids.values())}"
+                f"they give {ids}"
             )
         self._is_thing = np.isin(np.arange(len(self._class_names)), list(things.values()))
         self.reset()
@@ -78,29 +70,30 @@ class PanopticEvaluator(DatasetEvaluator):
         """Compare the predictions of some images with their ground truth.
 
         Raises:
-            ValueError: an image without ground truth; maps and lists of segments, or sizes, that
-                disagree. The message names the file.
+            FileNotFoundError: no ground truth file.
+            ValueError: an image without ground truth, or with a broken file; maps and lists of
+                segments, or sizes, that disagree. The message names the file.
         """
         for record, output in zip(inputs, outputs, strict=True):
-            gt = self._ground_truth.get(record["image_id"])
+            image_id = record["image_id"]
+            gt = self._ground_truth.get(image_id)
             if gt is None:
                 raise UserError(
-                    f"{self._metadata.panoptic_json} has no annotation of image "
-                    f"{record['image_id']!r} ({record.get('file_name')})"
+                    f"{record.get('file_name')}: no record of {self._dataset_name} has the "
+                    f"image_id {image_id!r} and a `pan_seg_file_name`"
                 )
             pred_map, pred_segments = output["panoptic_seg"]
             pred_map = pred_map.cpu().numpy()
-            gt_map = read_ids(gt.file_name)
+            gt_map = read_ids(gt["pan_seg_file_name"])
             try:
-                self._quality.update(
-                    record["image_id"], pred_map, pred_segments, gt_map, gt.segments
-                )
+                self._quality.update(image_id, pred_map, pred_segments, gt_map, gt["segments_info"])
             except UserError as error:
                 raise UserError(
-                    f"image {record.get('file_name')}, ground truth {gt.file_name}: {error}"
+                    f"image {record.get('file_name')}, ground truth "
+                    f"{gt['pan_seg_file_name']}: {error}"
                 ) from error
             if self._output_folder:
-                self._save(record["image_id"], pred_map, pred_segments)
+                self._save(image_id, pred_map, pred_segments)
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Reduce over the processes; only the main process returns the metrics.
@@ -127,7 +120,7 @@ class PanopticEvaluator(DatasetEvaluator):
         return {"panoptic_seg": metrics}
 
     def _save(self, image_id: Hashable, pred_map: np.ndarray, segments: list[SegmentInfo]) -> None:
-        name = os.path.basename(self._ground_truth[image_id].file_name)
+        name = os.path.basename(self._ground_truth[image_id]["pan_seg_file_name"])
         path = os.path.join(self._output_folder, "panoptic", name)
         saved = save_panoptic(path, pred_map, segments, self._metadata)
         self._saved[image_id] = {"image_id": image_id, "file_name": name, "segments_info": saved}
@@ -138,34 +131,13 @@ class PanopticEvaluator(DatasetEvaluator):
         write_json(os.path.join(self._output_folder, "panoptic.json"), content)
 
     @cached_property
-    def _ground_truth(self) -> dict[Hashable, _GroundTruth]:
-        """PNG and segments (classes contiguous) of each image."""
-        path = PathManager.get_local_path(self._metadata.panoptic_json)
-        try:
-            with open(path) as file:
-                annotations = json.load(file)["annotations"]
-        except FileNotFoundError:
-            raise MissingFileError(
-                f"the panoptic annotations of {self._dataset_name} are missing: {path}"
-            ) from None
-        root = PathManager.get_local_path(self._metadata.panoptic_root)
+    def _ground_truth(self) -> dict[Hashable, Record]:
+        """The record of each image id, which names the PNG and its segments."""
         return {
-            annotation["image_id"]: _GroundTruth(
-                os.path.join(root, annotation["file_name"]),
-                [self._contiguous(segment) for segment in annotation["segments_info"]],
-            )
-            for annotation in annotations
+            record["image_id"]: record
+            for record in DatasetCatalog.get(self._dataset_name)
+            if "pan_seg_file_name" in record
         }
-
-    def _contiguous(self, segment: SegmentInfo) -> SegmentInfo:
-        try:
-            category = self._contiguous_ids[segment["category_id"]]
-        except KeyError:
-            raise UserError(
-                f"{self._metadata.panoptic_json}: segment {segment['id']} has category "
-                f"{segment['category_id']}, which the metadata of {self._dataset_name} lack"
-            ) from None
-        return {**segment, "category_id": category}
 
 
 def _log(metrics: dict[str, float], pq_of_class: dict[str, float]) -> None:

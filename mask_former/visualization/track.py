@@ -13,7 +13,7 @@ _STEP = 4
 
 
 class ShadeTracker:
-    """Gives an instance the shade that it had in the frame before.
+    """Gives an instance the shade that it had in the previous frame.
 
     Segments of consecutive frames are the same when they are of one class and overlap; the pair
     with the largest overlap is matched first. Used with `draw_panoptic(..., shades=...)`.
@@ -44,7 +44,7 @@ class ShadeTracker:
         return self._shades
 
     def _matches(self, index: np.ndarray, categories: Sequence[int]) -> list[tuple[int, int]]:
-        """Pairs (segment of the frame before, segment of this frame), each at most once."""
+        """Pairs (segment of the previous frame, segment of this frame), each at most once."""
         if self._index is None or self._index.shape != index.shape:
             return []
         columns = len(categories) + 1

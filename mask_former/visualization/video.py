@@ -10,8 +10,7 @@ from types import TracebackType
 import cv2
 import numpy as np
 
-from mask_former.checkpoint.atomic_write import unwritable
-from mask_former.errors import MissingFileError, UserError
+from mask_former.errors import MissingFileError, UnwritableFileError, UserError
 
 # The codecs of OpenCV's own wheels, by suffix and in order of preference. OpenCV raises nothing
 # when it lacks a codec: the writer is not open.
@@ -115,7 +114,7 @@ class VideoWriter:
             if writer.isOpened():
                 return writer
             writer.release()
-        raise OSError(
+        raise UnwritableFileError(
             f"{self.path}: this OpenCV opens none of the codecs {', '.join(codecs)} for a video of "
             f"{size[0]}x{size[1]} pixels; try another suffix: {', '.join(CODECS)}"
         )
@@ -141,7 +140,9 @@ class VideoWriter:
         capture.release()
         # Formats that store no number of frames give an estimate of it.
         if found < self.num_frames - 1:
-            raise unwritable(self.path, f"it holds {found} of {self.num_frames} frames")
+            raise UnwritableFileError(
+                f"{self.path} holds {found} of {self.num_frames} frames; is the disk full?"
+            )
 
 
 def check_suffix(path: str | Path) -> None:

@@ -6,13 +6,12 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import build_model
 from detectron2.modeling.backbone import build_resnet_backbone
 from torch import nn
 
-from mask_former import model_zoo
 from mask_former.backbone import D2SwinTransformer
-from mask_former.backbone.checkpointing import checkpoint_blocks
+from mask_former.backbone.checkpointing import set_grad_checkpointing
+from mask_former.errors import UserError
 
 
 def swin():
@@ -57,7 +56,7 @@ class TestCheckpointing:
         torch.manual_seed(0)
         plain = make().train()
         checkpointed = copy.deepcopy(plain)
-        checkpoint_blocks(checkpointed)
+        set_grad_checkpointing(checkpointed)
         image = torch.randn(2, 3, 64, 64)
         for backbone in (plain, checkpointed):
             torch.manual_seed(1)
@@ -79,12 +78,12 @@ class TestCheckpointing:
         backbone = make().train()
         image = torch.randn(1, 3, 64, 64)
         before = saved_bytes(lambda: backbone(image))
-        checkpoint_blocks(backbone)
+        set_grad_checkpointing(backbone)
         assert saved_bytes(lambda: backbone(image)) < before / 3
 
     def test_a_copy_is_its_own(self, make):
         backbone = make().eval()
-        checkpoint_blocks(backbone)
+        set_grad_checkpointing(backbone)
         twin = copy.deepcopy(backbone)
         image = torch.randn(1, 3, 64, 64)
         before = backbone(image)["res5"]
@@ -101,7 +100,7 @@ def test_running_statistics_in_evaluation():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
     checkpointed = copy.deepcopy(plain)
-    checkpoint_blocks(checkpointed)
+    set_grad_checkpointing(checkpointed)
     image = torch.randn(2, 3, 64, 64)
     for backbone in (plain, checkpointed):
         backbone(image)["res5"].square().sum().backward()
@@ -109,18 +108,6 @@ def test_running_statistics_in_evaluation():
         assert torch.equal(ours.grad, expected.grad)
 
 
-def test_unknown_blocks():
-    with pytest.raises(ValueError, match="ACTIVATION_CHECKPOINTING.*Sequential"):
-        checkpoint_blocks(nn.Sequential(nn.Linear(2, 2)))
-
-
-@pytest.mark.parametrize("enabled", [False, True])
-def test_key(enabled, monkeypatch):
-    checkpointed = []
-    monkeypatch.setattr("mask_former.meta_arch.checkpoint_blocks", checkpointed.append)
-    cfg = model_zoo.get_config("ade20k-150/swin/maskformer_swin_tiny_bs16_160k")
-    cfg.MODEL.BACKBONE.ACTIVATION_CHECKPOINTING = enabled
-    cfg.MODEL.DEVICE = "meta"
-    with torch.device("meta"):
-        model = build_model(cfg)
-    assert checkpointed == [model.backbone] * enabled
+def test_a_backbone_without():
+    with pytest.raises(UserError, match="ACTIVATION_CHECKPOINTING.*not Sequential"):
+        set_grad_checkpointing(nn.Sequential(nn.Linear(2, 2)))

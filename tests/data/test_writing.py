@@ -42,7 +42,7 @@ def test_photographs_are_compressed_with_little_loss(tmp_path):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
 def test_a_full_disk(tmp_path):
     (tmp_path / "x.png").symlink_to("/dev/full")
-    with pytest.raises(UnwritableFileError, match=r"x\.png .*No space left.*Is the disk full\?"):
+    with pytest.raises(UnwritableFileError, match=r"x\.png .*No space left"):
         write_image(tmp_path / "x.png", np.zeros((4, 5), np.uint8))
 
 

@@ -21,7 +21,10 @@ def model(tmp_path_factory):
     cfg = tiny_cfg(folder, MODEL__WEIGHTS=str(folder / "model.pth"))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        torch.save({"model": build_model(cfg).state_dict()}, folder / "model.pth")
+        weights = build_model(cfg).state_dict()
+        # No query says that there is no object, so that there are segments.
+        weights["sem_seg_head.predictor.class_embed.bias"][-1] = -9
+        torch.save({"model": weights}, folder / "model.pth")
     (folder / "config.yaml").write_text(cfg.dump())
     return ["--config-file", str(folder / "config.yaml")]
 

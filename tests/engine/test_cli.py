@@ -78,17 +78,21 @@ def test_training_data_is_checked_for_a_training_only(shapes_root, tmp_path):
         check_run(cfg, argument_parser().parse_args([]))
 
 
-def test_gpu_that_is_not_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_gpu_that_is_not_there(tmp_path, monkeypatch, device):
+    backend = torch.cuda if device == "cuda" else torch.backends.mps
     cfg = tiny_cfg(tmp_path)
     check_device(cfg)
-    cfg.MODEL.DEVICE = "cuda"
-    with pytest.raises(ValueError, match="MODEL.DEVICE cpu"):
+    cfg.MODEL.DEVICE = device
+    monkeypatch.setattr(backend, "is_available", lambda: True)
+    check_device(cfg)
+    monkeypatch.setattr(backend, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=f"MODEL.DEVICE is {device}.*MODEL.DEVICE cpu"):
         check_device(cfg)
 
 
 def test_a_device_that_there_is_none_of(tmp_path):
-    with pytest.raises(ValueError, match="MODEL.DEVICE is 'gpu'.*cuda or cpu"):
+    with pytest.raises(ValueError, match="MODEL.DEVICE is 'gpu'.*cuda, mps or cpu"):
         check_device(tiny_cfg(tmp_path, MODEL__DEVICE="gpu"))
 
 

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from mask_former.config import REMOVED_KEYS
 from mask_former.engine.config import get_cfg, load_config
 
-RECIPES = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
+RECIPES = [path for path in CONFIGS if not path.name.startswith("Base")]
 
 
 @pytest.fixture
@@ -60,6 +62,12 @@ def test_an_unknown_key_is_found_in_the_file_that_has_it(write):
         load_config(path)
 
 
+@pytest.mark.parametrize("key", REMOVED_KEYS)
+def test_a_key_of_an_earlier_version_has_no_effect_but_a_warning(key, caplog):
+    assert load_config(opts=[key, "True"]) == get_cfg()
+    assert key in caplog.text
+
+
 def test_a_value_of_the_wrong_type(write):
     path = write("a.yaml", "SOLVER:\n  MAX_ITER: many")
     with pytest.raises(ValueError, match=f"{path}: SOLVER.MAX_ITER must be a int.*'many'"):
@@ -95,6 +103,52 @@ def test_yaml_that_runs_python_is_refused(write, tmp_path, wrap):
         with pytest.raises(ValueError, match=f"{path} needs more than plain yaml"):
             load_config(file)
     assert not trace.exists()
+
+
+def test_a_python_list_of_sizes_is_answered_with_the_sizes(write):
+    tag = '!!python/object/apply:eval ["[int(x * 0.1 * 512) for x in range(5, 21)]"]'
+    path = write("a.yaml", f"VERSION: 2\nINPUT:\n  MIN_SIZE_TRAIN: {tag}")
+    with pytest.raises(ValueError, match="python/object/apply:eval.*line 3") as caught:
+        load_config(path)
+    answer = str(caught.value).split("`")[1]
+    assert answer == (
+        "MIN_SIZE_TRAIN: [256, 307, 358, 409, 460, 512, 563, 614, 665, 716, 768, 819, 870, 921, "
+        "972, 1024]"
+    )
+    assert load_config(write("a.yaml", f"INPUT:\n  {answer}")).INPUT.MIN_SIZE_TRAIN[-1] == 1024
+
+
+POINTS, LOSS = "MODEL.MASK_FORMER.TRAIN_NUM_POINTS", "MODEL.MASK_FORMER.MASK_LOSS"
+
+
+def losses(cfg):
+    return cfg.MODEL.MASK_FORMER.TRAIN_NUM_POINTS, cfg.MODEL.MASK_FORMER.MASK_LOSS
+
+
+def test_what_mask2former_leaves_to_its_defaults_is_said_once(write, caplog):
+    base = "MODEL: {MASK_FORMER: {TRANSFORMER_DECODER_NAME: MultiScaleMaskedTransformerDecoder}}"
+    write("base.yaml", base)
+    path = write("a.yaml", "_BASE_: base.yaml\nSOLVER: {MAX_ITER: 4}")
+    assert losses(load_config(path)) == (12544, "bce")
+    (line,) = caplog.messages
+    assert f"{POINTS} 12544" in line and f"{LOSS} bce" in line
+
+
+def test_what_is_given_stays_as_it_is(write, caplog):
+    path = write(
+        "a.yaml", "MODEL: {MASK_FORMER: {TRANSFORMER_DECODER_NAME: Mine, TRAIN_NUM_POINTS: 0}}"
+    )
+    assert losses(load_config(path)) == (0, "bce")
+    (line,) = caplog.messages
+    assert POINTS not in line and f"{LOSS} bce" in line
+    caplog.clear()
+    assert losses(load_config(path, [LOSS, "focal"])) == (0, "focal")
+    (line,) = caplog.messages
+    assert LOSS not in line and "TEST.VOID_BELOW_HALF True" in line
+    caplog.clear()
+    # Our own name of the predictor implies nothing.
+    assert losses(load_config(opts=["MODEL.MASK_FORMER.PREDICTOR_NAME", "Mine"])) == (0, "focal")
+    assert not caplog.messages
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from mask_former.engine.optimizer import (
     clip_gradients_before_step,
     param_groups,
 )
+from mask_former.predictor.build import PREDICTOR_REGISTRY
 from tools.analyze_model import build_without_weights
 
 ROOT = Path(__file__).parents[2]
@@ -102,6 +103,71 @@ def test_the_multi_step_schedule_warms_up_and_drops():
         optimizer.step()
         scheduler.step()
     assert rates == pytest.approx([0.5, 0.75, 1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+@pytest.mark.skipif(
+    "MultiScaleMaskedTransformerDecoder" not in PREDICTOR_REGISTRY,
+    reason="Mask2Former's network is not there yet",
+)
+@pytest.mark.parametrize("backbone", ["maskformer2_R50_bs16", "swin/maskformer2_swin_tiny_bs16"])
+def test_mask2formers_parameters_learn_and_decay_as_published(backbone):
+    """By their names: what is a norm or an embedding does not decay. The pixel decoder's level
+    embedding is a bare parameter and does, the predictor's is an embedding and does not."""
+    folder = ROOT / "configs/mask2former/cityscapes/semantic-segmentation"
+    cfg = load_config(str(folder / f"{backbone}_90k.yaml"))
+    model = build_without_weights(cfg)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    kept = re.compile(
+        r"norm|pixel_decoder\.input_proj\.\d\.1\.|relative_position_bias_table"
+        r"|predictor\.(query_feat|query_embed|level_embed)\."
+    )
+    found = {
+        names[parameter]: (group["lr"], group["weight_decay"])
+        for group in build_optimizer(cfg, model).param_groups
+        for parameter in group["params"]
+    }
+    assert found == {
+        name: (
+            pytest.approx(1e-5 if name.startswith("backbone.") else 1e-4),
+            0.0 if kept.search(name) else 0.05,
+        )
+        for name in names.values()
+    }
+    assert found["sem_seg_head.pixel_decoder.transformer.level_embed"][1] == 0.05
+
+
+MASK2FORMER_RATES = {
+    # 50 and 100 epochs on COCO: a warm-up of factor 1, which is none, and two drops to a tenth.
+    "coco/panoptic-segmentation/maskformer2_R50_bs16_50ep": {
+        0: 1e-4, 5: 1e-4, 327777: 1e-4, 327778: 1e-5, 355091: 1e-5, 355092: 1e-6, 368749: 1e-6
+    },
+    "coco/instance-segmentation/swin/maskformer2_swin_large_IN21k_384_bs16_100ep": {
+        0: 1e-4, 655555: 1e-4, 655556: 1e-5, 710183: 1e-5, 710184: 1e-6
+    },
+    # All others: to the power of 0.9 down to 0, from the first iteration on.
+    "ade20k/semantic-segmentation/maskformer2_R50_bs16_160k": {
+        0: 1e-4, 1: 9.99994375e-5, 80000: 5.35886731e-5, 144000: 1.25892541e-5, 159999: 2.07153e-9
+    },
+    "cityscapes/instance-segmentation/maskformer2_R50_bs16_90k": {0: 1e-4, 45000: 5.35886731e-5},
+    "mapillary-vistas/panoptic-segmentation/maskformer_R50_bs16_300k": {270000: 1.25892541e-5},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MASK2FORMER_RATES)
+def test_mask2formers_schedules(name):
+    """A backbone learns at a tenth of the rate of the rest, at every iteration."""
+    cfg = load_config(str(ROOT / f"configs/mask2former/{name}.yaml"))
+    model = nn.ModuleDict({"backbone": nn.Linear(1, 1), "sem_seg_head": nn.Linear(1, 1)})
+    optimizer = build_optimizer(cfg, model)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.05, 0.05]
+    scheduler = build_lr_scheduler(cfg, optimizer)
+    optimizer.step()
+    for iteration, expected in MASK2FORMER_RATES[name].items():
+        if iteration > 0:
+            scheduler.last_epoch = iteration - 1
+            scheduler.step()
+        found = [group["lr"] for group in optimizer.param_groups]
+        assert found == pytest.approx([expected / 10, expected], rel=1e-4)
 
 
 class Parts(nn.Module):

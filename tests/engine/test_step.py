@@ -2,8 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from mask_former.engine.config import get_cfg
-from mask_former.engine.step import TrainStep, get_amp_dtype
+from mask_former.engine.step import TrainStep
 
 
 class Line(nn.Module):
@@ -59,33 +58,3 @@ def test_a_model_in_evaluation_mode_is_not_trained():
     model.eval()
     with pytest.raises(AssertionError):
         step.forward_backward([{"x": 1.0}])
-
-
-@pytest.mark.parametrize(
-    ("enabled", "name", "device", "expected"),
-    [
-        (False, "float16", "cpu", None),
-        (True, "bfloat16", "cpu", torch.bfloat16),
-        (True, "bfloat16", "cuda", torch.bfloat16),
-        (True, "float16", "cuda", torch.float16),
-    ],
-)
-def test_amp_dtype(enabled, name, device, expected):
-    assert get_amp_dtype(amp_cfg(enabled, name, device)) is expected
-
-
-@pytest.mark.parametrize(
-    ("name", "device", "message"),
-    [("float16", "cpu", "bfloat16"), ("half", "cuda", "bfloat16, float16")],
-)
-def test_amp_dtype_that_cannot_be(name, device, message):
-    with pytest.raises(ValueError, match=f"SOLVER.AMP.DTYPE .*{name}.*{message}"):
-        get_amp_dtype(amp_cfg(True, name, device))
-
-
-def amp_cfg(enabled, name, device):
-    cfg = get_cfg()
-    cfg.SOLVER.AMP.ENABLED = enabled
-    cfg.SOLVER.AMP.DTYPE = name
-    cfg.MODEL.DEVICE = device
-    return cfg

@@ -7,6 +7,7 @@ from detectron2.engine import HookBase
 from detectron2.evaluation import DatasetEvaluator
 from torch import nn
 
+from mask_former import precision
 from mask_former.engine.config import get_cfg
 from mask_former.engine.summary import summarize
 from mask_former.engine.trainer import Trainer
@@ -146,7 +147,7 @@ def test_without_test_set(tmp_path):
 
 
 @pytest.mark.parametrize("bad_iter", [2, 3])
-def test_a_loss_that_is_not_finite_stops_with_iteration_and_image(tmp_path, bad_iter):
+def test_a_loss_that_is_not_finite_stops_with_iteration_and_image(tmp_path, bad_iter, caplog):
     """Also in the last iteration, after which a training is evaluated, unless it failed."""
     bad = type("BadTrainer", (ToyTrainer,), {"bad_iter": bad_iter})
     trainer = bad(toy_cfg(tmp_path / "run", CHECKPOINT_PERIOD=1))
@@ -157,8 +158,23 @@ def test_a_loss_that_is_not_finite_stops_with_iteration_and_image(tmp_path, bad_
     assert trainer.model.w.isfinite().all()
     last = tmp_path / "run" / "last_checkpoint"
     assert last.read_text() == f"model_000000{bad_iter - 1}.pth"
+    # A message for users is logged without a traceback.
+    messages = [r for r in caplog.records if "The training failed" in r.message]
+    assert [f"Iteration {bad_iter}" in r.message and not r.exc_info for r in messages] == [True]
     # What was learned until then is on record.
     assert f'"iteration": {bad_iter - 1}' in (tmp_path / "run" / "metrics.json").read_text()
+
+
+def test_a_bug_is_logged_with_its_traceback(tmp_path, caplog):
+    class BugHook(HookBase):
+        def after_step(self):
+            int("a bug")
+
+    trainer = ToyTrainer(toy_cfg(tmp_path / "run"))
+    trainer.register_hooks([BugHook()])
+    with pytest.raises(ValueError, match="invalid literal"):
+        trainer.train()
+    assert 'int("a bug")' in caplog.text
 
 
 def test_predictions_are_saved_by_an_evaluation_and_not_during_a_training(tmp_path, monkeypatch):
@@ -212,9 +228,10 @@ def test_hooks_can_be_added(tmp_path):
     assert counter.backwards == 4
 
 
-def test_summary_says_what_will_happen(tmp_path):
+def test_summary_says_what_will_happen(tmp_path, monkeypatch):
     cfg = toy_cfg(tmp_path / "run", IMS_PER_BATCH=2, LR_SCHEDULER_NAME="WarmupPolyLR")
-    cfg.SOLVER.AMP.ENABLED = True
+    cfg.SOLVER.AMP.ENABLED, cfg.TEST.PRECISION = True, "float32"
+    monkeypatch.setattr(precision, "native_dtypes", lambda device: {torch.bfloat16})
     model = ToyModel()
     text = summarize(cfg, model, ToyLoader(0), start_iter=1)
     rows = dict(line.strip().split("  ", 1) for line in text.splitlines()[1:])
@@ -225,5 +242,5 @@ def test_summary_says_what_will_happen(tmp_path):
     assert rows["batch"] == "2 images (2 x 1 process)"
     assert rows["iterations"] == "4 (1.6 epochs), continuing at 1"
     assert rows["learning rate"].startswith("0.1 (backbone x 0.1), ADAMW, WarmupPolyLR")
-    assert rows["precision"] == "mixed, bfloat16"
+    assert rows["precision"] == "mixed, bfloat16; evaluation: float32"
     assert rows["output"] == str(tmp_path / "run")

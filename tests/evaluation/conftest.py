@@ -1,19 +1,25 @@
 import logging
+import pickle
 from collections.abc import Callable, Iterator
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
 
 
 @pytest.fixture
 def register() -> Iterator[Callable[..., str]]:
-    """Registers data sets, `register(records, **metadata) -> name`, and removes them again."""
+    """Registers data sets, `register(records, **metadata) -> name`, and removes them again.
+
+    In place of records, a function of the name may load them.
+    """
     names: list[str] = []
 
-    def _register(records: list[dict], **metadata: object) -> str:
+    def _register(records: list[dict] | Callable[[str], list[dict]], **metadata: object) -> str:
         name = f"evaluation_test_{len(names)}"
         names.append(name)
-        DatasetCatalog.register(name, lambda: records)
+        DatasetCatalog.register(name, lambda: records(name) if callable(records) else records)
         MetadataCatalog.get(name).set(**metadata)
         return name
 
@@ -36,3 +42,18 @@ def log() -> Iterator[list[str]]:
     yield messages
     logger.removeHandler(handler)
     logger.setLevel(level)
+
+
+@pytest.fixture
+def evaluate_as_one(monkeypatch) -> Callable[[DatasetEvaluator, DatasetEvaluator], dict]:
+    """Evaluates as if the second evaluator were that of another process."""
+
+    def evaluate(main: DatasetEvaluator, other: DatasetEvaluator) -> dict:
+        sent: list[bytes] = []
+        monkeypatch.setattr(comm, "gather", lambda data: sent.append(pickle.dumps(data)) or [data])
+        other.evaluate()
+        received = iter(sent)
+        monkeypatch.setattr(comm, "gather", lambda data: [data, pickle.loads(next(received))])
+        return main.evaluate()
+
+    return evaluate

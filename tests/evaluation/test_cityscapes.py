@@ -118,7 +118,7 @@ OFFICIAL = {
 
 
 @pytest.mark.parametrize("seed", OFFICIAL)
-def test_figures_of_cityscapesscripts(seed, tmp_path):
+def test_metrics_of_cityscapesscripts(seed, tmp_path):
     rng = np.random.default_rng(seed)
     name = f"test_cityscapes_{seed}"
     (tmp_path / "aachen").mkdir()
@@ -140,10 +140,10 @@ def test_figures_of_cityscapesscripts(seed, tmp_path):
         evaluator.process(
             [{"file_name": f"anywhere/aachen/{stem}_leftImg8bit.png"}], [{"instances": output}]
         )
-    figures = evaluator.evaluate()["segm"]
+    metrics = evaluator.evaluate()["segm"]
     MetadataCatalog.remove(name)
-    assert (figures["AP"], figures["AP50"]) == pytest.approx(OFFICIAL[seed])
-    assert np.isnan(figures["AP-rider"])
+    assert (metrics["AP"], metrics["AP50"]) == pytest.approx(OFFICIAL[seed])
+    assert np.isnan(metrics["AP-rider"])
 
 
 def test_thresholds():

@@ -13,7 +13,7 @@ def confusion(*images, ignore_label=255):
     return matrix
 
 
-def test_figures_by_hand():
+def test_metrics_by_hand():
     """Ignored pixels count nowhere; class c is predicted but not annotated."""
     matrix = confusion(([0, 0, 1, 2, 1, 2], [0, 0, 0, 1, 1, 255]))
     np.testing.assert_array_equal(matrix.counts(), [[2, 0, 0], [1, 1, 0], [0, 1, 0]])
@@ -42,8 +42,8 @@ def test_nothing_right_is_0():
 
 @pytest.mark.filterwarnings("error")
 def test_nothing_annotated_is_nan():
-    figures = confusion(([1, 1], [255, 255])).compute(NAMES)
-    assert all(np.isnan(figures[name]) for name in ("mIoU", "mACC", "pACC"))
+    metrics = confusion(([1, 1], [255, 255])).compute(NAMES)
+    assert all(np.isnan(metrics[name]) for name in ("mIoU", "mACC", "pACC"))
 
 
 def test_ignore_label_may_be_any():

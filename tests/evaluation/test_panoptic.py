@@ -1,5 +1,4 @@
 import json
-import pickle
 
 import numpy as np
 import pytest
@@ -9,7 +8,8 @@ from detectron2.utils import comm
 from hotcoco.panoptic import PanopticEval
 from PIL import Image
 
-from mask_former.evaluation import PanopticEvaluator, PanopticQuality
+from mask_former.data.datasets import load_panoptic
+from mask_former.evaluation import PanopticEvaluator
 
 NAMES = ["cat", "dog", "grass"]
 DATASET_IDS = [17, 18, 93]  # by contiguous id
@@ -52,10 +52,11 @@ def dataset(tmp_path, register):
     content = {"images": images, "annotations": annotations, "categories": categories}
     (tmp_path / "panoptic.json").write_text(json.dumps(content))
     name = register(
-        [],
+        load_panoptic,
         stuff_classes=NAMES,
         thing_dataset_id_to_contiguous_id={17: 0, 18: 1},
         stuff_dataset_id_to_contiguous_id={93: 2},
+        image_root=str(tmp_path),
         panoptic_json=str(tmp_path / "panoptic.json"),
         panoptic_root=str(root),
     )
@@ -90,11 +91,11 @@ def test_ground_truth_scores_100(dataset, log):
 
 
 def test_saved_predictions_score_the_same_elsewhere(dataset, tmp_path):
-    """What is saved is read by an independent program, which finds the same figures."""
+    """What is saved is read by an independent program, which finds the same metrics."""
     name, maps = dataset
     evaluator = PanopticEvaluator(name, output_folder=str(tmp_path / "out"))
     evaluator.process(records(), shifted(maps))
-    figures = evaluator.evaluate()["panoptic_seg"]
+    metrics = evaluator.evaluate()["panoptic_seg"]
     theirs = PanopticEval(
         tmp_path / "panoptic.json",
         tmp_path / "out" / "panoptic.json",
@@ -102,8 +103,8 @@ def test_saved_predictions_score_the_same_elsewhere(dataset, tmp_path):
         pred_folder=tmp_path / "out" / "panoptic",
     )
     theirs.evaluate()
-    assert 10 < figures["PQ"] < 90
-    assert list(figures.values()) == pytest.approx([100 * s for s in theirs.stats], rel=1e-12)
+    assert 10 < metrics["PQ"] < 90
+    assert list(metrics.values()) == pytest.approx([100 * s for s in theirs.stats], rel=1e-12)
 
 
 def test_nothing_is_saved_unless_asked(dataset, tmp_path):
@@ -115,7 +116,7 @@ def test_nothing_is_saved_unless_asked(dataset, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_processes_are_reduced_and_an_image_counts_once(dataset, monkeypatch):
+def test_processes_are_reduced_and_an_image_counts_once(dataset, evaluate_as_one):
     """Two processes, the second padded with the first image."""
     name, maps = dataset
     outputs = shifted(maps)
@@ -124,13 +125,7 @@ def test_processes_are_reduced_and_an_image_counts_once(dataset, monkeypatch):
     expected = whole.evaluate()
     one.process(records()[:3], outputs[:3])
     two.process(records()[3:] + records()[:1], outputs[3:] + outputs[:1])
-    sent = pickle.dumps(two._quality)
-
-    def gather(data):
-        return [data, pickle.loads(sent) if isinstance(data, PanopticQuality) else {}]
-
-    monkeypatch.setattr(comm, "gather", gather)
-    assert one.evaluate() == expected
+    assert evaluate_as_one(one, two) == expected
 
 
 def test_other_processes_return_nothing(dataset, monkeypatch):
@@ -170,7 +165,7 @@ class TestErrors:
         PanopticEvaluator(name).process([{**records()[0], **changes}], [prediction])
 
     def test_unknown_image(self, dataset):
-        with pytest.raises(ValueError, match=r"panoptic\.json has no annotation of image 7"):
+        with pytest.raises(ValueError, match=r"0\.jpg: no record of .* has the image_id 7"):
             self.process(dataset, image_id=7)
 
     def test_another_size(self, dataset):
@@ -185,7 +180,7 @@ class TestErrors:
     def test_category_that_the_metadata_lack(self, dataset, tmp_path):
         path = tmp_path / "panoptic.json"
         path.write_text(path.read_text().replace('"category_id": 93', '"category_id": 94'))
-        with pytest.raises(ValueError, match=r"panoptic\.json: segment 300 has category 94"):
+        with pytest.raises(ValueError, match=r"panoptic\.json.* image 100: .* \[94\]"):
             self.process(dataset)
 
     def test_png_not_there(self, dataset, tmp_path):
@@ -204,17 +199,25 @@ class TestErrors:
         with pytest.raises(FileNotFoundError, match=r"panoptic\.json"):
             self.process(dataset)
 
-    def test_metadata_lack_the_annotations(self, register):
-        with pytest.raises(ValueError, match="lack `panoptic_json`"):
-            PanopticEvaluator(register([], stuff_classes=NAMES))
+    def test_metadata_lack_the_classes(self, register):
+        with pytest.raises(ValueError, match="lack `stuff_classes`"):
+            PanopticEvaluator(register([], panoptic_json="x"))
+
+    def test_records_without_panoptic_annotation(self, register):
+        name = register(
+            records(),
+            stuff_classes=NAMES,
+            thing_dataset_id_to_contiguous_id={17: 0, 18: 1},
+            stuff_dataset_id_to_contiguous_id={93: 2},
+        )
+        with pytest.raises(ValueError, match="image_id 100 and a `pan_seg_file_name`"):
+            PanopticEvaluator(name).process(records(1), [output(np.full((4, 4), 5))])
 
     def test_things_and_stuff_share_a_contiguous_id(self, register):
         """As in Detectron2's "separated" sets, whose stuff is numbered on its own."""
         name = register(
             [],
             stuff_classes=NAMES,
-            panoptic_json="x",
-            panoptic_root="x",
             thing_dataset_id_to_contiguous_id={17: 0, 18: 1},
             stuff_dataset_id_to_contiguous_id={93: 0},
         )

@@ -1,10 +1,7 @@
-import pickle
-
 import numpy as np
 import pytest
 import torch
 from detectron2.evaluation import SemSegEvaluator
-from detectron2.utils import comm
 from PIL import Image
 
 from mask_former.evaluation import SemanticEvaluator
@@ -40,7 +37,7 @@ def predictions(records):
     return outputs
 
 
-def figures(evaluator, records, outputs):
+def metrics(evaluator, records, outputs):
     evaluator.reset()
     for record, output in zip(records, outputs, strict=True):
         evaluator.process([{"file_name": record["file_name"]}], [output])
@@ -50,11 +47,11 @@ def figures(evaluator, records, outputs):
 def test_equals_detectron2(dataset):
     name, records = dataset
     outputs = predictions(records)
-    ours = figures(SemanticEvaluator(name), records, outputs)
+    ours = metrics(SemanticEvaluator(name), records, outputs)
     reference = SemSegEvaluator(
         name, sem_seg_loading_fn=lambda path, dtype: np.array(Image.open(path), dtype=dtype)
     )
-    theirs = figures(reference, records, outputs)
+    theirs = metrics(reference, records, outputs)
     assert 30 < ours["mIoU"] < 70
     assert np.isnan(ours["IoU-never"])
     ours = {key: value for key, value in ours.items() if not key.endswith("_St")}
@@ -66,27 +63,25 @@ def test_scores_and_labels_are_the_same(dataset):
     outputs = predictions(records)
     labels = [{"sem_seg": output["sem_seg"].argmax(0)} for output in outputs]
     evaluator = SemanticEvaluator(name)
-    assert figures(evaluator, records, labels) == pytest.approx(
-        figures(evaluator, records, outputs), rel=0, abs=0, nan_ok=True
+    assert metrics(evaluator, records, labels) == pytest.approx(
+        metrics(evaluator, records, outputs), rel=0, abs=0, nan_ok=True
     )
 
 
-def test_processes_are_reduced_and_an_image_counts_once(dataset, monkeypatch):
+def test_processes_are_reduced_and_an_image_counts_once(dataset, evaluate_as_one):
     """Two processes, the second padded with the first image."""
     name, records = dataset
     outputs = predictions(records)
-    whole = figures(SemanticEvaluator(name), records, outputs)
+    whole = metrics(SemanticEvaluator(name), records, outputs)
     one, two = SemanticEvaluator(name), SemanticEvaluator(name)
     one.process(records[:3], outputs[:3])
     two.process(records[3:] + records[:1], outputs[3:] + outputs[:1])
-    sent = pickle.dumps(two._confusion)
-    monkeypatch.setattr(comm, "gather", lambda data: [data, pickle.loads(sent)])
-    assert one.evaluate()["sem_seg"] == pytest.approx(whole, rel=0, abs=0, nan_ok=True)
+    assert evaluate_as_one(one, two)["sem_seg"] == pytest.approx(whole, rel=0, abs=0, nan_ok=True)
 
 
 def test_warns_of_missing_images(dataset, log):
     name, records = dataset
-    figures(SemanticEvaluator(name), records[:4], predictions(records)[:4])
+    metrics(SemanticEvaluator(name), records[:4], predictions(records)[:4])
     assert any("4 of 6 images" in message for message in log)
 
 
@@ -96,7 +91,7 @@ def test_sixteen_bit_annotations(tmp_path, register):
     Image.fromarray(labels).save(path)
     record = {"file_name": "a.jpg", "sem_seg_file_name": str(path)}
     name = register([record], stuff_classes=[str(k) for k in range(300)], ignore_label=65535)
-    result = figures(
+    result = metrics(
         SemanticEvaluator(name),
         [record],
         [{"sem_seg": torch.tensor([[0, 1, 5], [299, 298, 2]])}],
@@ -106,7 +101,7 @@ def test_sixteen_bit_annotations(tmp_path, register):
 
 
 class TestPanopticQualityOfStuff:
-    def figures(self, register, tmp_path, *images):
+    def metrics(self, register, tmp_path, *images):
         """PQ^St of (prediction, ground truth) pairs."""
         records = []
         for index, (_, gt) in enumerate(images):
@@ -115,14 +110,14 @@ class TestPanopticQualityOfStuff:
             records.append({"file_name": f"{index}.jpg", "sem_seg_file_name": str(path)})
         name = register(records, stuff_classes=NAMES, ignore_label=255)
         outputs = [{"sem_seg": torch.tensor(pred)} for pred, _ in images]
-        result = figures(SemanticEvaluator(name), records, outputs)
+        result = metrics(SemanticEvaluator(name), records, outputs)
         return {key: result[f"{key}_St"] for key in ("PQ", "SQ", "RQ")}
 
     def test_by_hand(self, register, tmp_path):
         """Four classes count; only the segment of class 1 is found."""
         gt = [[0, 0, 1, 1, 1, 255], [0, 2, 1, 1, 2, 255], [0, 0, 2, 2, 2, 255]]
         pred = [[0, 1, 1, 1, 1, 3], [0, 0, 1, 1, 2, 3], [4, 0, 4, 4, 2, 3]]
-        result = self.figures(register, tmp_path, (pred, gt))
+        result = self.metrics(register, tmp_path, (pred, gt))
         # Class 0: 3 pixels in common of 4 and 5, an IoU of one half, which is no match. Class 1: 5
         # of 6 and 5. Class 2: 2 of 2 and 5. Class 3: predicted where nothing is annotated, which is
         # no mistake, so it does not count. Class 4: predicted, but not there.
@@ -133,7 +128,7 @@ class TestPanopticQualityOfStuff:
 
     def test_is_an_average_over_classes_of_all_images(self, register, tmp_path):
         """Class 0: matches of IoU 1 and 3/4, one missed; class 1: a match of 3/4, one too many."""
-        result = self.figures(
+        result = self.metrics(
             register,
             tmp_path,
             ([[0, 0, 0, 0]], [[0, 0, 0, 0]]),
@@ -148,14 +143,14 @@ class TestPanopticQualityOfStuff:
         """A missed pixel of 400 costs mIoU little that it costs PQ^St a class."""
         gt = np.zeros((20, 20), dtype=int)
         gt[3, 4] = 1
-        result = self.figures(register, tmp_path, (np.zeros((20, 20), dtype=int), gt))
+        result = self.metrics(register, tmp_path, (np.zeros((20, 20), dtype=int), gt))
         assert result["PQ"] == pytest.approx(100 * (399 / 400) / 2)
 
     def test_ground_truth_is_perfect(self, dataset):
         name, records = dataset
         labels = [torch.tensor(np.array(Image.open(r["sem_seg_file_name"]))) for r in records]
         outputs = [{"sem_seg": torch.where(x == 255, 0, x)} for x in labels]
-        result = figures(SemanticEvaluator(name), records, outputs)
+        result = metrics(SemanticEvaluator(name), records, outputs)
         assert [result[f"{key}_St"] for key in ("PQ", "SQ", "RQ")] == [100, 100, 100]
 
 

@@ -132,7 +132,7 @@ class Index(NamedTuple):
     presence: np.ndarray
 
     def sources(self, root: Path) -> dict[str, list[Path]]:
-        """The image files of each split, checked to be there with their labels."""
+        """The image files of each split; all of them and their labels must exist."""
         files = [str(file) for path in self.images for file in (path, label_file(path))]
         require_files(root, files)
         return {

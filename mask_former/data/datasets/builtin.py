@@ -1,4 +1,4 @@
-"""Registers the data sets that come with MaskFormer, under Detectron2's root of data sets."""
+"""Registers the built-in data sets below `datasets_root()`."""
 
 from pathlib import Path
 

@@ -60,7 +60,7 @@ def register_cityscapes(root: Path) -> None:
 
 
 def explain_builtin_cityscapes() -> None:
-    """Complete the metadata of Detectron2's own Cityscapes, and add the way out to its errors."""
+    """Complete the metadata of Detectron2's own Cityscapes, and explain its errors."""
     for split in SPLITS:
         for task in ("sem_seg", "panoptic", "instance_seg"):
             name = f"cityscapes_fine_{task}_{split}"

@@ -45,7 +45,7 @@ class LazyMetadata(Metadata):
         return super().as_dict()
 
     def _complete(self) -> bool:
-        """Read the files once; True if that was now."""
+        """Read the files unless they have been read; returns whether they were read now."""
         if "_read" not in self.__dict__:
             return False
         found = self._read()

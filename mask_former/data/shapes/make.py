@@ -28,7 +28,7 @@ from mask_former.data.datasets.catalog import IGNORE_LABEL, datasets_root
 from mask_former.data.datasets.preparing import run_jobs
 from mask_former.data.shapes.scene import Sample, make_sample, make_video
 from mask_former.data.writing import write_image, write_json
-from mask_former.errors import ExistingFileError, UserError
+from mask_former.errors import ExistingFileError, UnwritableFileError, UserError
 
 # Raise this when the same seed would give other files.
 VERSION = 6
@@ -191,6 +191,8 @@ def _write_video(path: Path, rng: np.random.Generator) -> None:
             codec = cv2.VideoWriter.fourcc(*"mp4v")
             writer = cv2.VideoWriter(str(path), codec, VIDEO_FPS, frame.shape[1::-1])
             if not writer.isOpened():
-                raise OSError(f"cannot write {path}: this OpenCV has no encoder for mp4v")
+                raise UnwritableFileError(
+                    f"{path} cannot be written: this OpenCV has no encoder for mp4v"
+                )
         writer.write(frame[..., ::-1])
     writer.release()

@@ -1,4 +1,4 @@
-"""How the "shapes" data set looks: outlines, textures, light and noise.
+"""Rendering the "shapes" data set: outlines, textures, light and noise.
 
 Images are float32 RGB in [0, 1], shape (H, W, 3), until `develop` makes them uint8. Lengths are in
 pixels, angles in radians, points (x, y).

@@ -193,7 +193,7 @@ class _Composer:
         return segment_map, segments
 
     def _add(self, items: list[Item], segment: SceneSegment | None) -> bool:
-        """Put a layer in front, unless too little of it or of another were to be seen."""
+        """Put a layer in front, unless too little of it or of another layer would be visible."""
         covered = np.zeros(self.shape, bool)
         for item in items:
             covered |= item.coverage(self.shape) >= 128
