@@ -109,7 +109,12 @@ def sample_map(feature: Tensor, positions: Tensor, weights: Tensor) -> Tensor:
     Returns:
         (G, Q, C).
     """
-    groups, height, width, channels = feature.shape
+    groups, height, width, _ = feature.shape
+    if torch.onnx.is_in_onnx_export():  # where an embedding bag would become a loop over queries
+        scale = positions.new_tensor([width, height])
+        grid = 2 * (positions + 0.5) / scale - 1
+        samples = F.grid_sample(feature.permute(0, 3, 1, 2), grid, align_corners=False)
+        return (samples * weights[:, None]).sum(-1).transpose(1, 2)
     framed = F.pad(feature, (0, 0, 1, 1, 1, 1))  # What is further outside moves to this frame.
     x, y = positions.unbind(-1)
     x, y = x.clamp(-1, width) + 1, y.clamp(-1, height) + 1

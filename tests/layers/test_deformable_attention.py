@@ -35,6 +35,14 @@ def test_samples_and_gradients_are_those_of_grid_sample():
         torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_what_is_exported_to_onnx_computes_the_same(monkeypatch):
+    inputs = torch.randn(2, 5, 6, 3), 4 * torch.randn(2, 8, 3, 2), torch.randn(2, 8, 3)
+    expected = sample_map(*inputs)
+    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+    monkeypatch.setattr(F, "embedding_bag", None)
+    torch.testing.assert_close(sample_map(*inputs), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_samples_by_hand():
     feature = torch.tensor([[1.0, 2.0], [3.0, 4.0]])[None, :, :, None]
     positions = [(0, 0), (1, 1), (0.5, 0), (0.25, 0.5), (-0.5, 0), (1.5, 1.5), (2, 0), (-9, 99)]
