@@ -1,6 +1,6 @@
 """Names of the weights of `transformers`' Mask2FormerForUniversalSegmentation."""
 
-from mask_former.backbone.swin import relative_position_index
+from mask_former.backbone.swin_block import relative_position_index
 from mask_former.checkpoint.hugging_face.backbones import ENCODER, RESNET, swin
 from mask_former.checkpoint.names import Pair, Weights
 
