@@ -33,6 +33,7 @@ _MASK2FORMER_KEYS: Rows = (
     ("enforce_input_projection", "MODEL.MASK_FORMER.ENFORCE_INPUT_PROJ", False),
     ("use_auxiliary_loss", "MODEL.MASK_FORMER.DEEP_SUPERVISION", True),
     ("no_object_weight", "MODEL.MASK_FORMER.NO_OBJECT_WEIGHT", 0.1),
+    ("class_weight", "MODEL.MASK_FORMER.CLASS_WEIGHT", 2.0),
     ("dice_weight", "MODEL.MASK_FORMER.DICE_WEIGHT", 5.0),
     ("mask_weight", "MODEL.MASK_FORMER.MASK_WEIGHT", 5.0),
     ("train_num_points", "MODEL.MASK_FORMER.TRAIN_NUM_POINTS", 12544),
