@@ -46,7 +46,7 @@ def test_what_is_exported_to_onnx_computes_the_same(monkeypatch):
 def test_gradients_are_those_of_the_formula():
     generator = torch.Generator().manual_seed(0)
     options = {"generator": generator, "dtype": torch.float64}
-    positions = torch.randint(-2, 4, (2, 4, 2, 2), generator=generator) + 0.1
+    positions = torch.randint(-2, 4, (2, 4, 2, 2), generator=generator).double() + 0.1
     positions += 0.8 * torch.rand(2, 4, 2, 2, **options)  # between pixels, where it has gradients
     inputs = (torch.randn(2, 3, 3, 2, **options), positions, torch.randn(2, 4, 2, **options))
     assert torch.autograd.gradcheck(sample_map, [x.requires_grad_() for x in inputs])
