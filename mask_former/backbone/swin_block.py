@@ -58,6 +58,14 @@ class Block(nn.Module):
         return x.index_add(0, kept, added.to(x.dtype), alpha=1 / keep)
 
 
+def relative_position_index(window_size: int) -> Tensor:
+    """Row of the bias table for each pair of tokens of a window, int64 (N, N)."""
+    span = 2 * window_size - 1
+    i = torch.arange(window_size)
+    y, x = i.repeat_interleave(window_size), i.repeat(window_size)
+    return span * (y[:, None] - y) + (x[:, None] - x) + span**2 // 2
+
+
 class WindowAttention(nn.Module):
     """Multi-head attention of the tokens of a window, with relative positions (equation 4)."""
 
@@ -82,10 +90,7 @@ class WindowAttention(nn.Module):
         span = 2 * window_size - 1
         self.relative_position_bias_table = nn.Parameter(torch.zeros(span**2, num_heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
-        i = torch.arange(window_size)
-        y, x = i.repeat_interleave(window_size), i.repeat(window_size)
-        index = span * (y[:, None] - y) + (x[:, None] - x) + span**2 // 2
-        self.register_buffer("relative_position_index", index)
+        self.register_buffer("relative_position_index", relative_position_index(window_size))
 
     def forward(self, x: Tensor, windows: Windows) -> Tensor:
         """(B, H, W, C) -> the same."""
