@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from mask_former.criterion import SetCriterion
 from mask_former.engine import build_model, load_config
-from mask_former.losses.dense import matched_mask_losses
-from mask_former.losses.mask import pairwise_mask_losses
+from mask_former.structures import Prediction, Target
 from tests.compiler import CAN_COMPILE
 
 R50 = "coco-panoptic/maskformer_panoptic_R50_bs64_554k"
@@ -53,21 +53,23 @@ def test_the_network_is_one_graph(recipe, options, training):
 
 @pytest.mark.skipif(not CAN_COMPILE, reason="there is no C++ compiler with Python's headers")
 def test_compiled_losses_and_gradients_are_the_same():
-    """And the second size takes what was compiled for the first."""
+    """And the second size takes what was compiled for the first: two losses and the costs."""
     counters = torch._dynamo.utils.counters
     counters.clear()
     generator = torch.Generator().manual_seed(0)
     for size in (24, 32):
         logits = 4 * torch.randn(2, 3, size, size, generator=generator)
-        targets = torch.rand(4, 4 * size, 4 * size, generator=generator) < 0.3
+        masks = torch.rand(2, 2, 4 * size, 4 * size, generator=generator) < 0.3
+        targets = [Target(torch.tensor([0, 1]), m) for m in masks]
         results = []
         for compiled in (False, True):
-            masks = logits.flatten(0, 1).requires_grad_()
-            segment = torch.tensor([0, 1, 2, 3, 0, 2])
-            losses = torch.stack(matched_mask_losses(masks, targets, segment, compiled=compiled))
-            (gradient,) = torch.autograd.grad(losses.sum(), masks)
-            regions = targets[:, :size, :size].flatten(1)
-            costs = pairwise_mask_losses(logits[0].flatten(1), regions, compiled=compiled)
-            results.append((losses.detach(), gradient, *costs))
+            leaf = logits.clone().requires_grad_()
+            criterion = SetCriterion(
+                load_config(f"configs/{R50}.yaml", ["MODEL.COMPILE", compiled])
+            )
+            predictions = [Prediction(torch.zeros(2, 3, 134), leaf)] * 2
+            losses = torch.stack(list(criterion(predictions, targets).values()))
+            (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+            results.append((losses.detach(), gradient))
         torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
-    assert counters["stats"]["unique_graphs"] == 2
+    assert counters["stats"]["unique_graphs"] == 3
