@@ -7,7 +7,8 @@ A query attends to a few points of every map, and says itself where these are:
 where `r` is the query's reference point, `V` are the projected maps, sampled bilinearly with zeros
 outside, and the offsets `o` and the weights `a`, a softmax over the points of all maps, are linear
 in the query. With Q queries of C channels it takes 4 * Q * C * maps * points multiplications
-besides the projections, however large the maps are, and keeps 8 numbers for each head and point.
+besides the projections, however large the maps are, and keeps about 80 bytes for the gradients of
+each head, map and point of a query.
 """
 
 import math
