@@ -15,7 +15,7 @@ from mask_former.losses.points import PointSampling
 from mask_former.structures import Matching, Prediction, Target, to_device
 
 
-class NonFiniteError(FloatingPointError):
+class NonFinitePredictions(FloatingPointError):
     """A prediction is NaN or infinite; `images` are the indices of its images in the batch."""
 
     def __init__(self, images: list[int]) -> None:
@@ -60,7 +60,7 @@ class HungarianMatcher:
             targets: of the B images; an image may have no segment.
 
         Raises:
-            NonFiniteError: a prediction is NaN or infinite.
+            NonFinitePredictions: a prediction is NaN or infinite.
         """
         masks = [prediction.mask_logits for prediction in predictions]
         classes = [prediction.class_logits for prediction in predictions]
@@ -122,7 +122,7 @@ class FixedMatcher:
         """Match every layer of every image; see `HungarianMatcher`.
 
         Raises:
-            NonFiniteError: a prediction is NaN or infinite.
+            NonFinitePredictions: a prediction is NaN or infinite.
             ValueError: an image has several segments of one class.
         """
         finite = _finite_images(
@@ -167,4 +167,4 @@ def _finite_images(classes: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor
 
 def _check_finite(finite: Iterable[float]) -> None:
     if bad := [image for image, ok in enumerate(finite) if not ok]:
-        raise NonFiniteError(bad)
+        raise NonFinitePredictions(bad)
