@@ -101,6 +101,9 @@ class FixedMatcher:
 
     The query of a class that an image lacks gets no segment.
 
+    Attributes:
+        queries_are_classes: a query stands for a class, so that it is of no use for other classes.
+
     Args:
         num_classes: K.
         num_queries: Q, which has to be K.
@@ -108,6 +111,8 @@ class FixedMatcher:
     Raises:
         ValueError: Q is not K.
     """
+
+    queries_are_classes = True
 
     def __init__(self, *, num_classes: int, num_queries: int) -> None:
         if num_queries != num_classes:
