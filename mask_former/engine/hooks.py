@@ -5,7 +5,7 @@ import math
 import os
 
 import torch
-from detectron2.engine import HookBase
+from detectron2.engine import HookBase, TrainerBase
 from detectron2.utils import comm
 from torch import nn
 from tqdm import tqdm
@@ -17,6 +17,12 @@ logger = logging.getLogger(__name__)
 
 # What decides which weights are the best, unless cfg.TEST.BEST_CHECKPOINT_METRIC is set.
 DEFAULT_METRICS = ("panoptic_seg/PQ", "sem_seg/mIoU", "segm/AP")
+
+
+def is_due(trainer: TrainerBase, period: int) -> bool:
+    """Whether the present iteration gets a checkpoint: every `period`, and the last."""
+    done = trainer.iter + 1
+    return done % period == 0 or done == trainer.max_iter
 
 
 class BestCheckpoint(HookBase):
@@ -150,9 +156,12 @@ class RandomState(HookBase):
             )
 
     def after_step(self) -> None:
-        done = self.trainer.iter + 1
-        if done % self._period == 0 or done == self.trainer.max_iter:
-            self._states = comm.gather(get_random_state())
+        if is_due(self.trainer, self._period):
+            self.gather()
+
+    def gather(self) -> None:
+        """Gather the states for a checkpoint; called in all processes."""
+        self._states = comm.gather(get_random_state())
 
     def state_dict(self) -> State:
         return {"states": self._states}

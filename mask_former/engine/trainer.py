@@ -11,7 +11,6 @@ from detectron2.config import CfgNode
 from detectron2.engine import (
     DefaultTrainer,
     HookBase,
-    SimpleTrainer,
     default_writers,
     hooks,
 )
@@ -28,7 +27,8 @@ from mask_former.data.loader import build_test_loader, build_train_loader
 from mask_former.data.random_state import preserved_random_state
 from mask_former.engine.ema import build_ema
 from mask_former.engine.evaluate import Results, evaluate_model, load_trained_weights
-from mask_former.engine.hooks import BestCheckpoint, RandomState
+from mask_former.engine.hooks import BestCheckpoint, RandomState, is_due
+from mask_former.engine.interruption import EXIT_CODE, asked_anywhere, shield_workers
 from mask_former.engine.model import build_model
 from mask_former.engine.optimizer import build_lr_scheduler, build_optimizer
 from mask_former.engine.resume import check_resumable, has_checkpoint, keep_current_schedule
@@ -128,7 +128,7 @@ class Trainer(TrainLoop):
         if comm.is_main_process():
             logger.info(summarize(self.cfg, self.model, loader, start_iter=self.start_iter))
             drop_metrics_from(self.start_iter, self.cfg.OUTPUT_DIR)
-        self._batches = iter(loader)
+        self._batches = iter(shield_workers(loader))
         self.model.train()
         super().train(self.start_iter, self.max_iter)
         if comm.is_main_process():
@@ -144,9 +144,7 @@ class Trainer(TrainLoop):
         except FloatingPointError as error:
             raise NonFiniteError(f"Iteration {self.iter}: {error}") from error
         self.after_backward()
-        # Averages over the processes, and stops when the loss of any is not finite: before the
-        # update, so that no checkpoint gets its weights.
-        SimpleTrainer.write_metrics(losses, data_time, self.iter)
+        self.record(losses, data_time)
         self.step.update()
 
     def after_step(self) -> None:
@@ -156,10 +154,26 @@ class Trainer(TrainLoop):
 
     def after_train(self) -> None:
         if self.iter < self.max_iter:
-            # The training failed. In the last iteration Detectron2's hook would evaluate all the
+            # The training failed, or was stopped. In the last iteration Detectron2's hook would evaluate all the
             # same, and wait for the other processes.
             self._hooks = [hook for hook in self._hooks if not isinstance(hook, hooks.EvalHook)]
         super().after_train()
+
+    def keep(self) -> None:
+        """Save a checkpoint after this iteration, unless it has one."""
+        if not is_due(self, self.cfg.SOLVER.CHECKPOINT_PERIOD):
+            for hook in self._hooks:
+                if isinstance(hook, RandomState):
+                    hook.gather()
+            self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
+        comm.synchronize()  # Processes that end may end the others.
+
+    def describe_kept(self) -> str:
+        done = f"{self.iter + 1} of {self.max_iter} iterations"
+        return (
+            f"{done} are kept in {self.checkpointer.get_checkpoint_file()}; the same command with "
+            f"--resume goes on from there. (Exit code {EXIT_CODE}.)"
+        )
 
     def build_hooks(self) -> list[HookBase]:
         """The hooks, in the order in which they run."""
@@ -190,6 +204,7 @@ class Trainer(TrainLoop):
         with preserved_random_state():
             share_buffers(self.final_model)
             self.last_results = self.test(self.cfg, self.final_model)
+        self.stopping = asked_anywhere()
         return self.last_results
 
     @classmethod
