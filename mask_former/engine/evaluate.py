@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
+from mask_former.checkpoint.compatibility import check_finite
 from mask_former.engine.interruption import StoppableEvaluator, StoppableLoader
 from mask_former.engine.label_maps import label_maps_where_accepted
 from mask_former.engine.resume import has_checkpoint
@@ -47,7 +48,11 @@ def evaluate_model(
     Returns:
         The metrics; empty in all processes but the main one, and where a signal has stopped it
         (see `interruption.noted_signals`).
+
+    Raises:
+        NonFiniteError: a weight is not finite.
     """
+    check_finite(model.state_dict(), "The model is not evaluated")
     results: Results = OrderedDict()
     dtype = inference_precision(cfg).dtype
     run = model if dtype is None else MixedPrecision(model, dtype)

@@ -1,6 +1,6 @@
 """Signals that ask a run to stop: noted at once, acted upon where nothing gets lost.
 
-SIGTERM (what `kill`, Slurm and container managers send), SIGUSR1 (Slurm's warning, if asked for) and
+SIGTERM (of `kill`, Slurm and container managers), SIGUSR1 (Slurm's warning, if asked for) and
 SIGINT (Ctrl-C) are noted; the training, the evaluation or the demo looks at `asked` between two
 steps.
 """

@@ -99,6 +99,7 @@ class Processes:
         for process in processes:
             process.join(max(0, end - time.monotonic()))
             process.kill()
+            process.join()
 
     def _exit_code(self, context: mp.ProcessContext) -> int:
         try:

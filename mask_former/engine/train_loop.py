@@ -37,17 +37,20 @@ class TrainLoop(TrainerBase):
         self.iter = self.start_iter = start_iter
         self.max_iter = max_iter
         self.stopping = ""
+        kept = ""
         with EventStorage(start_iter) as self.storage:
             try:
                 with noted_signals():
                     self._iterate()
+                    if self.stopping:
+                        kept = self.keep()
             except Exception as error:
                 logger.error(f"The training failed: {error}", exc_info=is_bug(error))
                 raise
             finally:
                 self.after_train()
         if self.stopping:
-            message = f"{self.stopping} ended the training. {self.describe_kept()}"
+            message = f"{self.stopping} ended the training. {kept}"
             logger.warning(message)
             raise Interrupted(message if comm.is_main_process() else "")
 
@@ -60,16 +63,12 @@ class TrainLoop(TrainerBase):
             self.run_step()
             self.after_step()
             if self.stopping:
-                self.keep()
                 return
             self.iter += 1
 
-    def keep(self) -> None:
-        """Save what is needed to go on after this iteration."""
-
-    def describe_kept(self) -> str:
-        """What `keep` has saved."""
-        return "Nothing was kept."
+    def keep(self) -> str:
+        """Save what is needed to go on after this iteration, and say what is kept."""
+        return "Nothing is kept."
 
     def record(self, losses: Mapping[str, Tensor], data_time: float) -> None:
         """Store the averages over all processes of an iteration's losses, and its time.
