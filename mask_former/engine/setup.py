@@ -15,6 +15,8 @@ from detectron2.utils.logger import setup_logger
 
 from mask_former.checkpoint.atomic_write import explained_write_errors, replaced_when_complete
 from mask_former.data.checks import check_data
+from mask_former.engine.config import read_settings
+from mask_former.engine.learning_rate import rate_of_another_batch
 from mask_former.errors import ExistingFileError, UnwritableFileError, UserError
 from mask_former.evaluation.build import build_evaluator
 from mask_former.precision import inference_precision, training_precision
@@ -131,6 +133,8 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
         with replaced_when_complete(path) as file:
             file.write(cfg.dump().encode())
         logging.getLogger(__name__).info(f"Config written to {path}")
+        if said := rate_of_another_batch(read_settings(args.config_file, args.opts)):
+            logging.getLogger(__name__).warning(said)
 
     # Every process has its own random numbers, the same in every run with this SEED.
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
