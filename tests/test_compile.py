@@ -6,7 +6,6 @@ import torch
 from mask_former.criterion import SetCriterion
 from mask_former.engine import build_model, load_config
 from mask_former.structures import Prediction, Target
-from tests.compiler import CAN_COMPILE
 
 R50 = "coco-panoptic/maskformer_panoptic_R50_bs64_554k"
 SWIN = "ade20k-150/swin/maskformer_swin_tiny_bs16_160k"
@@ -51,7 +50,7 @@ def test_the_network_is_one_graph(recipe, options, training):
         torch.testing.assert_close(captured(images), network(images))
 
 
-@pytest.mark.skipif(not CAN_COMPILE, reason="there is no C++ compiler with Python's headers")
+@pytest.mark.gpu
 def test_compiled_losses_and_gradients_are_the_same():
     """And the second size takes what was compiled for the first: two losses and the costs."""
     counters = torch._dynamo.utils.counters
@@ -60,14 +59,14 @@ def test_compiled_losses_and_gradients_are_the_same():
     for size in (24, 32):
         logits = 4 * torch.randn(2, 3, size, size, generator=generator)
         masks = torch.rand(2, 2, 4 * size, 4 * size, generator=generator) < 0.3
-        targets = [Target(torch.tensor([0, 1]), m) for m in masks]
+        targets = [Target(torch.tensor([0, 1]).cuda(), m.cuda()) for m in masks]
         results = []
         for compiled in (False, True):
-            leaf = logits.clone().requires_grad_()
+            leaf = logits.cuda().requires_grad_()
             criterion = SetCriterion(
                 load_config(f"configs/{R50}.yaml", ["MODEL.COMPILE", compiled])
-            )
-            predictions = [Prediction(torch.zeros(2, 3, 134), leaf)] * 2
+            ).cuda()
+            predictions = [Prediction(torch.zeros(2, 3, 134).cuda(), leaf)] * 2
             losses = torch.stack(list(criterion(predictions, targets).values()))
             (gradient,) = torch.autograd.grad(losses.sum(), leaf)
             results.append((losses.detach(), gradient))
