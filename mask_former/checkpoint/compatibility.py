@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from mask_former.checkpoint.names import Weights
 from mask_former.errors import NonFiniteError, UserError
-from mask_former.matcher import FixedMatcher
 
 BACKBONE = "backbone."
 HEAD = "sem_seg_head."
@@ -18,6 +17,8 @@ MAX_LISTED = 10  # names in an error message
 _PREDICTOR = f"{HEAD}predictor."
 # MaskFormer's classifier, or a convolution that classifies pixels.
 _CLASSIFIER = re.compile(re.escape(_PREDICTOR) + r"(class_embed\.\w+|weight|bias)")
+# Mask2Former's queries have features of their own besides.
+_QUERIES = {f"{_PREDICTOR}query_embed.weight", f"{_PREDICTOR}query_feat.weight"}
 
 
 def has_head(weights: Weights) -> bool:
@@ -33,10 +34,10 @@ def class_head(model: nn.Module) -> set[str]:
     """
     weights = model.state_dict()
     names = {name for name in weights if _CLASSIFIER.fullmatch(name)}
-    queries, classes = f"{_PREDICTOR}query_embed.weight", f"{_PREDICTOR}class_embed.bias"
-    fixed = any(isinstance(getattr(m, "matcher", None), FixedMatcher) for m in model.modules())
-    if queries in weights and (fixed or classes not in weights):
-        names.add(queries)
+    matchers = (getattr(module, "matcher", None) for module in model.modules())
+    fixed = any(getattr(matcher, "queries_are_classes", False) for matcher in matchers)
+    if fixed or f"{_PREDICTOR}class_embed.bias" not in weights:
+        names |= _QUERIES & weights.keys()
     return names
 
 
