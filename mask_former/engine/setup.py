@@ -1,8 +1,10 @@
 """From a command line to a process that is ready to train: flags, checks, logs, seeds."""
 
 import argparse
+import atexit
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -124,6 +126,7 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
         logger = setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank)
     # Or a full disk fills the terminal with tracebacks of the log, and hides the one message.
     logging.raiseExceptions = False
+    atexit.register(_close_log_files, logger)
     logger.info(f"Rank of this process: {rank} of {comm.get_world_size()}")
     logger.info("Environment:\n" + collect_env_info())
     logger.info(f"Command line: {args}")
@@ -138,3 +141,11 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
 
     # Every process has its own random numbers, the same in every run with this SEED.
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
+
+
+def _close_log_files(logger: logging.Logger) -> None:
+    for handler in logger.handlers:
+        stream = getattr(handler, "stream", None)
+        if os.path.isfile(str(getattr(stream, "name", ""))):  # and not <stdout>
+            with suppress(OSError):  # once more: a full disk
+                stream.close()
