@@ -143,7 +143,8 @@ def _add_model(cfg: CN) -> None:
     # evaluation and the demo of this package ask for classes by themselves.
     cfg.MODEL.MASK_FORMER.TEST.SEMANTIC_LABELS = False
     # Scale the masks to the requested size before the semantic scores are summed, or after
-    # (less memory for large outputs and many classes).
+    # (less memory for large outputs and many classes). Always before with PANOPTIC_ON or
+    # INSTANCE_ON.
     cfg.MODEL.MASK_FORMER.TEST.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE = False
 
 
