@@ -25,7 +25,8 @@ class Inference:
         void_below_half: pixels where the mask of their panoptic segment has a probability below
             0.5 are void, as in Mask2Former; else they belong to it, as in MaskFormer.
         resize_before_semantic: scale the masks to the requested size before the semantic scores
-            are summed, instead of scaling the scores. Always so with `panoptic_on` or `instance_on`, as published.
+            are summed, instead of scaling the scores. Always so with `panoptic_on` or
+            `instance_on`, as published.
         semantic_labels: return the class of each pixel instead of the scores of all classes,
             which takes less time and much less memory. Detectron2's evaluators want scores.
         max_instances: number of instances an image may have.

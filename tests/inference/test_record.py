@@ -19,7 +19,10 @@ def test_masks_are_scaled_before_the_semantic_sum_wherever_they_are_needed(
     switch, scores_are_scaled
 ):
     generator = torch.Generator().manual_seed(0)
-    prediction = torch.randn(5, 4, generator=generator), torch.randn(5, 8, 12, generator=generator)
+    prediction = (
+        torch.randn(5, 4, generator=generator),
+        5 * torch.randn(5, 8, 12, generator=generator),
+    )
     sizes = Sizes((32, 48), (30, 40), (60, 90))
     before, after = (
         semantic_inference(*prediction, sizes, scale_scores=scaled) for scaled in (False, True)
