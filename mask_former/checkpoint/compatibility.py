@@ -1,13 +1,14 @@
 """Whether weights fit a model, and the error message that says where they do not."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
-from torch import nn
+from torch import Tensor, nn
 
 from mask_former.checkpoint.names import Weights
-from mask_former.errors import UserError
+from mask_former.errors import NonFiniteError, UserError
 
 BACKBONE = "backbone."
 HEAD = "sem_seg_head."
@@ -113,3 +114,13 @@ def _listing(wrong: dict[str, str]) -> str:
     if len(wrong) > MAX_LISTED:
         lines.append(f"\n  ... and {len(wrong) - MAX_LISTED} more")
     return "".join(lines)
+
+
+def check_finite(weights: Mapping[str, Tensor], consequence: str) -> None:
+    """Raise NonFiniteError, which says the `consequence`, if a weight is NaN or infinite."""
+    bad = [name for name, weight in weights.items() if not bool(weight.isfinite().all())]
+    if bad:
+        raise NonFiniteError(
+            f"{consequence}: {len(bad)} of {len(weights)} weights are not finite, such as "
+            f"{bad[0]}. {NonFiniteError.REMEDY}"
+        )

@@ -117,7 +117,9 @@ def sample_map(feature: Tensor, positions: Tensor, weights: Tensor) -> Tensor:
         (G, Q, C).
     """
     groups, height, width, _ = feature.shape
-    if torch.onnx.is_in_onnx_export():  # where an embedding bag would become a loop over queries
+    # On GPUs grid_sample is faster (H200: 0.8 of the time forward, 0.7 with the gradients), and in
+    # ONNX an embedding bag would become a loop over queries.
+    if feature.device.type != "cpu" or torch.onnx.is_in_onnx_export():
         scale = positions.new_tensor([width, height])
         grid = 2 * (positions + 0.5) / scale - 1
         samples = F.grid_sample(feature.permute(0, 3, 1, 2), grid, align_corners=False)
