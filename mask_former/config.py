@@ -143,7 +143,8 @@ def _add_model(cfg: CN) -> None:
     # evaluation and the demo of this package ask for classes by themselves.
     cfg.MODEL.MASK_FORMER.TEST.SEMANTIC_LABELS = False
     # Scale the masks to the requested size before the semantic scores are summed, or after
-    # (less memory for large outputs and many classes).
+    # (less memory for large outputs and many classes). Always before with PANOPTIC_ON or
+    # INSTANCE_ON.
     cfg.MODEL.MASK_FORMER.TEST.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE = False
 
 
@@ -174,9 +175,9 @@ def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
     # Weight decay of embeddings (queries, relative positions).
     cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
-    # Evaluate and save a moving average of the weights, over about the last 1 / (1 - EMA_DECAY)
-    # iterations; the weights that are trained are in the checkpoint besides, but not in
-    # model_best.pth. 0: no average. The average is not compiled by MODEL.COMPILE.
+    # Evaluate and save an exponential moving average (EMA) of the weights, over about the last
+    # 1 / (1 - EMA_DECAY) iterations; the weights that are trained are in the checkpoint besides,
+    # but not in model_best.pth. 0: no average. The average is not compiled by MODEL.COMPILE.
     cfg.SOLVER.EMA_DECAY = 0.0
     # Arithmetic of mixed precision (SOLVER.AMP.ENABLED): float32, bfloat16, or float16 with a loss
     # scaler (NVIDIA GPUs), where the device has it; or auto: bfloat16 where the device computes it
@@ -184,8 +185,8 @@ def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.AMP.DTYPE = "auto"
     # Arithmetic of evaluation and prediction: float32, bfloat16 or float16; or auto: with
     # SOLVER.AMP.ENABLED as SOLVER.AMP.DTYPE auto, so that a model is judged in what it learned in,
-    # and float32 without, as in all published recipes. Post-processing stays in float32.
+    # and float32 without, as in all recipes of MaskFormer's. Post-processing stays in float32.
     cfg.TEST.PRECISION = "auto"
-    # The figure by which the best checkpoint is chosen, e.g. "panoptic_seg/PQ". Empty: the first
+    # The metric by which the best checkpoint is chosen, e.g. "panoptic_seg/PQ". Empty: the first
     # that the evaluation reports of PQ, mIoU, AP.
     cfg.TEST.BEST_CHECKPOINT_METRIC = ""

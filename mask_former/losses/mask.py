@@ -49,10 +49,16 @@ class FocalLoss(MaskLoss):
 
     Args:
         alpha: weight of the target's pixels, in [0, 1]; the others have 1 - alpha.
-        gamma: how fast the weight of well-classified pixels falls, >= 0.
+        gamma: how fast the weight of well-classified pixels falls: 0 (it does not), or >= 1.
+
+    Raises:
+        ValueError: `gamma` is negative or between 0 and 1, for which a pixel that is right beyond
+            doubt has an infinite slope.
     """
 
     def __init__(self, alpha: float = 0.25, gamma: float = 2.0) -> None:
+        if gamma != 0 and not gamma >= 1:
+            raise ValueError(f"gamma is {gamma}; it must be 0 or at least 1")
         self.alpha = alpha
         self.gamma = gamma
 
