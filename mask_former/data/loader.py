@@ -14,11 +14,7 @@ from typing import Any
 import cv2
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import (
-    DatasetFromList,
-    build_detection_test_loader,
-    get_detection_dataset_dicts,
-)
+from detectron2.data import DatasetFromList, build_detection_test_loader
 from detectron2.data.build import trivial_batch_collator
 from detectron2.data.samplers import RepeatFactorTrainingSampler
 from detectron2.utils import comm
@@ -27,7 +23,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from mask_former.data.checks import check_records
 from mask_former.data.mapper import MaskFormerDatasetMapper
 from mask_former.data.random_state import random_state_of
-from mask_former.data.reading import Record, read_image_size
+from mask_former.data.reading import read_header
+from mask_former.data.records import Record, load_records
 from mask_former.errors import UserError
 
 # Position of a sample in the stream, index of its record.
@@ -60,7 +57,7 @@ def build_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
     records = []
     with random_state_of(seed, 0):  # the checks map samples
         for name in cfg.DATASETS.TRAIN:
-            found = _load(name, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+            found = load_records(name, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
             records += check_records(name, found, mapper)
     if not records:
         raise UserError("DATASETS.TRAIN names no data set to train on.")
@@ -88,15 +85,10 @@ def build_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
     """A loader of this process's share of a data set, one image at a time, in its order."""
     return build_detection_test_loader(
-        _load(dataset_name, filter_empty=False),
+        load_records(dataset_name),
         mapper=MaskFormerDatasetMapper(cfg, is_train=False),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
-
-
-def _load(name: str, filter_empty: bool) -> list[dict]:
-    # Detectron2's own check of the category ids is an assertion that names no file.
-    return get_detection_dataset_dicts(name, filter_empty=filter_empty, check_consistency=False)
 
 
 class SeededDataset(Dataset):
@@ -215,7 +207,7 @@ class AspectRatio:
             if "height" in record and "width" in record:
                 height, width = record["height"], record["width"]
             else:
-                height, width = read_image_size(record["file_name"])
+                height, width = read_header(record["file_name"]).shown(exif=True)
             self._wide[index] = width > height
         return self._wide[index]
 

@@ -39,7 +39,7 @@ class SemanticSegmentorWithTTA(nn.Module):
     Views are made and segmented one by one; there is memory for one of them and for the sum.
 
     `SemanticSegmentorWithTTA(cfg, model)` reads TEST.AUG.{MIN_SIZES, MAX_SIZE, FLIP} and
-    INPUT.FORMAT.
+    INPUT.{FORMAT, EXIF_ORIENTATION}.
 
     Args:
         model: the model; it is put into eval mode.
@@ -47,6 +47,7 @@ class SemanticSegmentorWithTTA(nn.Module):
         max_size: pixels that the longer side may have.
         flip: mirror the image, too, at every scale.
         image_format: channel order that the model expects, "RGB" or "BGR".
+        exif: whether the orientation of EXIF is applied to images that are read.
 
     Raises:
         ValueError: there is no scale.
@@ -61,6 +62,7 @@ class SemanticSegmentorWithTTA(nn.Module):
         max_size: int,
         flip: bool = True,
         image_format: str = "RGB",
+        exif: bool = True,
     ) -> None:
         super().__init__()
         if not min_sizes:
@@ -70,6 +72,7 @@ class SemanticSegmentorWithTTA(nn.Module):
         self.max_size = max_size
         self.flip = flip
         self.image_format = image_format
+        self.exif = exif
         self.eval()
 
     @classmethod
@@ -80,6 +83,7 @@ class SemanticSegmentorWithTTA(nn.Module):
             "max_size": cfg.TEST.AUG.MAX_SIZE,
             "flip": cfg.TEST.AUG.FLIP,
             "image_format": cfg.INPUT.FORMAT,
+            "exif": cfg.INPUT.EXIF_ORIENTATION,
         }
 
     @torch.no_grad()
@@ -142,7 +146,7 @@ class SemanticSegmentorWithTTA(nn.Module):
             image = x["image"] if x["image"].dtype == torch.uint8 else x["image"].float()
             return image.permute(1, 2, 0).cpu().numpy()
         if "file_name" in x:
-            return read_image(x["file_name"], self.image_format)
+            return read_image(x["file_name"], self.image_format, exif=self.exif)
         raise UserError(f"an input has to have 'image' or 'file_name', this has {sorted(x)}")
 
 

@@ -13,7 +13,7 @@ from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from mask_former.data.reading import read_image
+from mask_former.data.reading import read_labels
 from mask_former.errors import UserError
 from mask_former.evaluation.report import class_table, score_table
 
@@ -91,7 +91,7 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
         """
         for record, output in zip(inputs, outputs, strict=True):
             gt_file = self._ground_truth(record["file_name"])
-            gt_map = read_image(gt_file, None).astype(np.int64)
+            gt_map = read_labels(gt_file).astype(np.int64)
             instances = output["instances"].to("cpu")
             masks = instances.pred_masks.numpy().astype(bool)
             if masks.shape[1:] != gt_map.shape:

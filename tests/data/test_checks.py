@@ -5,7 +5,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from mask_former.config import add_mask_former_config
-from mask_former.data.checks import check_classes, check_data, check_records
+from mask_former.data.agreement import check_classes
+from mask_former.data.checks import check_data, check_records
 from mask_former.data.mapper import MaskFormerDatasetMapper
 
 NAME, OTHER = "test_checks_panoptic", "test_checks_other"

@@ -46,7 +46,7 @@ def dataset(tmp_path, register):
                     "segmentation": {**rle, "counts": rle["counts"].decode()},
                 }
             )
-    images = [{"id": i, "height": SIZE, "width": SIZE, "file_name": ""} for i in range(8)]
+    images = [{"id": i, "height": SIZE, "width": SIZE, "file_name": f"{i}.jpg"} for i in range(8)]
     categories = [{"id": i, "name": n} for i, n in zip(CATEGORY_IDS, NAMES, strict=True)]
     content = {"images": images, "annotations": annotations, "categories": categories}
     (tmp_path / "instances.json").write_text(json.dumps(content))

@@ -180,7 +180,7 @@ class TestErrors:
     def test_category_that_the_metadata_lack(self, dataset, tmp_path):
         path = tmp_path / "panoptic.json"
         path.write_text(path.read_text().replace('"category_id": 93', '"category_id": 94'))
-        with pytest.raises(ValueError, match=r"panoptic\.json.* image 100: .* \[94\]"):
+        with pytest.raises(ValueError, match=r"panoptic\.json.* image 100, .* category_id 94"):
             self.process(dataset)
 
     def test_png_not_there(self, dataset, tmp_path):

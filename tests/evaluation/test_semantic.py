@@ -191,7 +191,7 @@ class TestErrors:
 
     def test_colour_image(self, dataset, tmp_path):
         Image.new("RGB", (17, 12)).save(tmp_path / "0.png")
-        with pytest.raises(ValueError, match=r"0\.png: .*ground truth \(12, 17, 3\)"):
+        with pytest.raises(ValueError, match=r"0\.png: .*one channel .*\(12, 17, 3\)"):
             self.process(dataset, torch.zeros(K, 12, 17))
 
     def test_metadata_without_classes(self, register):
