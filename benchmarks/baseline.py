@@ -32,7 +32,7 @@ from benchmarks.inference import (
     weights_of_different_queries,
 )
 from benchmarks.measure import Timing, compare
-from benchmarks.models import RECIPES, SMALL, WITHOUT_CHANCE, make_batch
+from benchmarks.models import RECIPES, SMALL, WITHOUT_CHANCE, make_batch, precision_keys
 from benchmarks.report import ROOT, Result, report
 
 OURS = "ours"
@@ -59,9 +59,10 @@ class Case:
     training: bool = False
     options: tuple[Any, ...] = ()
 
-    def inputs(self, device: str) -> dict[str, Any]:
+    def inputs(self, device: str, precision: str) -> dict[str, Any]:
         """What every worker gets, of tensors and plain values."""
         keys = ["MODEL.DEVICE", device, "MODEL.WEIGHTS", "", *WITHOUT_CHANCE, *self.options]
+        keys += precision_keys(precision)
         weights = weights_of_different_queries(self.recipe, device, self.options)
         if not self.training:
             keys += test_keys(self.recipe)
@@ -165,7 +166,7 @@ def measure(
         case = replace(case, size=(64, 96), options=SMALL)
     with tempfile.TemporaryDirectory() as folder:
         inputs = Path(folder, "inputs.pt")
-        torch.save(case.inputs(args.device), inputs)
+        torch.save(case.inputs(args.device, args.precision), inputs)
         workers: dict[str, Worker] = {}
         try:
             results = {}

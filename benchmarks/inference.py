@@ -12,10 +12,11 @@ from torch.nn import functional as F
 from transformers import MaskFormerImageProcessor
 
 from benchmarks.measure import is_native
-from benchmarks.models import our_model, plain_model, recipe
+from benchmarks.models import our_model, plain_model, precision_keys, recipe
 from benchmarks.peers import plain_inference
 from benchmarks.peers.hugging_face import HuggingFaceMaskFormer
 from benchmarks.predictions import Scene, Sizes
+from mask_former.precision import prepare
 
 OURS, BF16 = "ours, float32", "ours, bfloat16"
 COMPILED, COMPILED_BF16 = "ours, float32, compiled", "ours, bfloat16, compiled"
@@ -32,6 +33,12 @@ def contender_names(device: str, compiled: bool = False) -> list[str]:
     if is_native(torch.bfloat16, device):
         names += [BF16, COMPILED_BF16] if compiled else [BF16, HUGGING_FACE_BF16, PLAIN_BF16]
     return names
+
+
+def contender_keys(name: str) -> list[Any]:
+    """Config keys and values of a contender."""
+    precision = precision_keys("bfloat16" if "bfloat16" in name else "float32")
+    return ["MODEL.COMPILE", "compiled" in name, *precision]
 
 
 def test_keys(task: str) -> list[Any]:
@@ -62,7 +69,7 @@ class Inference:
         threshold: float = 0.0,
     ) -> None:
         keys = [*options, *test_keys(task), TEST + "OBJECT_MASK_THRESHOLD", threshold]
-        self.cfg = recipe(task, device, *keys, "MODEL.COMPILE", "compiled" in name)
+        self.cfg = recipe(task, device, *keys, *contender_keys(name))
         self.panoptic = task.startswith("panoptic")
         self.name, self.batch = name, [image]
         weights = weights_of_different_queries(task, device, options)
@@ -73,6 +80,7 @@ class Inference:
         else:
             self.model = build_model(self.cfg)
             self.model.load_state_dict(weights)
+            prepare(self.cfg, self.model, training=False)
         self.model.eval()
         self.autocast = torch.autocast(device, torch.bfloat16, enabled="bfloat16" in name)
 

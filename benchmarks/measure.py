@@ -20,6 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
 from mask_former.engine.host_memory import keep_freed_memory
+from mask_former.precision import native_dtypes
 
 
 @dataclass(frozen=True)
@@ -137,9 +138,7 @@ def allocators(device: str, *, quick: bool = False) -> Iterator[str]:
 
 def is_native(dtype: torch.dtype, device: str = "cpu") -> bool:
     """Whether the device computes in `dtype` itself, and does not emulate it."""
-    if device == "cuda":
-        return dtype is not torch.bfloat16 or torch.cuda.get_device_capability() >= (8, 0)
-    return dtype is not torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return dtype is torch.float32 or dtype in native_dtypes(device)
 
 
 def exact_float32() -> None:

@@ -40,6 +40,13 @@ def recipe(name: str, device: str, *options: Any) -> CfgNode:
     return load_config(RECIPES[name], [*keys, *map(str, options)])
 
 
+def precision_keys(dtype: str) -> list[str]:
+    """Config keys and values for float32 or bfloat16, in training and in inference."""
+    mixed = str(dtype != "float32")
+    keys = ["SOLVER.AMP.ENABLED", mixed, "TEST.PRECISION", dtype]
+    return keys if mixed == "False" else [*keys, "SOLVER.AMP.DTYPE", dtype]
+
+
 def our_model(cfg: CfgNode) -> nn.Module:
     """With random weights and, in frozen norms, the statistics of a network of that kind."""
     torch.manual_seed(0)

@@ -99,6 +99,8 @@ def make_scenes(
                 "file_name": f"{image_id}.jpg",
                 "image_id": image_id,
                 "sem_seg_file_name": str(folder / "semantic" / name),
+                "pan_seg_file_name": str(folder / "gt" / name),
+                "segments_info": gt_infos,
             }
         )
         for info in pred_infos:

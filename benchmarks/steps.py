@@ -17,6 +17,7 @@ from benchmarks.peers.plain_losses import layer_losses, plain_matching
 from benchmarks.predictions import prediction_of_masks
 from mask_former.checkpoint.hugging_face import from_hugging_face
 from mask_former.engine.optimizer import build_optimizer
+from mask_former.precision import prepare
 from mask_former.structures import Prediction, Target
 
 PARTS = ("network forward", "matching", "losses", "backward", "optimizer")
@@ -111,15 +112,9 @@ class Step:
 class OurStep(Step):
     """The parts of `mask_former.engine.step.TrainStep`."""
 
-    def __init__(
-        self,
-        cfg: CfgNode,
-        model: nn.Module,
-        batch: Batch,
-        clock: Clock,
-        amp_dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(model, build_optimizer(cfg, model), clock, amp_dtype)
+    def __init__(self, cfg: CfgNode, model: nn.Module, batch: Batch, clock: Clock) -> None:
+        precision = prepare(cfg, model, training=True)
+        super().__init__(model, build_optimizer(cfg, model), clock, precision.dtype)
         self.batch = batch
         # A call of `matcher` is found on the class: what is wrapped is an attribute of criterion.
         matcher = getattr(model.criterion.matcher, "untimed", model.criterion.matcher)

@@ -14,20 +14,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.inference import (
-    BF16,
-    COMPILED,
-    COMPILED_BF16,
-    HUGGING_FACE,
-    HUGGING_FACE_BF16,
-    OURS,
-    PLAIN,
-    PLAIN_BF16,
-    contender_names,
-)
+from benchmarks.inference import OURS, contender_keys, contender_names
 from benchmarks.measure import Timing, allocators, compare, matrix_rate
 from benchmarks.models import SMALL, make_batch, our_model, recipe
 from benchmarks.report import Growth, Result, agreement, report
@@ -48,20 +37,17 @@ def contenders(
 ) -> dict[str, Step]:
     """Steps on the same images from the same weights."""
     cfg = recipe(backbone, device, *options)
-    compiled = recipe(backbone, device, *options, "MODEL.COMPILE", True)
     classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     batch = make_batch((size, size), images=images, segments=10, classes=classes)
     weights = our_model(cfg)
-    ours = {COMPILED: compiled, COMPILED_BF16: compiled, OURS: cfg, BF16: cfg}
-    peers = {HUGGING_FACE: HuggingFaceStep, HUGGING_FACE_BF16: HuggingFaceStep}
-    peers |= {PLAIN: PlainStep, PLAIN_BF16: PlainStep}
 
     def make(name: str) -> Step:
+        if name.startswith("ours"):
+            ours = recipe(backbone, device, *options, *contender_keys(name))
+            return OurStep(ours, our_model(ours), batch, Clock(device))
+        peer = HuggingFaceStep if "transformers" in name else PlainStep
         amp_dtype = torch.bfloat16 if "bfloat16" in name else None
-        if name in peers:
-            return peers[name](cfg, weights, batch, Clock(device), amp_dtype)
-        model: nn.Module = our_model(ours[name])
-        return OurStep(ours[name], model, batch, Clock(device), amp_dtype)
+        return peer(cfg, weights, batch, Clock(device), amp_dtype)
 
     return {name: make(name) for name in names}
 

@@ -62,8 +62,7 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.MEMORY_FORMAT = "auto"
     # Compile backbone, head and losses by torch.compile when they first run: minutes, once for
     # every kind of input size, so that SIZE_DIVISIBILITY should leave few. For GPUs; on CPUs the
-    # network gains a little. The results are the same but for rounding. With TRAIN_NUM_POINTS the
-    # losses are not compiled, only the costs of the matching.
+    # network gains a little. The results are the same but for rounding.
     cfg.MODEL.COMPILE = False
 
     # Compute the activations of the backbone's blocks again for the gradients, instead of keeping

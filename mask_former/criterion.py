@@ -1,6 +1,7 @@
 """The training loss (paper, equation 1 and section 3.2), of all decoder layers at once."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -10,10 +11,17 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
 from mask_former.errors import UserError
-from mask_former.losses.dense import matched_mask_losses
-from mask_former.losses.points import PointSampling, point_mask_losses
-from mask_former.matcher import FixedMatcher, HungarianMatcher, Matching
-from mask_former.structures import Prediction, Target
+from mask_former.losses.dense import ALL_PIXELS, AllPixels
+from mask_former.losses.mask import (
+    DEFAULT_LOSSES,
+    MASK_LOSSES,
+    DiceLoss,
+    WeightedLoss,
+    paired_loss,
+)
+from mask_former.losses.points import PointSampling
+from mask_former.matcher import FixedMatcher, HungarianMatcher
+from mask_former.structures import Matching, Prediction, Target
 
 
 class Matcher(Protocol):
@@ -25,7 +33,7 @@ class Matcher(Protocol):
 
 
 class SetCriterion(nn.Module):
-    """Cross entropy of the classes, focal and dice loss of the masks, for every decoder layer.
+    """Cross entropy of the classes, and losses of the masks, for every decoder layer.
 
     Every layer has its own matching. A query without a segment learns the class "no object"; its
     mask has no loss, nor have pixels that are not valid. Mask losses are summed and divided by the
@@ -35,10 +43,11 @@ class SetCriterion(nn.Module):
     Args:
         num_classes: K, without "no object".
         matcher: assigns segments to queries.
-        class_weight, mask_weight, dice_weight: weights of the losses.
+        mask_losses: what masks learn by, with names and weights; the matcher's.
+        class_weight: weight of the cross entropy, `loss_ce`.
         no_object_weight: weight of "no object" in the cross entropy, relative to a class.
-        points: learn masks at random points only, which is an approximation; None: everywhere.
-        compiled: compile what is computed for every pixel, when it first runs; not with points.
+        where: all pixels, or points, at which masks learn.
+        compiled: compile what is computed for every pixel, when it first runs.
     """
 
     empty_weight: Tensor
@@ -49,19 +58,21 @@ class SetCriterion(nn.Module):
         *,
         num_classes: int,
         matcher: Matcher,
+        mask_losses: Sequence[WeightedLoss] = DEFAULT_LOSSES,
         class_weight: float = 1.0,
-        mask_weight: float = 20.0,
-        dice_weight: float = 1.0,
         no_object_weight: float = 0.1,
-        points: PointSampling | None = None,
+        where: AllPixels | PointSampling = ALL_PIXELS,
         compiled: bool = False,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.matcher = matcher
-        self.points = points
-        self.compiled = compiled
-        self.weights = {"loss_ce": class_weight, "loss_mask": mask_weight, "loss_dice": dice_weight}
+        self.where = where
+        # On AMD Zen 5 softplus takes ten times as long before log1p has read a constant, as for -0.
+        torch.log1p(torch.tensor(-0.0, dtype=torch.float32, device="cpu"))
+        form = torch.compile(paired_loss, dynamic=True) if compiled else paired_loss
+        self.paired_losses = {name: partial(form, loss) for name, _, loss in mask_losses}
+        self.weights = {"loss_ce": class_weight} | {name: w for name, w, _ in mask_losses}
         class_weights = torch.ones(num_classes + 1)
         class_weights[-1] = no_object_weight
         self.register_buffer("empty_weight", class_weights, persistent=False)
@@ -69,14 +80,17 @@ class SetCriterion(nn.Module):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         keys = cfg.MODEL.MASK_FORMER
+        shared = {
+            "mask_losses": _mask_losses(cfg),
+            "class_weight": keys.CLASS_WEIGHT,
+            "where": _where(cfg),
+            "compiled": cfg.MODEL.COMPILE,
+        }
         return {
             "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
-            "matcher": build_matcher(cfg),
-            "mask_weight": keys.MASK_WEIGHT,
-            "dice_weight": keys.DICE_WEIGHT,
+            "matcher": _build_matcher(cfg, shared),
             "no_object_weight": keys.NO_OBJECT_WEIGHT,
-            "points": _points(cfg),
-            "compiled": cfg.MODEL.COMPILE,
+            **shared,
         }
 
     def forward(
@@ -89,8 +103,9 @@ class SetCriterion(nn.Module):
             targets: of the B images, padded to one size.
 
         Returns:
-            scalars `loss_ce`, `loss_mask`, `loss_dice` of the final layer, and the same with
-            `_0` ... `_{L-2}` appended of the earlier ones. Their sum is the training loss.
+            scalars `loss_ce`, `loss_mask`, `loss_dice` (or whatever the names of the mask losses)
+            of the final layer, and the same with `_0` ... `_{L-2}` appended of the earlier ones.
+            Their sum is the training loss.
 
         Raises:
             NonFiniteError: a prediction is NaN or infinite.
@@ -123,21 +138,12 @@ class SetCriterion(nn.Module):
     def mask_losses(
         self, predictions: Sequence[Prediction], targets: Sequence[Target], matching: Matching
     ) -> dict[str, Tensor]:
-        """Focal and dice loss of the matched masks at the padded images' resolution, (L,) each."""
-        matched = matched_masks(predictions, targets, matching)
-        masks = torch.cat([target.masks for target in targets])
-        valid = None
-        if targets[0].valid is not None:
-            valid = torch.stack([target.valid for target in targets])
-        inputs = [matched.float(), masks, matching.segment]
-        regions = {"valid": valid, "image": matching.image}
-        if self.points is None:
-            losses = matched_mask_losses(*inputs, **regions, compiled=self.compiled)
-        else:
-            losses = point_mask_losses(*inputs, self.points.uncertain(inputs[0]), **regions)
-        num_masks = self.num_masks(targets)
-        focal, dice = (x.view(len(predictions), -1).sum(1) / num_masks for x in losses)
-        return {"loss_mask": focal, "loss_dice": dice}
+        """Each of the mask losses of the matched masks, (L,)."""
+        masks = matched_masks(predictions, targets, matching).float()
+        functions = list(self.paired_losses.values())
+        losses = self.where.paired(functions, masks, targets, matching)
+        totals = losses.view(len(losses), len(predictions), -1).sum(2) / self.num_masks(targets)
+        return dict(zip(self.paired_losses, totals, strict=True))
 
     def num_masks(self, targets: Sequence[Target]) -> Tensor:
         """Number of segments of this process's batch, averaged over the processes, at least 1."""
@@ -185,15 +191,10 @@ def average_over_processes(value: Tensor) -> Tensor:
     return value
 
 
-def build_matcher(cfg: CfgNode) -> Matcher:
+def _build_matcher(cfg: CfgNode, shared: dict[str, Any]) -> Matcher:
     keys = cfg.MODEL.MASK_FORMER
     if keys.MATCHER == "hungarian":
-        return HungarianMatcher(
-            mask_weight=keys.MASK_WEIGHT,
-            dice_weight=keys.DICE_WEIGHT,
-            points=_points(cfg),
-            compiled=cfg.MODEL.COMPILE,
-        )
+        return HungarianMatcher(**shared)
     if keys.MATCHER == "fixed":
         return FixedMatcher(
             num_classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, num_queries=keys.NUM_OBJECT_QUERIES
@@ -203,8 +204,21 @@ def build_matcher(cfg: CfgNode) -> Matcher:
     )
 
 
-def _points(cfg: CfgNode) -> PointSampling | None:
+def _mask_losses(cfg: CfgNode) -> list[WeightedLoss]:
+    keys = cfg.MODEL.MASK_FORMER
+    if keys.MASK_LOSS not in MASK_LOSSES:
+        raise UserError(
+            f"MODEL.MASK_FORMER.MASK_LOSS is {keys.MASK_LOSS!r}; it must be one of "
+            f"{', '.join(map(repr, MASK_LOSSES))}"
+        )
+    return [
+        WeightedLoss("loss_mask", keys.MASK_WEIGHT, MASK_LOSSES[keys.MASK_LOSS]()),
+        WeightedLoss("loss_dice", keys.DICE_WEIGHT, DiceLoss()),
+    ]
+
+
+def _where(cfg: CfgNode) -> AllPixels | PointSampling:
     keys = cfg.MODEL.MASK_FORMER
     if keys.TRAIN_NUM_POINTS == 0:
-        return None
+        return ALL_PIXELS
     return PointSampling(keys.TRAIN_NUM_POINTS, keys.OVERSAMPLE_RATIO, keys.IMPORTANCE_SAMPLE_RATIO)

@@ -1,18 +1,18 @@
 """Bipartite and fixed matching of predictions and ground truth (paper, section 3.2)."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from mask_former.errors import UserError
-from mask_former.losses.mask import pairwise_mask_losses
-from mask_former.losses.points import PointSampling, pixels_at, sample_logits
-from mask_former.structures import Prediction, Target, to_device
+from mask_former.losses.dense import ALL_PIXELS, AllPixels
+from mask_former.losses.mask import DEFAULT_LOSSES, WeightedLoss, pairwise_losses
+from mask_former.losses.points import PointSampling
+from mask_former.structures import Matching, Prediction, Target, to_device
 
 
 class NonFiniteError(FloatingPointError):
@@ -23,54 +23,33 @@ class NonFiniteError(FloatingPointError):
         self.images = images
 
 
-@dataclass(frozen=True)
-class Matching:
-    """Which query is assigned which segment, for all layers and images of a step.
-
-    All are int64 (M,) on the predictions' device, ordered by layer, image and query. Every layer
-    has M / L of the rows.
-
-    Attributes:
-        layer: in [0, L).
-        image: in [0, B).
-        query: in [0, Q).
-        segment: index among all segments of the batch, those of image 0 first.
-    """
-
-    layer: Tensor
-    image: Tensor
-    query: Tensor
-    segment: Tensor
-
-
 class HungarianMatcher:
     """Assigns every segment the query with which the total cost is least.
 
-    The cost of a pair is `class_weight * (-p(class)) + mask_weight * focal + dice_weight * dice`,
-    at the resolution of the predicted masks, with the segment sampled by nearest neighbour. If
-    an image has more segments than there are queries, the segments that fit worst get none.
-    Pixels that are not valid have no cost.
+    The cost of a pair is the weighted sum of the mask losses, less `class_weight` times the
+    probability of the segment's class. If an image has more segments than there are queries, the
+    segments that fit worst get none. Pixels that are not valid have no cost.
 
     Args:
-        class_weight, mask_weight, dice_weight: weights of the three terms, >= 0.
-        points: compare masks at random points, the same for all of an image; None: everywhere.
+        mask_losses: what masks are compared by, with their weights.
+        class_weight: weight of the probability, >= 0.
+        where: all pixels, or points, at which masks are compared.
         compiled: compile what is computed for every pixel, when it first runs.
     """
 
     def __init__(
         self,
         *,
+        mask_losses: Sequence[WeightedLoss] = DEFAULT_LOSSES,
         class_weight: float = 1.0,
-        mask_weight: float = 20.0,
-        dice_weight: float = 1.0,
-        points: PointSampling | None = None,
+        where: AllPixels | PointSampling = ALL_PIXELS,
         compiled: bool = False,
     ) -> None:
+        self.weights = [weight for _, weight, _ in mask_losses]
         self.class_weight = class_weight
-        self.mask_weight = mask_weight
-        self.dice_weight = dice_weight
-        self.points = points
-        self.compiled = compiled
+        self.where = where
+        form = torch.compile(pairwise_losses, dynamic=True) if compiled else pairwise_losses
+        self.mask_losses = partial(form, [loss for _, _, loss in mask_losses])
 
     @torch.no_grad()
     def __call__(self, predictions: Sequence[Prediction], targets: Sequence[Target]) -> Matching:
@@ -109,21 +88,12 @@ class HungarianMatcher:
         Args:
             classes, masks: logits of each of the L layers, (Q, K+1) and (Q, h, w).
         """
-        size = masks[0].shape[-2:]
-        points = None if self.points is None else self.points.uniform(target.masks)
-        segments = _regions(target.masks, size, points).float()
-        valid = None
-        if target.valid is not None:
-            valid = _regions(target.valid[None], size, points)[0].float()
-        costs = []
-        for class_logits, mask_logits in zip(classes, masks, strict=True):
-            logits = _logits(mask_logits, points)
-            focal, dice = pairwise_mask_losses(
-                logits, segments, valid=valid, compiled=self.compiled
-            )
-            p = class_logits.float().softmax(-1)[:, target.labels]
-            costs.append(self.mask_weight * focal + self.dice_weight * dice - self.class_weight * p)
-        return torch.stack(costs)
+        p = torch.stack([x.float().softmax(-1)[:, target.labels] for x in classes])
+        cost = -self.class_weight * p
+        losses = self.where.pairwise(self.mask_losses, masks, target)
+        for weight, loss in zip(self.weights, losses, strict=True):
+            cost += weight * loss
+        return cost
 
 
 class FixedMatcher:
@@ -183,21 +153,6 @@ def _matching(rows: list[tuple[int, int, int, int]], predictions: Sequence[Predi
     """From (layer, image, query, segment) in any order."""
     columns = torch.tensor(sorted(rows), dtype=torch.int64).reshape(-1, 4).T
     return Matching(*to_device(columns, predictions[0].class_logits.device))
-
-
-def _logits(masks: Tensor, points: Tensor | None) -> Tensor:
-    """Mask logits (Q, h, w) of all pixels or at `points`, (P, 2), as float32 (Q, P)."""
-    if points is None:
-        return masks.flatten(1).float()
-    return sample_logits(masks[None], points[None])[0]
-
-
-def _regions(masks: Tensor, size: tuple[int, int], points: Tensor | None) -> Tensor:
-    """Bool masks (N, H, W) scaled to `size` by nearest neighbour, or at `points`, (N, P)."""
-    if points is None:
-        return F.interpolate(masks.view(torch.uint8)[:, None], size=size).flatten(1)
-    row, column = pixels_at(points, masks)
-    return masks[:, row, column]
 
 
 def _finite_images(classes: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:

@@ -113,7 +113,8 @@ def memory_format(cfg: CfgNode, dtype: torch.dtype | None, *, training: bool) ->
     Time with channels_last relative to contiguous (R50, variants in turns in one process with freed
     memory kept), of a training step (forward and backward, 256x256, batch 2) and of inference:
 
-        AVX2, float32        1.17 (backward pass 1.4)  0.87 (panoptic, 800x1216), 1.0 (640x640)
+        AVX2, float32        1.17 (backward pass 1.4)  0.87 (panoptic, 800x1216), 1.0 (640x640),
+                                                       1.13 (256x256)
         AVX-512, float32     0.76 (backward pass 0.8)  0.87 (256x256)
         AVX-512, bfloat16    0.75 (backward pass 0.8)  0.75 (256x256)
 

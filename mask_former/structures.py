@@ -80,6 +80,26 @@ class Target:
     valid: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Matching:
+    """Which query is assigned which segment, for all layers and images of a step.
+
+    All are int64 (M,) on the predictions' device, ordered by layer, image and query. Every layer
+    has M / L of the rows.
+
+    Attributes:
+        layer: in [0, L).
+        image: in [0, B).
+        query: in [0, Q).
+        segment: index among all segments of the batch, those of image 0 first.
+    """
+
+    layer: Tensor
+    image: Tensor
+    query: Tensor
+    segment: Tensor
+
+
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Copy to `device` while the host goes on: a GPU reads only pinned memory by itself, and the
     host would wait for everything that the GPU has to do before."""

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from mask_former.criterion import SetCriterion
 from mask_former.engine import build_model, load_config
-from mask_former.losses.dense import matched_mask_losses
-from mask_former.losses.mask import pairwise_mask_losses
+from mask_former.structures import Prediction, Target
 from tests.compiler import CAN_COMPILE
 
 R50 = "coco-panoptic/maskformer_panoptic_R50_bs64_554k"
@@ -15,6 +15,10 @@ SMALL += ["MODEL.RESNETS.WIDTH_PER_GROUP", 8, "MODEL.RESNETS.RES2_OUT_CHANNELS",
 SMALL += ["MODEL.MASK_FORMER.DIM_FEEDFORWARD", 32, "MODEL.MASK_FORMER.DEC_LAYERS", 1]
 SMALL += ["MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS", 1, "MODEL.SWIN.DEPTHS", [1, 1, 1, 1]]
 SMALL += ["MODEL.SWIN.DROP_PATH_RATE", 0.0]
+MASK2FORMER = ["MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME", "MSDeformAttnPixelDecoder"]
+MASK2FORMER += ["MODEL.MASK_FORMER.PREDICTOR_NAME", "MultiScaleMaskedTransformerDecoder"]
+MASK2FORMER += ["MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE", "multi_scale_pixel_decoder"]
+MASK2FORMER += ["MODEL.MASK_FORMER.DEC_LAYERS", 4]
 
 
 def build(recipe, *options):
@@ -29,10 +33,13 @@ def forget_compiled_code():
     torch.compiler.reset()
 
 
-@pytest.mark.parametrize(("recipe", "training"), [(R50, True), (R50, False), (SWIN, True)])
-def test_the_network_is_one_graph(recipe, training):
+@pytest.mark.parametrize(
+    ("recipe", "options", "training"),
+    [(R50, [], True), (R50, [], False), (SWIN, [], True), (R50, MASK2FORMER, True)],
+)
+def test_the_network_is_one_graph(recipe, options, training):
     """What a compiler gets is the whole network, and computes the same."""
-    model = build(recipe).train(training)
+    model = build(recipe, *options).train(training)
 
     def network(images):
         predictions = model.predict(images)
@@ -46,21 +53,23 @@ def test_the_network_is_one_graph(recipe, training):
 
 @pytest.mark.skipif(not CAN_COMPILE, reason="there is no C++ compiler with Python's headers")
 def test_compiled_losses_and_gradients_are_the_same():
-    """And the second size takes what was compiled for the first."""
+    """And the second size takes what was compiled for the first: two losses and the costs."""
     counters = torch._dynamo.utils.counters
     counters.clear()
     generator = torch.Generator().manual_seed(0)
     for size in (24, 32):
         logits = 4 * torch.randn(2, 3, size, size, generator=generator)
-        targets = torch.rand(4, 4 * size, 4 * size, generator=generator) < 0.3
+        masks = torch.rand(2, 2, 4 * size, 4 * size, generator=generator) < 0.3
+        targets = [Target(torch.tensor([0, 1]), m) for m in masks]
         results = []
         for compiled in (False, True):
-            masks = logits.flatten(0, 1).requires_grad_()
-            segment = torch.tensor([0, 1, 2, 3, 0, 2])
-            losses = torch.stack(matched_mask_losses(masks, targets, segment, compiled=compiled))
-            (gradient,) = torch.autograd.grad(losses.sum(), masks)
-            regions = targets[:, :size, :size].flatten(1)
-            costs = pairwise_mask_losses(logits[0].flatten(1), regions, compiled=compiled)
-            results.append((losses.detach(), gradient, *costs))
+            leaf = logits.clone().requires_grad_()
+            criterion = SetCriterion(
+                load_config(f"configs/{R50}.yaml", ["MODEL.COMPILE", compiled])
+            )
+            predictions = [Prediction(torch.zeros(2, 3, 134), leaf)] * 2
+            losses = torch.stack(list(criterion(predictions, targets).values()))
+            (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+            results.append((losses.detach(), gradient))
         torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
-    assert counters["stats"]["unique_graphs"] == 2
+    assert counters["stats"]["unique_graphs"] == 3

@@ -7,7 +7,13 @@ import torch
 import torch.nn.functional as F
 
 from mask_former.criterion import SetCriterion
-from mask_former.losses.mask import dice_loss, sigmoid_focal_loss
+from mask_former.losses.mask import (
+    BinaryCrossEntropy,
+    DiceLoss,
+    FocalLoss,
+    WeightedLoss,
+    paired_loss,
+)
 from mask_former.matcher import HungarianMatcher
 from mask_former.structures import Prediction, Target
 
@@ -36,9 +42,13 @@ def make_batch(segments=(3, 0, 2), layers=3, seed=0):
 
 @pytest.fixture
 def criterion():
-    matcher = HungarianMatcher(mask_weight=5.0, dice_weight=2.0)
+    losses = [
+        WeightedLoss("loss_mask", 5.0, FocalLoss()),
+        WeightedLoss("loss_dice", 2.0, DiceLoss()),
+    ]
+    shared = {"mask_losses": losses, "class_weight": 1.5}
     return SetCriterion(
-        num_classes=K, matcher=matcher, mask_weight=5.0, dice_weight=2.0, no_object_weight=0.2
+        num_classes=K, matcher=HungarianMatcher(**shared), no_object_weight=0.2, **shared
     )
 
 
@@ -57,12 +67,12 @@ def transcription(prediction, targets, matcher):
         logits = F.interpolate(
             prediction.mask_logits[image, query][None, None], size=(32, 40), mode="bilinear"
         ).flatten(1)
-        focal.append(sigmoid_focal_loss(logits, masks[segment].flatten()[None]).sum())
-        dice.append(dice_loss(logits, masks[segment].flatten()[None]).sum())
+        focal.append(paired_loss(FocalLoss(), logits, masks[segment].flatten()[None]).sum())
+        dice.append(paired_loss(DiceLoss(), logits, masks[segment].flatten()[None]).sum())
     weight = torch.tensor([1.0] * K + [0.2])
     ce = F.cross_entropy(prediction.class_logits.transpose(1, 2), labels, weight)
     n = max(len(all_labels), 1)
-    return {"loss_ce": ce, "loss_mask": 5 * sum(focal) / n, "loss_dice": 2 * sum(dice) / n}
+    return {"loss_ce": 1.5 * ce, "loss_mask": 5 * sum(focal) / n, "loss_dice": 2 * sum(dice) / n}
 
 
 def test_every_layer_equals_the_transcription(criterion):
@@ -73,6 +83,21 @@ def test_every_layer_equals_the_transcription(criterion):
         for name, value in expected.items():
             torch.testing.assert_close(losses.pop(name + suffix), value)
     assert not losses
+
+
+def test_any_mask_loss_under_its_own_name():
+    predictions, targets = make_batch(layers=2)
+    losses = [WeightedLoss("loss_bce", 5.0, BinaryCrossEntropy())]
+    matcher = HungarianMatcher(mask_losses=losses)
+    found = SetCriterion(num_classes=K, matcher=matcher, mask_losses=losses)(predictions, targets)
+    assert list(found) == ["loss_ce_0", "loss_ce", "loss_bce_0", "loss_bce"]
+    matching = matcher([predictions[1]], targets)
+    logits = predictions[1].mask_logits[matching.image, matching.query]
+    masks = torch.cat([target.masks for target in targets])[matching.segment]
+    upsampled = F.interpolate(logits[:, None], size=(32, 40), mode="bilinear")[:, 0]
+    # The mean over the pixels of five masks, whose number is five.
+    expected = 5 * F.binary_cross_entropy_with_logits(upsampled, masks.float())
+    torch.testing.assert_close(found["loss_bce"], expected)
 
 
 def test_gradients_equal_those_of_the_transcription(criterion):
@@ -104,7 +129,7 @@ def test_a_batch_without_segments_still_teaches_no_object(criterion):
     predictions, targets = make_batch(segments=(0, 0), layers=1)
     losses = criterion(predictions, targets)
     expected = F.cross_entropy(predictions[0].class_logits.flatten(0, 1), torch.full((2 * Q,), K))
-    torch.testing.assert_close(losses["loss_ce"], expected)
+    torch.testing.assert_close(losses["loss_ce"], 1.5 * expected)
     assert losses["loss_mask"].item() == losses["loss_dice"].item() == 0
     sum(losses.values()).backward()
     # A gradient of zeros, not none: distributed training waits for every parameter's.

@@ -8,7 +8,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Instances
 from torch.nn.parallel import DistributedDataParallel
 
-from mask_former.engine.predict import Predictor
+from mask_former.engine import DefaultPredictor
 from tests.engine import tiny
 
 pytestmark = pytest.mark.gpu
@@ -98,7 +98,7 @@ def test_metrics_of_an_evaluation(shapes_root, tmp_path):
     found = [
         tiny.run_here(
             tiny.tiny_cfg(tmp_path / device, **options, MODEL__DEVICE=device), "--eval-only"
-        )["figures"]
+        )["metrics"]
         for device in ("cpu", "cuda")
     ]
     for task, metric in (("panoptic_seg", "PQ"), ("sem_seg", "mIoU"), ("segm", "AP")):
@@ -121,7 +121,7 @@ def test_prediction(on_the_cpu, tmp_path, task, precision):
     for device in ("cpu", "cuda"):
         options |= {"MODEL__DEVICE": device}
         options |= {"TEST__PRECISION": precision if device == "cuda" else "float32"}
-        result = Predictor(tiny.tiny_cfg(tmp_path, **options))(image)
+        result = DefaultPredictor(tiny.tiny_cfg(tmp_path, **options))(image)
         if task == "SEMANTIC_ON":
             maps.append(result["sem_seg"].argmax(0).cpu())
         else:

@@ -6,7 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mask_former.losses.mask import dice_loss, sigmoid_focal_loss
+from mask_former.losses.mask import (
+    BinaryCrossEntropy,
+    DiceLoss,
+    FocalLoss,
+    WeightedLoss,
+    paired_loss,
+)
 from mask_former.matcher import FixedMatcher, HungarianMatcher, NonFiniteError
 from mask_former.structures import Prediction, Target
 
@@ -46,14 +52,33 @@ def test_finds_the_least_total_cost_of_all_assignments():
     logits, masks = predictions[0].class_logits[0], predictions[0].mask_logits[0].flatten(1)
     segments = target.masks[:, ::4, ::4].flatten(1)  # nearest neighbour at a quarter of the size
 
-    def cost(queries):
+    def cost_of(queries):
         masks_of = masks[list(queries)]
         probability = logits.softmax(-1)[list(queries), target.labels]
-        mask_cost = 20 * sigmoid_focal_loss(masks_of, segments) + dice_loss(masks_of, segments)
+        mask_cost = 20 * paired_loss(FocalLoss(), masks_of, segments)
+        mask_cost += paired_loss(DiceLoss(), masks_of, segments)
         return (mask_cost - probability).sum().item()
 
-    best = min(itertools.permutations(range(Q), 3), key=cost)
+    best = min(itertools.permutations(range(Q), 3), key=cost_of)
     assert pairs(matching, 0, 0) == sorted((query, i) for i, query in enumerate(best))
+
+
+def cost(matcher, predictions, target):
+    """Of image 0."""
+    parts = ([getattr(p, x)[0] for p in predictions] for x in ("class_logits", "mask_logits"))
+    return matcher.cost(*parts, target)
+
+
+def test_the_cost_is_the_weighted_sum_of_losses_less_that_of_the_probability():
+    predictions, target = make_predictions(2, 1), TARGETS[0]
+    losses = [WeightedLoss("a", 3.0, BinaryCrossEntropy()), WeightedLoss("b", 5.0, DiceLoss())]
+    found = cost(HungarianMatcher(mask_losses=losses, class_weight=2.0), predictions, target)
+    assert found.shape == (2, Q, 3)
+    logits, mask = predictions[1].class_logits[0], predictions[1].mask_logits[0, 4].flatten()[None]
+    segment = target.masks[2, ::4, ::4].flatten()[None]
+    bce, dice = (paired_loss(loss, mask, segment) for _, _, loss in losses)
+    expected = 3 * bce + 5 * dice - 2 * logits[4].softmax(-1)[target.labels[2]]
+    torch.testing.assert_close(found[1, 4, 2], expected[0])
 
 
 def test_a_batch_of_layers_and_images_is_matched_as_each_alone():
@@ -111,8 +136,8 @@ def test_pixels_that_are_not_valid_have_no_cost():
     cropped = [Prediction(p.class_logits, p.mask_logits[..., :5, :7]) for p in predictions]
     matcher = HungarianMatcher()
     torch.testing.assert_close(
-        matcher.cost(predictions, 0, replace(target, valid=valid)),
-        matcher.cost(cropped, 0, replace(target, masks=target.masks[:, :20, :28])),
+        cost(matcher, predictions, replace(target, valid=valid)),
+        cost(matcher, cropped, replace(target, masks=target.masks[:, :20, :28])),
     )
 
 
@@ -147,6 +172,6 @@ def test_costs_are_float32_for_half_precision_predictions():
     predictions = [
         Prediction(p.class_logits.half(), p.mask_logits.half() * 1000) for p in make_predictions()
     ]
-    cost = HungarianMatcher().cost(predictions, 0, TARGETS[0])
-    assert cost.dtype == torch.float32
-    assert cost.isfinite().all()
+    costs = cost(HungarianMatcher(), predictions, TARGETS[0])
+    assert costs.dtype == torch.float32
+    assert costs.isfinite().all()

@@ -15,7 +15,6 @@ from mask_former import model_zoo
 from mask_former.config import add_mask_former_config
 from mask_former.engine.config import load_config
 from mask_former.evaluation.build import EVALUATORS
-from mask_former.predictor.build import PREDICTOR_REGISTRY
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = Path(__file__).parent / "reference"
@@ -30,10 +29,6 @@ MASK2FORMER_CODE = {
     "MODEL.MASK_FORMER.TEST.VOID_BELOW_HALF": True,
     "MODEL.MASK_FORMER.TEST.TOP_OF_ALL_CLASSES": True,
 }
-AWAITS_NETWORK = pytest.mark.skipif(
-    "MultiScaleMaskedTransformerDecoder" not in PREDICTOR_REGISTRY,
-    reason="Mask2Former's network is not there yet",
-)
 FILES = {
     file.relative_to(ROOT / "configs").with_suffix("").as_posix(): file
     for file in (ROOT / "configs").rglob("*.yaml")
@@ -126,8 +121,7 @@ def build(name):
 def networks():
     """The recipes whose weights are known."""
     for file in sorted((REFERENCE / "state_dict").rglob("*.json")):
-        is_new = recipe_of(file) in MASK2FORMER
-        yield pytest.param(file, id=recipe_of(file), marks=[AWAITS_NETWORK] if is_new else [])
+        yield pytest.param(file, id=recipe_of(file))
 
 
 @pytest.mark.parametrize("file", list(networks()))

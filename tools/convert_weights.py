@@ -1,6 +1,6 @@
-"""Convert weights of other code bases to ours, and MaskFormers to `transformers`.
+"""Convert weights of other code bases to ours, and MaskFormer and Mask2Former to `transformers`.
 
-    # a MaskFormer of transformers; its config.json becomes model.yaml
+    # a MaskFormer or Mask2Former of transformers; its config.json becomes model.yaml
     python -m tools.convert_weights FOLDER model.pth
     # and back: a folder with model.safetensors, config.json, preprocessor_config.json
     python -m tools.convert_weights --to hf --config-file model.yaml model.pth FOLDER
@@ -75,7 +75,7 @@ def convert_to_ours(
 
 
 def convert_to_hugging_face(path: str, output: str, *, cfg: CfgNode) -> str:
-    """Write a folder that `MaskFormerForInstanceSegmentation.from_pretrained` reads.
+    """Write a folder that `from_pretrained` of `transformers` reads.
 
     Args:
         path: a file of weights of a whole model.

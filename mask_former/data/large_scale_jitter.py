@@ -8,6 +8,7 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 
+from mask_former.data.transforms import ResizeTransform
 from mask_former.errors import UserError
 
 # What INPUT.DATASET_MAPPER_NAME must be.
@@ -18,7 +19,7 @@ def large_scale_jitter(cfg: CfgNode) -> list[T.Augmentation]:
     """The augmentations that INPUT.{IMAGE_SIZE, MIN_SCALE, MAX_SCALE} describe.
 
     Raises:
-        ValueError: a size below 1, scales that are no interval above 0, or a crop besides.
+        UserError: a size below 1, scales that are no interval above 0, or a crop besides.
     """
     size, low, high = cfg.INPUT.IMAGE_SIZE, cfg.INPUT.MIN_SCALE, cfg.INPUT.MAX_SCALE
     if size < 1 or not 0 < low <= high:
@@ -31,7 +32,15 @@ def large_scale_jitter(cfg: CfgNode) -> list[T.Augmentation]:
             f"INPUT.CROP.ENABLED is True, but {cfg.INPUT.DATASET_MAPPER_NAME} "
             "(INPUT.DATASET_MAPPER_NAME) crops by itself, to INPUT.IMAGE_SIZE. Set it to False."
         )
-    return [T.ResizeScale(low, high, size, size), SquareCrop(size)]
+    return [ResizeScale(low, high, size, size), SquareCrop(size)]
+
+
+class ResizeScale(T.ResizeScale):
+    """Detectron2's resize to a random scale, with PyTorch's bilinear filter in place of PIL's."""
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        resize = super().get_transform(image)
+        return ResizeTransform(resize.h, resize.w, resize.new_h, resize.new_w)
 
 
 class SquareCrop(T.Augmentation):

@@ -1,7 +1,7 @@
 """Transformer encoder and decoder as in DETR (its figure 10): positions are added in every layer.
 
 Every sub-layer `f` is a residual branch. With post-norm it is `norm(x + f(x))`, with pre-norm
-`x + f(norm(x))`; that is the only difference, and it is written once, in `ResidualLayer`.
+`x + f(norm(x))`; that is the only difference, and it is written once, in `Residual`.
 """
 
 from collections.abc import Callable
@@ -30,22 +30,29 @@ class TransformerOptions:
     pre_norm: bool = False
 
 
-class ResidualLayer(nn.Module):
-    """A feed-forward network, and the residual connection that all sub-layers share."""
+class Residual(nn.Module):
+    """The residual connection that all sub-layers share."""
 
-    def __init__(self, dim: int, options: TransformerOptions) -> None:
+    def __init__(self, options: TransformerOptions) -> None:
         super().__init__()
         self.pre_norm = options.pre_norm
         self.dropout = nn.Dropout(options.dropout)
-        self.linear1 = nn.Linear(dim, options.dim_feedforward)
-        self.linear2 = nn.Linear(options.dim_feedforward, dim)
-        nn.init.xavier_uniform_(self.linear1.weight)
-        nn.init.xavier_uniform_(self.linear2.weight)
 
     def residual(self, x: Tensor, norm: nn.LayerNorm, branch: Callable[[Tensor], Tensor]) -> Tensor:
         if self.pre_norm:
             return x + self.dropout(branch(norm(x)))
         return norm(x + self.dropout(branch(x)))
+
+
+class ResidualLayer(Residual):
+    """A feed-forward network, and the residual connection."""
+
+    def __init__(self, dim: int, options: TransformerOptions) -> None:
+        super().__init__(options)
+        self.linear1 = nn.Linear(dim, options.dim_feedforward)
+        self.linear2 = nn.Linear(options.dim_feedforward, dim)
+        nn.init.xavier_uniform_(self.linear1.weight)
+        nn.init.xavier_uniform_(self.linear2.weight)
 
     def feedforward(self, x: Tensor) -> Tensor:
         return self.linear2(self.dropout(F.relu(self.linear1(x))))

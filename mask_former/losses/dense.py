@@ -1,128 +1,170 @@
-"""Mask losses of matched masks at full resolution, without ever holding full-resolution masks.
+"""Masks and segments compared at every pixel, as MaskFormer does."""
 
-The formulas are those of `mask_former.losses.mask`; here they are worked out mask by mask in little
-memory, together with their gradients.
-"""
-
-from functools import partial
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mask_former.losses import fused as fused_losses
-from mask_former.losses.mask import count_of, dice_of, read_constant_of_log1p, slices
-from mask_former.losses.upsample import upsampling
+from mask_former.structures import Matching, Target
+
+# Logits, targets and the pixels that count, and losses of them; see `mask_former.losses.mask`.
+Sample = tuple[Tensor, Tensor, Tensor | None]
+PairedLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # to (M,)
+PairwiseLosses = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # to (K, Q, N)
+
+# Pixels that are worked on at a time: enough to keep the device busy, few enough to stay in a
+# processor's cache.
+_CHUNK_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 21}
 
 
-def matched_mask_losses(
-    logits: Tensor,
-    targets: Tensor,
-    segment: Tensor,
-    *,
-    valid: Tensor | None = None,
-    image: Tensor | None = None,
-    alpha: float = 0.25,
-    gamma: float = 2.0,
-    compiled: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Focal and dice loss of each mask, upsampled bilinearly, against its segment.
+class AllPixels:
+    """All pixels of the padded images.
 
-    Equals `sigmoid_focal_loss` and `dice_loss` of the upsampled masks, without ever holding more
-    of them than a small chunk: the gradient is computed along with the loss and brought back to
-    the masks' own resolution at once.
+    The matching compares at the resolution of the masks, with the segments sampled by nearest
+    neighbour; the losses at the images', with the masks upsampled bilinearly.
+    """
+
+    def pairwise(self, losses: PairwiseLosses, masks: Sequence[Tensor], target: Target) -> Tensor:
+        """Compare every mask of an image with every segment.
+
+        Args:
+            losses: the pairwise form of K losses.
+            masks: logits of each of the L layers, (Q, h, w).
+            target: of N segments.
+
+        Returns:
+            float32 (K, L, Q, N).
+        """
+
+        def shrink(regions: Tensor) -> Tensor:
+            size = masks[0].shape[-2:]
+            return F.interpolate(regions.view(torch.uint8)[:, None], size=size).flatten(1)
+
+        segments = shrink(target.masks)
+        valid = None if target.valid is None else shrink(target.valid[None])[0]
+        return torch.stack([losses(x.flatten(1).float(), segments, valid) for x in masks], 1)
+
+    def paired(
+        self,
+        losses: Sequence[PairedLoss],
+        masks: Tensor,
+        targets: Sequence[Target],
+        matching: Matching,
+    ) -> Tensor:
+        """Compare each matched mask with its segment.
+
+        Args:
+            losses: the paired form of K losses.
+            masks: logits, float32 or float64 (M, h, w), in the order of `matching`.
+            targets: of the B images.
+
+        Returns:
+            (K, M).
+        """
+        scale = Upsampling(masks.shape[-2:], targets[0].masks.shape[-2:], masks)
+        segments = scale.arrange(torch.cat([target.masks for target in targets]))
+        valid = None
+        if targets[0].valid is not None:
+            valid = scale.arrange(torch.stack([target.valid for target in targets]))
+
+        def sample(masks: Tensor, segment: Tensor, image: Tensor) -> Sample:
+            return scale.up(masks), segments[segment], None if valid is None else valid[image]
+
+        inputs = (masks, matching.segment, matching.image)
+        return in_chunks(losses, sample, *inputs, pixels=segments.shape[1])
+
+
+ALL_PIXELS = AllPixels()
+
+
+def in_chunks(
+    losses: Sequence[PairedLoss], sample: Callable[..., Sample], *inputs: Tensor, pixels: int
+) -> Tensor:
+    """The losses of masks that would take too much memory at once.
 
     Args:
-        logits: (M, h, w), float32 or float64.
-        targets: the segments, bool (N, H, W).
-        segment: which segment each mask is compared with, int64 (M,), in [0, N).
-        valid: the pixels of each image that count, bool (B, H, W); None: all.
-        image: which image each mask belongs to, int64 (M,), in [0, B); needed with `valid` only.
-        alpha, gamma: see `sigmoid_focal_loss`.
-        compiled: compile what is computed for every pixel, when it first runs.
+        losses: K of them.
+        sample: makes logits, targets and valid pixels, (m, P) each, of m rows of the inputs.
+        inputs: have M rows; the first are the masks, (M, h, w).
+        pixels: P.
 
     Returns:
-        focal and dice loss, (M,) each.
+        (K, M).
     """
-    inputs = (logits, targets, segment, valid, image)
-    focal, dice = _MatchedMaskLosses.apply(*inputs, alpha, gamma, compiled)
-    pixels = targets.shape[1] * targets.shape[2]
-    return focal / (pixels if valid is None else count_of(valid.flatten(1))[image]), dice
+    rows = max(1, _CHUNK_PIXELS.get(inputs[0].device.type, 1 << 21) // pixels)
+    masks, *others = inputs
+    masks = masks if torch.is_grad_enabled() else masks.detach()
+    return _InChunks.apply(losses, sample, rows, masks, *others)
 
 
-class _MatchedMaskLosses(torch.autograd.Function):
-    """The gradients' coefficients are per mask, so that both gradients are known up to a factor
-    in the forward pass and backward only scales them."""
+class _InChunks(torch.autograd.Function):
+    """As the masks don't know of each other, their gradients are known up to a factor in the
+    forward pass: they are computed there, by autograd, before the next chunk needs the memory."""
 
     @staticmethod
-    def forward(ctx, logits, targets, segment, valid, image, alpha, gamma, compiled):
-        scale = upsampling(logits.shape[-2:], targets.shape[-2:], logits)
-        # Booleans are slow to convert to floating point, bytes are not.
-        targets = scale.arrange(targets).view(torch.uint8)
-        valid = None if valid is None else scale.arrange(valid).view(torch.uint8)
-        focal, dice = logits.new_empty(2, len(logits))
-        gradients = logits.new_empty(2, *logits.shape) if ctx.needs_input_grad[0] else None
-        parts = slices(logits, targets.shape[1])
-        if compiled:
-            terms = fused_losses.compiled(fused_losses.mask_terms)
-        else:
-            read_constant_of_log1p()
-            # New memory for every part would cost more than what is done with it.
-            work = logits.new_empty(3, parts[0].stop, targets.shape[1])
-            terms = partial(_mask_terms, work)
-        for part in parts:
-            x = scale.up(logits[part])
-            t = targets.index_select(0, segment[part])
-            v = None if valid is None else valid.index_select(0, image[part])
-            focal[part], overlap, total, full = terms(x, t, v, alpha, gamma)
-            dice[part] = dice_of(overlap, total)
-            if gradients is not None:
-                gradients[:, part] = scale.down(full.flatten(0, 1)).unflatten(0, (2, len(x)))
-        ctx.save_for_backward(gradients)
-        return focal, dice
+    def forward(ctx, losses, sample, rows, masks, *others):
+        learns = ctx.needs_input_grad[3]
+        values, gradients = [], []
+        for part, *rest in zip(*(x.split(rows) for x in (masks, *others)), strict=True):
+            with torch.set_grad_enabled(learns):
+                part = part.detach().requires_grad_(learns)
+                logits, *targets = sample(part, *rest)
+                leaf = logits.detach().requires_grad_(learns)
+                for loss in losses:
+                    value = loss(leaf, *targets)
+                    values.append(value.detach())
+                    if learns:
+                        (gradient,) = torch.autograd.grad(value.sum(), leaf)
+                        gradients += torch.autograd.grad(logits, part, gradient, retain_graph=True)
+        of_losses = range(len(losses))
+        if learns:
+            gradients = [torch.cat(gradients[k :: len(losses)]) for k in of_losses]
+            ctx.save_for_backward(*gradients)
+        return torch.stack([torch.cat(values[k :: len(losses)]) for k in of_losses])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_focal, grad_dice):
-        (gradients,) = ctx.saved_tensors
-        grad = gradients[0] * grad_focal[:, None, None]
-        return grad.addcmul_(gradients[1], grad_dice[:, None, None]), *[None] * 7
+    def backward(ctx, grad_values):
+        weighted = zip(grad_values[:, :, None, None], ctx.saved_tensors, strict=True)
+        grad_masks = sum(weight * gradient for weight, gradient in weighted)
+        return None, None, None, grad_masks, *[None] * (len(ctx.needs_input_grad) - 4)
 
 
-def _mask_terms(
-    work: Tensor, x: Tensor, t: Tensor, valid: Tensor | None, alpha: float, gamma: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As `fused_losses.mask_terms`, in place, each array being used again as soon as it is free.
+class Upsampling:
+    """Bilinear upsampling of masks, into pixels in any order: a loss doesn't look at it.
 
-    Overwrites `x` and `work`, (3, >= M, P), of which the gradients are a part.
+    By a whole factor s, that is a 3x3 convolution which makes the s*s pixels of each cell its
+    channels ("Real-Time Single Image and Video Super-Resolution", section 3.2), with a gradient
+    several times as fast as that of `F.interpolate` on CPUs.
+
+    Args:
+        size: (h, w), of the masks.
+        new_size: (H, W).
+        like: has the masks' dtype and device.
     """
-    t = t.to(x)
-    valid = None if valid is None else valid.to(x)
-    one = x.new_ones(())
-    gradients, spare = work[:2, : len(x)], work[2, : len(x)]
-    weight, loss = gradients
-    z = x.mul_(torch.sub(one, t, alpha=2, out=spare))  # the negative of mask_former.losses.mask' z
-    F.softplus(z, out=loss)
-    wrong = z.sigmoid_()  # 1 - p_t
-    torch.pow(wrong, gamma, out=weight)
-    if valid is not None:
-        wrong.mul_(valid)
-        weight.mul_(valid)
-    loss.mul_(weight)
-    on_target = torch.mul(loss, t, out=spare).sum(1)
-    focal = (1 - alpha) * loss.sum(1) + (2 * alpha - 1) * on_target
-    area = t.sum(1) if valid is None else torch.mul(t, valid, out=spare).sum(1)
-    missed = torch.mul(t, wrong, out=spare).sum(1)
-    overlap = area - missed
-    total = overlap + (wrong.sum(1) - missed) + area
 
-    right = torch.sub(one, wrong, out=spare)
-    focal_gradient = weight.mul_(wrong).addcmul_(loss, right, value=gamma)
-    dice_gradient = torch.mul(wrong, right, out=loss)
-    # alpha_t and the sign of dz/dx
-    focal_gradient.mul_(torch.sub(one * (1 - alpha), t, out=spare))
-    per_overlap = 2 / (total + 1)
-    per_total = (2 * overlap + 1) / (total + 1) ** 2
-    dice_gradient.mul_(torch.mul(t, -per_overlap[:, None], out=spare).add_(per_total[:, None]))
-    return focal, overlap, total, gradients
+    def __init__(self, size: tuple[int, int], new_size: tuple[int, int], like: Tensor) -> None:
+        self.new_size = new_size
+        self.factor = s = new_size[0] // size[0]
+        self.kernel = None
+        if (s * size[0], s * size[1]) == tuple(new_size):
+            # What each of 3x3 pixels adds to those of the cell in their middle.
+            pixels = torch.eye(9, dtype=like.dtype, device=like.device).view(9, 1, 3, 3)
+            cells = F.interpolate(pixels, scale_factor=s, mode="bilinear")[..., s:-s, s:-s]
+            self.kernel = cells.flatten(1).T.reshape(-1, 1, 3, 3).contiguous()
+
+    def up(self, masks: Tensor) -> Tensor:
+        """(M, h, w) to (M, P)."""
+        masks = masks[:, None]
+        if self.kernel is None:
+            return F.interpolate(masks, size=self.new_size, mode="bilinear").flatten(1)
+        return F.conv2d(F.pad(masks, (1, 1, 1, 1), mode="replicate"), self.kernel).flatten(1)
+
+    def arrange(self, regions: Tensor) -> Tensor:
+        """The pixels of bool (N, H, W) in the same order, as bytes (N, P): booleans are slow to
+        convert to floating point."""
+        if self.kernel is not None:
+            regions = F.pixel_unshuffle(regions[:, None], self.factor)
+        return regions.flatten(1).view(torch.uint8)

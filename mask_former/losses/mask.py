@@ -1,151 +1,170 @@
-"""Mask losses: sigmoid focal loss and dice loss, paired and pairwise, from one formula each.
+"""Mask losses: focal, binary cross entropy and dice, each from one formula.
 
-The paired forms compare mask i with target i and train the model; the pairwise forms compare
-every mask with every target and are the costs of the matching. Masks are given as logits x.
+A mask loss says what a pixel costs whose logit for being wrong is z, and what the sums of that are
+for a whole mask. z is the mask's logit x outside of the target, and -x inside. Everything else
+derives from it, once for all losses: the paired form, which compares mask i with target i and
+trains the model, the pairwise form, which compares every mask with every target and is the cost of
+the matching, and, by autograd, the gradients.
 
-Focal loss ("Focal Loss for Dense Object Detection", equation 5) of a pixel is
-`alpha_t (1 - p_t)^gamma softplus(-z)`, where z is x on the target and -x elsewhere and
-p_t = sigmoid(z). Dice loss ("V-Net", section 3) of a mask is
-`1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1)`, with p = sigmoid(x).
-
-Where an image has pixels without annotation, `valid` leaves them out of the mean and of the sums;
-without it all pixels count.
+In shapes, M masks (or Q masks and N targets) have P pixels, or points, each.
 """
 
-from functools import partial
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mask_former.losses import fused as fused_losses
 
-# Pixels that are worked on at a time: enough to keep the device busy, few enough to stay in a
-# processor's cache.
-_CHUNK_PIXELS = {"cpu": 1 << 20, "cuda": 1 << 23}
+class MaskLoss(ABC):
+    """How far a mask is from its target.
 
-
-def read_constant_of_log1p() -> None:
-    """Bring a page of PyTorch's float32 log1p, and so of softplus, into memory.
-
-    On some processors (AMD Zen 5) they take ten times as long while the page with one of their
-    constants is not there, and only -0 makes log1p read that one: for all else a mask suppresses
-    the read, and with it the page fault.
+    To add one, derive a class, and put it into `MASK_LOSSES` for configs to name it.
     """
-    torch.log1p(torch.tensor(-0.0, dtype=torch.float32, device="cpu"))
+
+    @abstractmethod
+    def pixel(self, z: Tensor, p: Tensor) -> Tensor:
+        """What each pixel costs.
+
+        Args:
+            z: its logit for being wrong, any shape.
+            p: its probability of being wrong, sigmoid(z).
+        """
+
+    @abstractmethod
+    def total(self, missed: Tensor, excess: Tensor, area: Tensor, count: Tensor) -> Tensor:
+        """The loss of a mask; all are (M,), or (Q, N) and (N,) for every pair.
+
+        Args:
+            missed, excess: sums of `pixel` over the target and over the rest.
+            area, count: size of the target and of the whole, in pixels.
+        """
 
 
-def slices(masks: Tensor, pixels: int) -> list[slice]:
-    """Split `masks`, of so many pixels each, into parts to work on at a time; the first is the
-    largest."""
-    size = max(1, _CHUNK_PIXELS.get(masks.device.type, 1 << 23) // pixels)
-    return [slice(i, min(i + size, len(masks))) for i in range(0, max(len(masks), 1), size)]
+class FocalLoss(MaskLoss):
+    """Sigmoid focal loss, the mean over the pixels; >= 0.
 
-
-def _focal(z: Tensor, gamma: float) -> Tensor:
-    """Focal loss, without alpha, of a pixel whose logit for being right is `z`."""
-    return torch.sigmoid(-z).pow(gamma) * F.softplus(-z)
-
-
-def sigmoid_focal_loss(
-    logits: Tensor,
-    targets: Tensor,
-    *,
-    valid: Tensor | None = None,
-    alpha: float = 0.25,
-    gamma: float = 2.0,
-) -> Tensor:
-    """Focal loss of each mask against its own target, mean over the pixels.
+    "Focal Loss for Dense Object Detection", equation 5.
 
     Args:
-        logits: (M, P), any float dtype.
-        targets: (M, P), bool.
-        valid: the pixels that count, bool (M, P) or (P,); None: all.
         alpha: weight of the target's pixels, in [0, 1]; the others have 1 - alpha.
         gamma: how fast the weight of well-classified pixels falls, >= 0.
-
-    Returns:
-        (M,), each >= 0.
     """
-    loss = _focal(torch.where(targets, logits, -logits), gamma)
-    loss = loss * torch.where(targets, alpha, 1 - alpha)
-    return loss.mean(1) if valid is None else (loss * valid).sum(1) / count_of(valid)
+
+    def __init__(self, alpha: float = 0.25, gamma: float = 2.0) -> None:
+        self.alpha = alpha
+        self.gamma = gamma
+
+    def pixel(self, z: Tensor, p: Tensor) -> Tensor:
+        return p.pow(self.gamma) * F.softplus(z)
+
+    def total(self, missed: Tensor, excess: Tensor, area: Tensor, count: Tensor) -> Tensor:
+        return (self.alpha * missed + (1 - self.alpha) * excess) / count.clamp(min=1)
 
 
-def dice_loss(logits: Tensor, targets: Tensor, *, valid: Tensor | None = None) -> Tensor:
-    """Dice loss of each mask, (M, P), against its own target, bool (M, P); (M,) in [0, 1).
+class BinaryCrossEntropy(MaskLoss):
+    """Binary cross entropy, the mean over the pixels; >= 0. "Mask2Former", section 3.2."""
 
-    `valid` is bool (M, P) or (P,).
+    def pixel(self, z: Tensor, p: Tensor) -> Tensor:
+        return F.softplus(z)
+
+    def total(self, missed: Tensor, excess: Tensor, area: Tensor, count: Tensor) -> Tensor:
+        return (missed + excess) / count.clamp(min=1)
+
+
+class DiceLoss(MaskLoss):
+    """Dice loss, 1 - (2 overlap + 1) / (area of the mask + area of the target + 1); in [0, 1).
+
+    "V-Net", section 3; the mask's area is the sum of its probabilities.
     """
-    p = logits.sigmoid()
-    if valid is not None:
-        p, targets = p * valid, targets & valid
-    overlap = (p * targets).sum(1)
-    return dice_of(overlap, p.sum(1) + targets.sum(1))
+
+    def pixel(self, z: Tensor, p: Tensor) -> Tensor:
+        return p
+
+    def total(self, missed: Tensor, excess: Tensor, area: Tensor, count: Tensor) -> Tensor:
+        overlap = area - missed
+        return 1 - (2 * overlap + 1) / (overlap + excess + area + 1)
 
 
-def pairwise_mask_losses(
-    logits: Tensor,
-    targets: Tensor,
-    *,
-    valid: Tensor | None = None,
-    alpha: float = 0.25,
-    gamma: float = 2.0,
-    compiled: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Focal and dice loss of every mask against every target; without gradient.
+class WeightedLoss(NamedTuple):
+    """A mask loss as a part of the training loss and of the matching cost."""
 
-    Both are linear in the target, and hence matrix products.
+    name: str
+    weight: float
+    loss: MaskLoss
+
+
+# Of MODEL.MASK_FORMER.MASK_LOSS.
+MASK_LOSSES: dict[str, Callable[[], MaskLoss]] = {"focal": FocalLoss, "bce": BinaryCrossEntropy}
+
+# The paper's (section 4, "Training settings").
+DEFAULT_LOSSES = (
+    WeightedLoss("loss_mask", 20.0, FocalLoss()),
+    WeightedLoss("loss_dice", 1.0, DiceLoss()),
+)
+
+
+def paired_loss(
+    loss: MaskLoss, logits: Tensor, targets: Tensor, valid: Tensor | None = None
+) -> Tensor:
+    """The loss of each mask against its own target.
 
     Args:
-        logits: (Q, P), float32 or float64.
-        targets: (N, P), bool, or zeros and ones of the logits' dtype.
-        valid: the pixels that count, likewise, (P,): all masks and targets are of one image.
-        alpha, gamma: see `sigmoid_focal_loss`.
-        compiled: compile what is computed for every pixel, when it first runs.
+        loss: any mask loss.
+        logits: (M, P), float32 or float64.
+        targets: (M, P), bool or zeros and ones of an integer type; or fractions in [0, 1], which
+            interpolate between what a pixel costs inside and outside of the target.
+        valid: the pixels that count, bool (M, P) or (P,); None: all.
 
     Returns:
-        focal and dice loss, (Q, N) each.
+        (M,).
     """
-    logits, targets = logits.detach(), targets.to(logits)
-    counted = logits.new_ones(logits.shape[1]) if valid is None else valid.to(logits)
+    inside = targets.to(logits.dtype)
+    if targets.is_floating_point():
+        missing, exceeding = -logits, logits
+    else:  # A pixel can be wrong in one way only.
+        missing = exceeding = logits * torch.rsub(inside, 1, alpha=2)
     if valid is not None:
-        targets = targets * counted
-    focal, overlap = logits.new_empty(2, len(logits), len(targets))
-    area, background = logits.new_empty(2, len(logits), 1)
-    parts = slices(logits, logits.shape[1])
-    if compiled:
-        terms = fused_losses.compiled(fused_losses.pairwise_terms)
-    else:
-        read_constant_of_log1p()
-        terms = partial(_pairwise_terms, logits.new_empty(4, parts[0].stop, logits.shape[1]))
-    for part in parts:
-        p, gain, area[part, 0], background[part, 0] = terms(logits[part], counted, alpha, gamma)
-        overlap[part] = p @ targets.T
-        focal[part] = gain @ targets.T
-    focal = ((1 - alpha) * background - focal) / counted.sum().clamp(min=1)
-    return focal, dice_of(overlap, area + targets.sum(1))
+        inside = inside * valid
+
+    def sums(cost: Tensor) -> tuple[Tensor, Tensor]:
+        return (cost * inside).sum(1), (cost if valid is None else cost * valid).sum(1)
+
+    missed, everywhere = within, _ = sums(loss.pixel(missing, missing.sigmoid()))
+    if exceeding is not missing:
+        within, everywhere = sums(loss.pixel(exceeding, exceeding.sigmoid()))
+    return loss.total(missed, everywhere - within, inside.sum(1), _count(logits, valid))
 
 
-def _pairwise_terms(
-    work: Tensor, x: Tensor, counted: Tensor, alpha: float, gamma: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As `fused_losses.pairwise_terms`, in `work`, (4, >= Q, P)."""
-    p, right, background, on_target = work[:, : len(x)]
-    torch.sigmoid(x, out=p)
-    torch.sub(x.new_ones(()), p, out=right)
-    F.softplus(x, out=on_target)
-    torch.pow(p, gamma, out=background).mul_(on_target)
-    torch.sub(x, on_target, out=on_target).mul_(right.pow_(gamma))  # is negative
-    area, on_background = p @ counted, background @ counted
-    return p, background.lerp_(on_target, alpha), area, on_background
+def pairwise_losses(
+    losses: Sequence[MaskLoss], logits: Tensor, targets: Tensor, valid: Tensor | None = None
+) -> Tensor:
+    """Each loss of every mask against every target; the sums are matrix products.
+
+    Args:
+        losses: K of them.
+        logits: (Q, P), float32 or float64.
+        targets: (N, P), bool, zeros and ones, or fractions in [0, 1]; see `paired_loss`.
+        valid: the pixels that count, bool (P,): all masks and targets are of one image.
+
+    Returns:
+        (K, Q, N).
+    """
+    inside = targets.to(logits.dtype)
+    counted = logits.new_ones(logits.shape[1]) if valid is None else valid.to(logits.dtype)
+    inside = inside * counted
+    p = logits.sigmoid()
+    flipped, right = -logits, 1 - p
+    totals = []
+    for loss in losses:
+        missed = loss.pixel(flipped, right) @ inside.T
+        cost = loss.pixel(logits, p)
+        excess = (cost @ counted)[:, None] - cost @ inside.T
+        totals.append(loss.total(missed, excess, inside.sum(1), counted.sum()))
+    return torch.stack(totals)
 
 
-def dice_of(overlap: Tensor, total: Tensor) -> Tensor:
-    """Dice loss of masks that share `overlap` with their targets and have `total` with them."""
-    return 1 - (2 * overlap + 1) / (total + 1)
-
-
-def count_of(valid: Tensor) -> Tensor:
-    """Number of pixels that count in each row of `valid`, at least 1."""
-    return valid.sum(-1).clamp(min=1)
+def _count(logits: Tensor, valid: Tensor | None) -> Tensor:
+    return logits.new_full((), logits.shape[1]) if valid is None else valid.sum(-1)

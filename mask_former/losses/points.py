@@ -1,9 +1,10 @@
-"""Mask losses at random points instead of all pixels: an approximation that is off by default.
+"""Masks and segments compared at random points: an approximation that is off by default.
 
 "PointRend" (section 3.1) and "Mask2Former" (section 3.3) train with few points of a mask, most of
 them where the mask is least certain. Points are pairs (x, y) in [0, 1] of the padded image.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,12 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mask_former.errors import UserError
-from mask_former.losses.mask import dice_loss, sigmoid_focal_loss
+from mask_former.losses.dense import PairedLoss, PairwiseLosses, Sample, in_chunks
+from mask_former.structures import Matching, Target
 
 
 @dataclass(frozen=True)
 class PointSampling:
-    """How the points of a mask are drawn.
+    """Random points: to match, the same for all masks of an image; to learn, each mask's own.
 
     Attributes:
         num_points: P, of each mask.
@@ -44,6 +46,38 @@ class PointSampling:
                 f"{self.importance_sample_ratio}; it must be from 0 to 1"
             )
 
+    def pairwise(self, losses: PairwiseLosses, masks: Sequence[Tensor], target: Target) -> Tensor:
+        """Compare every mask of an image with every segment; see `AllPixels.pairwise`."""
+        points = self.uniform(masks[0])[None]
+        index = torch.arange(len(target.masks), device=points.device)
+        segments = sample_regions(target.masks, points.expand(len(index), -1, -1), index)
+        valid = None
+        if target.valid is not None:
+            valid = pixels_at(target.valid[None], points, index.new_zeros(1))[0]
+        logits = (sample_logits(x[None], points)[0] for x in masks)
+        return torch.stack([losses(x, segments, valid) for x in logits], 1)
+
+    def paired(
+        self,
+        losses: Sequence[PairedLoss],
+        masks: Tensor,
+        targets: Sequence[Target],
+        matching: Matching,
+    ) -> Tensor:
+        """Compare each matched mask with its segment; see `AllPixels.paired`."""
+        segments = torch.cat([target.masks for target in targets])
+        valid = None
+        if targets[0].valid is not None:
+            valid = torch.stack([target.valid for target in targets])
+
+        def sample(masks: Tensor, points: Tensor, segment: Tensor, image: Tensor) -> Sample:
+            logits = sample_logits(masks[:, None], points)[:, 0]
+            inside = sample_regions(segments, points, segment).to(logits)
+            return logits, inside, None if valid is None else pixels_at(valid, points, image)
+
+        inputs = (masks, self.uncertain(masks), matching.segment, matching.image)
+        return in_chunks(losses, sample, *inputs, pixels=self.num_points)
+
     def uniform(self, masks: Tensor) -> Tensor:
         """The same points for all masks of an image, (P, 2)."""
         return torch.rand(self.num_points, 2, device=masks.device)
@@ -60,47 +94,36 @@ class PointSampling:
         return torch.cat([candidates.gather(1, index[..., None].expand(-1, -1, 2)), uniform], 1)
 
 
-def point_mask_losses(
-    logits: Tensor,
-    targets: Tensor,
-    segment: Tensor,
-    points: Tensor,
-    *,
-    valid: Tensor | None = None,
-    image: Tensor | None = None,
-    alpha: float = 0.25,
-    gamma: float = 2.0,
-) -> tuple[Tensor, Tensor]:
-    """Focal and dice loss of each mask against its segment at its points.
-
-    With the centres of all pixels as points it equals `matched_mask_losses`, which see for the
-    other arguments.
-
-    Args:
-        points: (M, P, 2).
-
-    Returns:
-        focal and dice loss, (M,) each.
-    """
-    x = sample_logits(logits[:, None], points)[:, 0]
-    row, column = pixels_at(points, targets)
-    t = targets[segment[:, None], row, column]
-    v = None if valid is None else valid[image[:, None], row, column]
-    return sigmoid_focal_loss(x, t, valid=v, alpha=alpha, gamma=gamma), dice_loss(x, t, valid=v)
-
-
 def sample_logits(masks: Tensor, points: Tensor) -> Tensor:
     """G groups of masks, (G, C, h, w), at the points of each group, (G, P, 2), by bilinear
-    interpolation; float32 or float64 (G, C, P)."""
+    interpolation, with zeros around; float32 or float64 (G, C, P)."""
     masks = masks if masks.dtype == torch.float64 else masks.float()
     grid = (2 * points[:, :, None] - 1).to(masks)
-    options = {"mode": "bilinear", "padding_mode": "border", "align_corners": False}
-    return F.grid_sample(masks, grid, **options)[..., 0]
+    return F.grid_sample(masks, grid, mode="bilinear", align_corners=False)[..., 0]
 
 
-def pixels_at(points: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Row and column, of masks (N, H, W), of the pixels in which points (..., 2) lie."""
-    height, width = masks.shape[-2:]
-    x, y = points.unbind(-1)
-    row, column = (y * height).long(), (x * width).long()
-    return row.clamp(max=height - 1), column.clamp(max=width - 1)
+def sample_regions(regions: Tensor, points: Tensor, index: Tensor) -> Tensor:
+    """The same of bool `regions[index]`, for (N, H, W) and int64 (M,), at (M, P, 2); in [0, 1].
+
+    Reads the four pixels around each point, so that the regions never exist as numbers.
+    """
+    height, width = regions.shape[-2:]
+    x, y = points[..., 0] * width - 0.5, points[..., 1] * height - 0.5
+    left, top = x.floor(), y.floor()
+    columns = ((left, left + 1 - x), (left + 1, x - left))
+    rows = ((top, top + 1 - y), (top + 1, y - top))
+    total = torch.zeros_like(x)
+    for column, across in columns:
+        for row, down in rows:
+            there = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+            i, j = row.long().clamp(0, height - 1), column.long().clamp(0, width - 1)
+            total += (regions[index[:, None], i, j] & there) * (across * down)
+    return total
+
+
+def pixels_at(regions: Tensor, points: Tensor, index: Tensor) -> Tensor:
+    """Bool `regions[index]`, for (N, H, W) and (M,), in the pixels where points (M, P, 2) lie."""
+    height, width = regions.shape[-2:]
+    i = (points[..., 1] * height).long().clamp(max=height - 1)
+    j = (points[..., 0] * width).long().clamp(max=width - 1)
+    return regions[index[:, None], i, j]

@@ -22,6 +22,7 @@ Pixel decoders, by the name in `MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME`. A pixel 
 else a decoder offers.
 """
 
+ENCODED = "transformer_encoder"
 PIXEL_EMBEDDING = "pixel_embedding"
 MULTI_SCALE = "multi_scale_pixel_decoder"
 NUM_SCALES = 3  # of MULTI_SCALE, at most

@@ -13,10 +13,8 @@ from mask_former.layers import (
     flatten_map,
     sine_position_encoding,
 )
-from mask_former.pixel_decoder.build import PIXEL_DECODER_REGISTRY
+from mask_former.pixel_decoder.build import ENCODED, PIXEL_DECODER_REGISTRY
 from mask_former.pixel_decoder.fpn import BasePixelDecoder
-
-ENCODED = "transformer_encoder"
 
 
 @PIXEL_DECODER_REGISTRY.register()

@@ -2,12 +2,14 @@
 
 from mask_former.predictor.build import PREDICTOR_REGISTRY, build_predictor
 from mask_former.predictor.mask_head import MaskHead
+from mask_former.predictor.masked_attention import MultiScaleMaskedTransformerDecoder
 from mask_former.predictor.single_scale import SingleScaleQueries
 from mask_former.predictor.standard import StandardPredictor
 
 __all__ = [
     "PREDICTOR_REGISTRY",
     "MaskHead",
+    "MultiScaleMaskedTransformerDecoder",
     "SingleScaleQueries",
     "StandardPredictor",
     "build_predictor",

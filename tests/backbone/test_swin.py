@@ -6,7 +6,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone.swin import SwinTransformer
 
 from mask_former.backbone import D2SwinTransformer
-from mask_former.backbone.swin import Block
+from mask_former.backbone.swin_block import Block
 from mask_former.backbone.windows import Windows
 from mask_former.engine import get_cfg
 

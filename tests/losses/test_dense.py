@@ -1,22 +1,18 @@
-"""Losses of upsampled masks against those of masks that are upsampled first, and numerically."""
+"""Losses at all pixels against those of masks that are upsampled first, and numerically."""
 
+import weakref
 from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from mask_former.losses import dense as matched_losses
-from mask_former.losses import fused as fused_losses
-from mask_former.losses import mask as losses
-from mask_former.losses.mask import dice_loss, sigmoid_focal_loss
+from mask_former.losses import dense
+from mask_former.losses.dense import ALL_PIXELS, Upsampling
+from mask_former.losses.mask import DiceLoss, FocalLoss, paired_loss, pairwise_losses
+from mask_former.structures import Matching, Target
 
-
-@pytest.fixture(params=[False, True], ids=["in place", "fused"])
-def matched_mask_losses(request, monkeypatch):
-    """In both forms; what is left to a compiler is here computed as it is written."""
-    monkeypatch.setattr(fused_losses, "compiled", lambda function: function)
-    return partial(matched_losses.matched_mask_losses, compiled=request.param)
+LOSSES = [partial(paired_loss, loss) for loss in (FocalLoss(0.3, 1.5), DiceLoss())]
 
 
 @pytest.fixture(params=[(24, 36), (18, 18), (23, 36)], ids=["x4", "x3 and x2", "any size"])
@@ -26,73 +22,142 @@ def size(request):
 
 
 @pytest.fixture
-def inputs(size):
+def logits():
     generator = torch.Generator().manual_seed(1)
-    logits = 2 * torch.randn(7, 6, 9, generator=generator, dtype=torch.float64)
-    targets = torch.rand(3, *size, generator=generator) < 0.4
-    return logits.requires_grad_(), targets, torch.tensor([0, 1, 2, 0, 1, 2, 2])
+    return (2 * torch.randn(7, 6, 9, generator=generator, dtype=torch.float64)).requires_grad_()
 
 
-@pytest.fixture
-def valid(size):
-    """Of two images, and the image of each mask."""
-    valid = torch.rand(2, *size, generator=torch.Generator().manual_seed(3)) < 0.6
-    return {"valid": valid, "image": torch.tensor([0, 0, 1, 0, 0, 1, 1])}
+@pytest.fixture(params=[False, True], ids=["all", "valid"])
+def targets(request, size):
+    """Of two images, with two segments and one."""
+    generator = torch.Generator().manual_seed(2)
+    return [
+        Target(
+            torch.zeros(n, dtype=torch.int64),
+            torch.rand(n, *size, generator=generator) < 0.4,
+            torch.rand(*size, generator=generator) < 0.6 if request.param else None,
+        )
+        for n in (2, 1)
+    ]
 
 
-def reference(logits, targets, segment, valid=None, image=None):
-    x = F.interpolate(logits[:, None], size=targets.shape[-2:], mode="bilinear").flatten(1)
-    t = targets[segment].flatten(1)
-    v = None if valid is None else valid[image].flatten(1)
-    return sigmoid_focal_loss(x, t, valid=v), dice_loss(x, t, valid=v)
+# Seven masks, of two images with three segments.
+IMAGE = torch.tensor([0, 0, 1, 0, 0, 1, 1])
+MATCHING = Matching(torch.zeros(7), IMAGE, torch.arange(7), torch.tensor([0, 1, 2, 0, 1, 2, 2]))
 
 
-@pytest.mark.parametrize("all_valid", [True, False])
+def reference(logits, targets):
+    """One mask after the other."""
+    masks = torch.cat([target.masks for target in targets])
+    values = []
+    for x, image, segment in zip(logits, IMAGE.tolist(), MATCHING.segment.tolist(), strict=True):
+        x = F.interpolate(x[None, None], size=masks.shape[-2:], mode="bilinear").flatten(1)
+        valid = targets[image].valid
+        valid = None if valid is None else valid.flatten()
+        row = [loss(x, masks[segment].flatten()[None], valid) for loss in LOSSES]
+        values.append(torch.cat(row))
+    return torch.stack(values, 1)
+
+
 @pytest.mark.parametrize("chunk", [1, 2000, 1 << 20])
-def test_equals_the_losses_of_the_upsampled_masks(
-    matched_mask_losses, inputs, valid, chunk, all_valid, monkeypatch
-):
-    monkeypatch.setitem(losses._CHUNK_PIXELS, "cpu", chunk)
-    logits = inputs[0]
+def test_equal_the_losses_of_the_upsampled_masks(logits, targets, chunk, monkeypatch):
+    monkeypatch.setitem(dense._CHUNK_PIXELS, "cpu", chunk)
     weights = torch.linspace(-1, 2, 14, dtype=torch.float64).view(2, 7)
     results = []
-    for function in (matched_mask_losses, reference):
-        values = torch.stack(function(*inputs, **({} if all_valid else valid)))
+    for values in (
+        ALL_PIXELS.paired(LOSSES, logits, targets, MATCHING),
+        reference(logits, targets),
+    ):
         (gradient,) = torch.autograd.grad((values * weights).sum(), logits)
         results.append((values, gradient))
     torch.testing.assert_close(*results)
 
 
-@pytest.mark.parametrize("all_valid", [True, False])
-def test_gradient_is_numerically_right(matched_mask_losses, inputs, valid, all_valid):
-    logits, targets, segment = inputs
-    options = {"alpha": 0.3, "gamma": 1.5} | ({} if all_valid else valid)
-
-    def function(x):
-        return matched_mask_losses(x, targets, segment, **options)
-
-    assert torch.autograd.gradcheck(function, (logits,))
+def test_gradient_is_numerically_right(logits, targets):
+    assert torch.autograd.gradcheck(
+        lambda x: ALL_PIXELS.paired(LOSSES, x, targets, MATCHING), (logits,)
+    )
 
 
-def test_an_image_without_valid_pixels_has_no_gradient(matched_mask_losses, inputs, valid):
-    logits, targets, segment = inputs
-    valid["valid"][1] = False
-    values = torch.stack(matched_mask_losses(logits, targets, segment, **valid))
+def test_an_image_without_valid_pixels_has_no_gradient(logits, targets):
+    if targets[1].valid is None:
+        targets = [Target(t.labels, t.masks, torch.ones_like(t.masks[0])) for t in targets]
+    targets[1].valid[:] = False
+    values = ALL_PIXELS.paired(LOSSES, logits, targets, MATCHING)
     values.sum().backward()
-    of_image = valid["image"] == 1
+    of_image = IMAGE == 1
     assert values[:, of_image].abs().max() == logits.grad[of_image].abs().max() == 0
     assert logits.grad[~of_image].abs().amax((1, 2)).min() > 0
 
 
-def test_no_mask_has_a_gradient_of_zeros(matched_mask_losses):
+def test_no_mask_has_a_gradient_of_zeros():
     logits = torch.zeros(0, 4, 4, requires_grad=True)
-    empty = torch.zeros(0, 16, 16, dtype=torch.bool)
-    focal, dice = matched_mask_losses(logits, empty, torch.zeros(0, dtype=torch.int64))
-    (focal.sum() + dice.sum()).backward()
+    none = torch.zeros(0, dtype=torch.int64)
+    target = Target(none, torch.zeros(0, 16, 16, dtype=torch.bool))
+    values = ALL_PIXELS.paired(LOSSES, logits, [target], Matching(none, none, none, none))
+    assert values.shape == (2, 0)
+    values.sum().backward()
     assert logits.grad.shape == (0, 4, 4)
 
 
-def test_in_inference_mode(matched_mask_losses, inputs):
+def test_in_inference_mode(logits, targets):
     with torch.inference_mode():
-        values = matched_mask_losses(*inputs)
-    torch.testing.assert_close(values, reference(*inputs))
+        values = ALL_PIXELS.paired(LOSSES, logits, targets, MATCHING)
+    torch.testing.assert_close(values, reference(logits, targets).detach())
+
+
+class Kept:
+    """A tensor as autograd keeps it, for as long as it does."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+
+def test_nothing_of_full_resolution_is_kept_for_the_gradients(logits, targets, monkeypatch):
+    monkeypatch.setitem(dense._CHUNK_PIXELS, "cpu", 1)  # one mask at a time
+    kept, most = weakref.WeakSet(), 0
+
+    def pack(tensor):
+        nonlocal most
+        box = Kept(tensor)
+        kept.add(box)
+        most = max(most, sum(x.tensor.numel() for x in kept))
+        return box
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda box: box.tensor):
+        values = ALL_PIXELS.paired(LOSSES, logits, targets, MATCHING)
+    assert values.requires_grad
+    # In the end, one gradient a loss at the masks' own resolution; meanwhile, less than if two
+    # masks were worked on at a time.
+    assert sum(x.tensor.numel() for x in kept) == len(LOSSES) * logits.numel()
+    assert most < 2 * 12 * targets[0].masks[0].numel()
+
+
+def test_costs_are_at_the_masks_resolution_with_the_nearest_pixel_of_a_segment(targets):
+    masks = [torch.randn(4, 6, 9, generator=torch.Generator().manual_seed(3)) for _ in range(2)]
+    losses = partial(pairwise_losses, [FocalLoss(), DiceLoss()])
+    target = targets[0]
+    height, width = target.masks.shape[-2:]
+    rows, columns = torch.arange(6) * height // 6, torch.arange(9) * width // 9
+    segments = target.masks[:, rows][:, :, columns].flatten(1)
+    valid = None if target.valid is None else target.valid[rows][:, columns].flatten()
+    expected = torch.stack([losses(x.flatten(1), segments, valid) for x in masks], 1)
+    torch.testing.assert_close(ALL_PIXELS.pairwise(losses, masks, target), expected)
+
+
+@pytest.mark.parametrize(
+    "new_size", [(20, 28), (15, 14), (5, 7), (35, 49), (21, 28), (4, 9)], ids=lambda x: f"{x}"
+)
+def test_upsampling(new_size):
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.randn(3, 5, 7, generator=generator, dtype=torch.float64, requires_grad=True)
+    scale = Upsampling((5, 7), new_size, masks)
+    expected = F.interpolate(masks[:, None], size=new_size, mode="bilinear")[:, 0]
+    threshold = 0.3
+    # The same pixels in the same, unknown order: those of a region are where they should be.
+    inside = scale.arrange(expected > threshold).bool()
+    up = scale.up(masks)
+    assert up.shape == inside.shape and inside.equal(up > threshold)
+    torch.testing.assert_close(up.sort(1).values, expected.flatten(1).sort(1).values)
+    there, back = (torch.autograd.grad(x.square().sum(), masks)[0] for x in (up, expected))
+    torch.testing.assert_close(there, back)

@@ -1,22 +1,22 @@
-"""Mask losses against hand-computed values, each other and torchvision."""
+"""Mask losses against hand-computed values, PyTorch's, torchvision's and each other."""
 
 import math
-from functools import partial
 
 import pytest
 import torch
-from torchvision.ops import sigmoid_focal_loss as torchvision_focal_loss
+import torch.nn.functional as F
+from torchvision.ops import sigmoid_focal_loss
 
-from mask_former.losses import fused as fused_losses
-from mask_former.losses import mask as losses
-from mask_former.losses.mask import dice_loss, sigmoid_focal_loss
+from mask_former.losses.mask import (
+    BinaryCrossEntropy,
+    DiceLoss,
+    FocalLoss,
+    paired_loss,
+    pairwise_losses,
+)
 
-
-@pytest.fixture(params=[False, True], ids=["in place", "fused"])
-def pairwise_mask_losses(request, monkeypatch):
-    """In both forms; what is left to a compiler is here computed as it is written."""
-    monkeypatch.setattr(fused_losses, "compiled", lambda function: function)
-    return partial(losses.pairwise_mask_losses, compiled=request.param)
+LOSSES = [FocalLoss(), FocalLoss(alpha=0.3, gamma=1.5), BinaryCrossEntropy(), DiceLoss()]
+all_losses = pytest.mark.parametrize("loss", LOSSES, ids=["focal", "focal 1.5", "bce", "dice"])
 
 
 @pytest.fixture
@@ -27,50 +27,89 @@ def masks():
     return logits, targets
 
 
-def test_focal_loss_of_one_undecided_pixel():
-    # p = 1/2: alpha_t * (1/2)^2 * ln 2.
-    loss = sigmoid_focal_loss(torch.zeros(2, 1), torch.tensor([[True], [False]]))
-    assert loss.tolist() == pytest.approx([0.25 * 0.25 * math.log(2), 0.75 * 0.25 * math.log(2)])
+@pytest.fixture
+def fractions():
+    return torch.rand(5, 40, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def test_one_undecided_pixel():
+    # p = 1/2: focal loss alpha_t * (1/2)^2 * ln 2, cross entropy ln 2, dice loss 1 - 2/2.5 with
+    # an overlap of 1/2 and 1 - 1/1.5 without.
+    logits, targets = torch.zeros(2, 1), torch.tensor([[True], [False]])
+    focal, bce, dice = (
+        paired_loss(loss, logits, targets).tolist()
+        for loss in (FocalLoss(), BinaryCrossEntropy(), DiceLoss())
+    )
+    assert focal == pytest.approx([0.25 * 0.25 * math.log(2), 0.75 * 0.25 * math.log(2)])
+    assert bce == pytest.approx([math.log(2)] * 2)
+    assert dice == pytest.approx([1 - 2 / 2.5, 1 - 1 / 1.5])
 
 
 def test_focal_loss_equals_torchvision(masks):
     logits, targets = masks
-    expected = torchvision_focal_loss(logits, targets.double(), alpha=0.3, gamma=1.5).mean(1)
-    torch.testing.assert_close(sigmoid_focal_loss(logits, targets, alpha=0.3, gamma=1.5), expected)
+    expected = sigmoid_focal_loss(logits, targets.double(), alpha=0.3, gamma=1.5).mean(1)
+    torch.testing.assert_close(paired_loss(FocalLoss(0.3, 1.5), logits, targets), expected)
 
 
-def test_dice_loss_by_hand():
-    # p = (1, 1/2, 1/2, 0), t = (1, 1, 0, 0): overlap 1.5, areas 2 + 2.
-    logits = torch.tensor([[100.0, 0.0, 0.0, -100.0]])
-    targets = torch.tensor([[True, True, False, False]])
-    assert dice_loss(logits, targets).item() == pytest.approx(1 - (2 * 1.5 + 1) / (2 + 2 + 1))
+def test_cross_entropy_equals_pytorch_also_for_fractions(masks, fractions):
+    logits, targets = masks
+    for t in (targets, fractions):
+        expected = F.binary_cross_entropy_with_logits(logits, t.double(), reduction="none").mean(1)
+        torch.testing.assert_close(paired_loss(BinaryCrossEntropy(), logits, t), expected)
+
+
+def test_dice_loss_equals_its_definition_also_for_fractions(masks, fractions):
+    logits, targets = masks
+    p = logits.sigmoid()
+    for t in (targets, fractions):
+        expected = 1 - (2 * (p * t).sum(1) + 1) / (p.sum(1) + t.sum(1) + 1)
+        torch.testing.assert_close(paired_loss(DiceLoss(), logits, t), expected)
 
 
 def test_an_empty_target_wants_an_empty_mask():
     targets = torch.zeros(1, 50, dtype=torch.bool)
-    assert dice_loss(torch.full((1, 50), -100.0), targets).item() == pytest.approx(0)
-    assert dice_loss(torch.full((1, 50), 100.0), targets).item() == pytest.approx(1 - 1 / 51)
+    dice = DiceLoss()
+    assert paired_loss(dice, torch.full((1, 50), -100.0), targets).item() == pytest.approx(0)
+    assert paired_loss(dice, torch.full((1, 50), 100.0), targets).item() == pytest.approx(
+        1 - 1 / 51
+    )
 
 
-def test_pairwise_equals_paired_for_every_pair(pairwise_mask_losses, masks):
+@all_losses
+def test_zeros_and_ones_are_fractions(masks, loss):
     logits, targets = masks
-    options = {"alpha": 0.3, "gamma": 1.5}
-    pairs = pairwise_mask_losses(logits, targets[:3], **options)
-    for actual, paired in zip(
-        pairs, (partial(sigmoid_focal_loss, **options), dice_loss), strict=True
-    ):
-        expected = torch.stack([paired(logits, t.expand_as(logits)) for t in targets[:3]], 1)
-        torch.testing.assert_close(actual, expected)
-    assert [x.shape for x in pairwise_mask_losses(logits, targets[:0])] == [(5, 0)] * 2
+    expected = paired_loss(loss, logits, targets.double())
+    torch.testing.assert_close(paired_loss(loss, logits, targets), expected)
+    torch.testing.assert_close(paired_loss(loss, logits, targets.view(torch.uint8)), expected)
 
 
-def test_pairwise_in_parts_equals_at_once(pairwise_mask_losses, masks, monkeypatch):
+def test_a_fraction_costs_its_share_of_both_sides():
+    logits = torch.tensor([[1.5]])
+    inside, outside, between = (
+        paired_loss(FocalLoss(), logits, torch.tensor([[t]])).item() for t in (1.0, 0.0, 0.3)
+    )
+    assert between == pytest.approx(0.3 * inside + 0.7 * outside)
+
+
+def test_pairwise_equals_paired_for_every_pair(masks, fractions):
     logits, targets = masks
-    expected = pairwise_mask_losses(logits, targets[:3])
-    monkeypatch.setitem(losses._CHUNK_PIXELS, "cpu", 2 * logits.shape[1])  # 5 masks: 2 + 2 + 1
-    torch.testing.assert_close(pairwise_mask_losses(logits, targets[:3]), expected)
+    for segments in (targets[:3], fractions[:3]):
+        pairs = pairwise_losses(LOSSES, logits, segments)
+        for actual, loss in zip(pairs, LOSSES, strict=True):
+            columns = [paired_loss(loss, logits, t.expand_as(logits)) for t in segments]
+            torch.testing.assert_close(actual, torch.stack(columns, 1))
+    assert pairwise_losses(LOSSES, logits, targets[:0]).shape == (4, 5, 0)
 
 
+@all_losses
+def test_gradients_are_numerically_right(masks, fractions, loss):
+    logits, targets = masks
+    logits.requires_grad_()
+    for t in (targets, fractions):
+        assert torch.autograd.gradcheck(lambda x, t=t: paired_loss(loss, x, t), logits)
+
+
+@all_losses
 class TestValidPixels:
     """Leaving pixels out is the same as not having them."""
 
@@ -78,34 +117,36 @@ class TestValidPixels:
     def valid(self):
         return torch.rand(40, generator=torch.Generator().manual_seed(2)) < 0.6
 
-    @pytest.mark.parametrize("loss", [sigmoid_focal_loss, dice_loss])
-    def test_of_every_mask(self, masks, loss, valid):
+    def test_of_every_mask(self, masks, fractions, loss, valid):
         logits, targets = masks
         of_masks = torch.stack([valid.roll(i) for i in range(len(logits))])
-        rows = zip(logits, targets, of_masks, strict=True)
-        expected = torch.cat([loss(x[v][None], t[v][None]) for x, t, v in rows])
-        torch.testing.assert_close(loss(logits, targets, valid=of_masks), expected)
-        assert not torch.allclose(loss(logits, targets), expected)
+        for segments in (targets, fractions):
+            rows = zip(logits, segments, of_masks, strict=True)
+            expected = torch.cat([paired_loss(loss, x[v][None], t[v][None]) for x, t, v in rows])
+            actual = paired_loss(loss, logits, segments, of_masks)
+            torch.testing.assert_close(actual, expected)
+            assert not torch.allclose(paired_loss(loss, logits, segments), expected)
 
-    def test_of_every_pair(self, pairwise_mask_losses, masks, valid):
+    def test_of_every_pair(self, masks, loss, valid):
         logits, targets = masks
-        expected = pairwise_mask_losses(logits[:, valid], targets[:3, valid])
-        actual = pairwise_mask_losses(logits, targets[:3], valid=valid)
+        expected = pairwise_losses([loss], logits[:, valid], targets[:3, valid])
+        actual = pairwise_losses([loss], logits, targets[:3], valid)
         torch.testing.assert_close(actual, expected)
 
-    def test_no_pixel_at_all_is_no_loss(self, pairwise_mask_losses, masks):
-        logits, targets = masks
+    def test_no_pixel_at_all_is_no_loss(self, masks, loss):
         none = torch.zeros(40, dtype=torch.bool)
-        for loss in (sigmoid_focal_loss, dice_loss):
-            assert loss(logits, targets, valid=none).abs().max() == 0
-        for cost in pairwise_mask_losses(logits, targets, valid=none):
-            assert cost.abs().max() == 0
+        assert paired_loss(loss, *masks, none).abs().max() == 0
+        assert pairwise_losses([loss], *masks, none).abs().max() == 0
 
 
-def test_losses_stay_finite_for_extreme_logits(pairwise_mask_losses):
-    logits = torch.tensor([[-1e4, 1e4]])
+def test_losses_stay_finite_for_extreme_logits():
+    logits = torch.tensor([[-1e4, 1e4]], requires_grad=True)
     wrong = torch.tensor([[True, False]])
-    focal, _ = pairwise_mask_losses(logits, torch.cat([wrong, ~wrong]))
-    assert focal[0].tolist() == pytest.approx([1e4 * (0.25 + 0.75) / 2, 0])
-    assert sigmoid_focal_loss(logits, wrong).item() == pytest.approx(1e4 * (0.25 + 0.75) / 2)
-    assert sigmoid_focal_loss(logits, ~wrong).item() == 0
+    of_wrong, of_right = 1e4 * (0.25 + 0.75) / 2, 0
+    (costs,) = pairwise_losses([FocalLoss()], logits.detach(), torch.cat([wrong, ~wrong]))
+    assert costs[0].tolist() == pytest.approx([of_wrong, of_right])
+    loss = paired_loss(FocalLoss(), logits, wrong)
+    assert loss.item() == pytest.approx(of_wrong)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert gradient[0].tolist() == pytest.approx([-0.25 / 2, 0.75 / 2])
+    assert paired_loss(FocalLoss(), logits, ~wrong).item() == of_right

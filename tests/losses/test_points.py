@@ -1,67 +1,146 @@
 """Losses at points against losses at all pixels, and where the points are drawn."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from mask_former.criterion import SetCriterion
-from mask_former.losses.dense import matched_mask_losses
-from mask_former.losses.points import PointSampling, pixels_at, point_mask_losses
+from mask_former.losses.dense import ALL_PIXELS
+from mask_former.losses.mask import (
+    DEFAULT_LOSSES,
+    BinaryCrossEntropy,
+    DiceLoss,
+    FocalLoss,
+    paired_loss,
+    pairwise_losses,
+)
+from mask_former.losses.points import PointSampling, pixels_at, sample_logits, sample_regions
 from mask_former.matcher import HungarianMatcher
-from mask_former.structures import Prediction, Target
+from mask_former.structures import Matching, Prediction, Target
 
 HEIGHT, WIDTH = 12, 20
+PARTS = ("class_logits", "mask_logits")
+LOSSES = [partial(paired_loss, loss) for _, _, loss in DEFAULT_LOSSES]
+INDEX = torch.tensor([0, 1, 1, 0])
+# Four masks of two images with one segment each.
+MATCHING = Matching(torch.zeros(4), INDEX, torch.arange(4), INDEX)
 
 
-def centres(count):
-    """Of all pixels, (count, P, 2)."""
+@dataclass(frozen=True)
+class GivenPoints(PointSampling):
+    """No random points, but the same ones always: (P, 2) to match, (M, P, 2) to learn."""
+
+    to_match: torch.Tensor = None
+    to_learn: torch.Tensor = None
+
+    def uniform(self, masks):
+        return self.to_match
+
+    def uncertain(self, masks):
+        return self.to_learn.expand(len(masks), -1, -1)
+
+
+def centres():
+    """Of all pixels, (P, 2)."""
     y, x = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
     points = torch.stack([(x + 0.5) / WIDTH, (y + 0.5) / HEIGHT], -1).double()
-    return points.view(1, -1, 2).expand(count, -1, -1)
+    return points.view(-1, 2)
 
 
 @pytest.fixture
-def inputs():
+def logits():
     generator = torch.Generator().manual_seed(0)
-    logits = 2 * torch.randn(4, 3, 5, generator=generator, dtype=torch.float64)
-    targets = torch.rand(2, HEIGHT, WIDTH, generator=generator) < 0.4
-    valid = torch.rand(2, HEIGHT, WIDTH, generator=generator) < 0.6
-    regions = {"valid": valid, "image": torch.tensor([0, 1, 1, 0])}
-    return (logits.requires_grad_(), targets, torch.tensor([0, 1, 1, 0])), regions
+    return (2 * torch.randn(4, 3, 5, generator=generator, dtype=torch.float64)).requires_grad_()
 
 
-@pytest.mark.parametrize("all_valid", [True, False])
-def test_at_the_centres_of_all_pixels_they_equal_the_losses_of_all_pixels(inputs, all_valid):
-    arguments, regions = inputs
-    if all_valid:
-        regions = {}
-    logits = arguments[0]
+@pytest.fixture(params=[False, True], ids=["all", "valid"])
+def targets(request):
+    generator = torch.Generator().manual_seed(1)
+    return [
+        Target(
+            torch.zeros(1, dtype=torch.int64),
+            torch.rand(1, HEIGHT, WIDTH, generator=generator) < 0.4,
+            torch.rand(HEIGHT, WIDTH, generator=generator) < 0.6 if request.param else None,
+        )
+        for _ in range(2)
+    ]
+
+
+def random_points(*shape):
+    """Some outside of all centres of pixels, so that there are zeros on one side of them."""
+    points = torch.rand(*shape, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    points.view(-1, 2)[:3] = torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.001, 0.5]])
+    return points
+
+
+def test_at_the_centres_of_inner_pixels_they_equal_the_losses_of_all_pixels(logits, targets):
+    """Those further out lie between the predicted masks and the zeros around them."""
+    points = centres().view(HEIGHT, WIDTH, 2)[2:-2, 2:-2].reshape(1, -1, 2)
+    inner = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+    inner[2:-2, 2:-2] = True
+    only_inner = [replace(t, valid=inner if t.valid is None else inner & t.valid) for t in targets]
     results = []
-    for losses in (
-        point_mask_losses(*arguments, centres(4), **regions),
-        matched_mask_losses(*arguments, **regions),
+    for values in (
+        GivenPoints(points.shape[1], to_learn=points).paired(LOSSES, logits, targets, MATCHING),
+        ALL_PIXELS.paired(LOSSES, logits, only_inner, MATCHING),
     ):
-        total = losses[0].sum() + (torch.arange(4) * losses[1]).sum()
-        results.append((losses, torch.autograd.grad(total, logits)))
+        total = (torch.arange(8).view(2, 4) * values).sum()
+        results.append((values, torch.autograd.grad(total, logits)))
     torch.testing.assert_close(*results)
 
 
-def test_gradient_is_numerically_right(inputs):
-    (logits, targets, segment), regions = inputs
-    points = torch.rand(4, 30, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+def test_gradient_is_numerically_right(logits, targets):
+    where = GivenPoints(30, to_learn=random_points(4, 30))
+    assert torch.autograd.gradcheck(lambda x: where.paired(LOSSES, x, targets, MATCHING), (logits,))
 
-    def function(x):
-        return point_mask_losses(x, targets, segment, points, **regions)
 
-    assert torch.autograd.gradcheck(function, (logits,))
+def test_masks_and_segments_are_sampled_bilinearly_with_zeros_around(targets):
+    """The published way, in its own words: `grid_sample` of both as numbers."""
+    points = random_points(40)
+    masks = torch.randn(3, 3, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    target = Target(torch.zeros(2), torch.cat([t.masks for t in targets]))
+
+    def sample(maps):
+        grid = (2 * points - 1).expand(len(maps), 1, -1, -1)
+        return F.grid_sample(maps[:, None], grid, align_corners=False)[:, 0, 0]
+
+    x, t = sample(masks), sample(target.masks.double())
+    assert ((t > 0) & (t < 1)).any()
+    losses = partial(pairwise_losses, [BinaryCrossEntropy(), DiceLoss(), FocalLoss()])
+    found = GivenPoints(40, to_match=points).pairwise(losses, [masks], target)
+    torch.testing.assert_close(found[:, 0], losses(x, t))
+
+    pairs = [paired_loss(loss, x[:2], t) for loss in (BinaryCrossEntropy(), DiceLoss())]
+    matching = Matching(*[torch.arange(2)] * 4)
+    where = GivenPoints(40, to_learn=points)
+    paired = [partial(paired_loss, loss) for loss in (BinaryCrossEntropy(), DiceLoss())]
+    found = where.paired(
+        paired, masks[:2], [target], replace(matching, image=torch.zeros(2).long())
+    )
+    torch.testing.assert_close(found, torch.stack(pairs))
+
+
+@pytest.mark.parametrize("index", [[0, 1], [1, 1, 0]])
+def test_regions_equal_grid_sample(targets, index):
+    regions = torch.cat([t.masks for t in targets])
+    points = random_points(len(index), 50)
+    expected = sample_logits(regions[index][:, None].double(), points)[:, 0]
+    found = sample_regions(regions, points, torch.tensor(index))
+    torch.testing.assert_close(found, expected)
 
 
 def test_a_point_lies_in_its_pixel():
     points = torch.tensor([[0.0, 0.0], [0.999, 0.999], [1.0, 1.0], [0.26, 0.5]])
-    row, column = pixels_at(points, torch.zeros(1, 2, 4))
-    assert row.tolist() == [0, 1, 1, 1]
-    assert column.tolist() == [0, 3, 3, 1]
+    pixels = torch.zeros(2, 2, 4, dtype=torch.bool)
+    for row, column in ((0, 0), (1, 3), (1, 1)):
+        pixels[1, row, column] = True
+    assert pixels_at(pixels, points.expand(2, -1, -1), torch.tensor([1, 0])).tolist() == [
+        [True] * 4,
+        [False] * 4,
+    ]
 
 
 def test_uncertain_points_are_near_the_border_of_the_mask():
@@ -73,8 +152,10 @@ def test_uncertain_points_are_near_the_border_of_the_mask():
     assert points.shape == (2, 200, 2)
     assert ((points >= 0) & (points <= 1)).all()
     distance = (points[..., 0] - 0.5).abs()
-    # 150 of 800 candidates: those within 0.094 of the middle; the other 50 are anywhere.
-    assert distance[:, :150].max() < 0.14
+    # 150 of 800 candidates: those within 0.094 of the middle; the other 50 are anywhere. Along the
+    # rim masks are less certain, because there are zeros outside.
+    inner = (points[..., 1] - 0.5).abs() < 7.5 / 16
+    assert distance[:, :150][inner[:, :150]].max() < 0.14
     assert distance[:, 150:].mean() == pytest.approx(0.25, abs=0.05)
     assert not points[0].equal(points[1])
 
@@ -118,10 +199,12 @@ def test_criterion_and_matcher_come_near_those_of_all_pixels(with_valid):
     ]
     found = []
     torch.manual_seed(0)
-    for points in (None, PointSampling(4000, oversample_ratio=1.0, importance_sample_ratio=0.0)):
-        matcher = HungarianMatcher(points=points)
-        criterion = SetCriterion(num_classes=4, matcher=matcher, points=points)
-        cost = matcher.cost(predictions, 0, targets[0])
+    sampling = PointSampling(4000, oversample_ratio=1.0, importance_sample_ratio=0.0)
+    for where in (ALL_PIXELS, sampling):
+        matcher = HungarianMatcher(where=where)
+        criterion = SetCriterion(num_classes=4, matcher=matcher, where=where)
+        classes, masks = ([getattr(p, x)[0] for p in predictions] for x in PARTS)
+        cost = matcher.cost(classes, masks, targets[0]).detach()
         losses = criterion(predictions, targets)
         sum(losses.values()).backward()
         gradient = torch.stack([p.mask_logits.grad for p in predictions])

@@ -1,4 +1,4 @@
-"""Configurations of `transformers`' MaskFormer: to our keys and back.
+"""Configurations of `transformers`' MaskFormer and Mask2Former: to our keys and back.
 
 Only keys that describe the model and its input. What one side cannot express is an error. How to
 train is left out: the supervision of every layer (transformers 5.23 fails with it), and two of the
@@ -13,17 +13,17 @@ from detectron2.config import CfgNode
 from mask_former.checkpoint.hugging_face.keys import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    MODEL,
-    OUR_CONSTANTS,
+    MASK2FORMER,
+    MASK_FORMER,
     OUR_RESNET,
     OUR_SWIN,
     PROCESSOR,
     RESNET,
     RESNET_DEPTHS,
     SWIN,
-    THEIR_CONSTANTS,
     THEIR_RESNET,
     THEIR_SWIN,
+    Model,
 )
 from mask_former.errors import UserError
 
@@ -53,12 +53,13 @@ def config_from_hugging_face(
             "Transformer can be converted"
         )
     is_swin = kind != "resnet"
-    _require({**THEIR_CONSTANTS, **(THEIR_SWIN if is_swin else THEIR_RESNET)}, config)
+    model = MASK2FORMER if config.get("model_type") == "mask2former" else MASK_FORMER
+    _require({**model.theirs, **(THEIR_SWIN if is_swin else THEIR_RESNET)}, config)
     if is_swin:
-        keys = {**OUR_CONSTANTS, **OUR_SWIN}
+        keys = {**model.ours, **OUR_SWIN}
     else:
-        keys = {**OUR_CONSTANTS, **OUR_RESNET, **_resnet_keys(config)}
-    for theirs, ours, default in MODEL + (SWIN if is_swin else RESNET):
+        keys = {**model.ours, **OUR_RESNET, **_resnet_keys(config)}
+    for theirs, ours, default in model.keys + (SWIN if is_swin else RESNET):
         keys[ours] = _coerced(theirs, _get(config, theirs, default), default)
     keys["MODEL.SEM_SEG_HEAD.NUM_CLASSES"] = len(_get(config, "id2label", {"0": "", "1": ""}))
     return {**keys, **_input_keys(processor or {})}
@@ -73,25 +74,24 @@ def config_to_hugging_face(cfg: CfgNode, class_names: Sequence[str] | None = Non
     Raises:
         UserError: `transformers` has no such model; names the key.
     """
-    _require(OUR_CONSTANTS, cfg)
+    model = _model(cfg)
+    _require(model.ours, cfg)
     backbone = cfg.MODEL.BACKBONE.NAME
     is_swin = backbone == "D2SwinTransformer"
     _require(OUR_SWIN if is_swin else OUR_RESNET, cfg)
-    flat = {**THEIR_CONSTANTS, **(THEIR_SWIN if is_swin else THEIR_RESNET)}
-    for theirs, ours, _ in MODEL + (SWIN if is_swin else RESNET):
+    flat = {**model.theirs, **(THEIR_SWIN if is_swin else THEIR_RESNET)}
+    for theirs, ours, _ in model.keys + (SWIN if is_swin else RESNET):
         flat[theirs] = _get(cfg, ours, None)
     if not is_swin:
         flat.update(_resnet_architecture(cfg))
-    keys = cfg.MODEL.MASK_FORMER
-    hidden_dim = keys.HIDDEN_DIM
-    first_width = cfg.MODEL.SWIN.EMBED_DIM if is_swin else cfg.MODEL.RESNETS.RES2_OUT_CHANNELS
-    if hidden_dim == 8 * first_width:  # They project res5 only where they must.
-        _require({"MODEL.MASK_FORMER.ENFORCE_INPUT_PROJ": False}, cfg)
-    flat["backbone_config.model_type"] = "maskformer-swin" if is_swin else "resnet"
-    flat["decoder_config.attention_dropout"] = keys.DROPOUT
-    flat["decoder_config.activation_dropout"] = keys.DROPOUT
+    flat["backbone_config.model_type"] = model.swin if is_swin else "resnet"
+    if model is MASK_FORMER:
+        flat.update(_mask_former_keys(cfg, is_swin))
+    else:  # They have one number of heads.
+        key = "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS"
+        _require({key: cfg.MODEL.MASK_FORMER.NHEADS}, cfg)
     flat["backbone_config.out_features"] = [f"stage{i}" for i in range(1, 5)]
-    flat["architectures"] = ["MaskFormerForInstanceSegmentation"]
+    flat["architectures"] = [model.name]
     num_classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     if class_names is None or len(class_names) != num_classes:
         class_names = [f"LABEL_{i}" for i in range(num_classes)]
@@ -104,7 +104,7 @@ def processor_to_hugging_face(cfg: CfgNode) -> Keys:
     """The `preprocessor_config.json` of the model of `transformers` that equals ours."""
     divisor = cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY
     return {
-        "image_processor_type": "MaskFormerImageProcessor",
+        "image_processor_type": _model(cfg).processor,
         **PROCESSOR,
         "image_mean": [value / 255 for value in cfg.MODEL.PIXEL_MEAN],
         "image_std": [value / 255 for value in cfg.MODEL.PIXEL_STD],
@@ -129,6 +129,23 @@ def nested(keys: Mapping[str, Any]) -> Keys:
             section = section.setdefault(name, {})
         section[last] = value
     return result
+
+
+def _model(cfg: CfgNode) -> Model:
+    keys = cfg.MODEL.MASK_FORMER
+    predictor = keys.TRANSFORMER_DECODER_NAME or keys.PREDICTOR_NAME
+    return MASK2FORMER if predictor == "MultiScaleMaskedTransformerDecoder" else MASK_FORMER
+
+
+def _mask_former_keys(cfg: CfgNode, is_swin: bool) -> Keys:
+    keys = cfg.MODEL.MASK_FORMER
+    first_width = cfg.MODEL.SWIN.EMBED_DIM if is_swin else cfg.MODEL.RESNETS.RES2_OUT_CHANNELS
+    if 8 * first_width == keys.HIDDEN_DIM:  # They project res5 only where they must.
+        _require({"MODEL.MASK_FORMER.ENFORCE_INPUT_PROJ": False}, cfg)
+    return {
+        "decoder_config.attention_dropout": keys.DROPOUT,
+        "decoder_config.activation_dropout": keys.DROPOUT,
+    }
 
 
 def _resnet_keys(config: Mapping[str, Any]) -> Keys:
@@ -211,6 +228,4 @@ def _require(constants: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     for key, needed in constants.items():
         value = _get(config, key, None if needed is None else needed)
         if value != needed:
-            raise UserError(
-                f"{key} is {value!r}; the two MaskFormers have in common only {needed!r}"
-            )
+            raise UserError(f"{key} is {value!r}; the two models have in common only {needed!r}")

@@ -1,14 +1,16 @@
 """Weights of `transformers`' MaskFormerForInstanceSegmentation, with a ResNet or a Swin
-Transformer: to our names and back.
+Transformer, and of their Mask2Former: to our names and back.
 
-Where their queries, keys and values are projected by three weights and ours by one, the table
-calls the three parts of ours `[0]`, `[1]` and `[2]`.
+Where their queries, keys and values are projected by three weights and ours by one, the tables
+call the three parts of ours `[0]`, `[1]` and `[2]`.
 """
 
 import re
 
 import torch
 
+from mask_former.checkpoint.hugging_face import mask2former
+from mask_former.checkpoint.hugging_face.backbones import ENCODER, RESNET, swin
 from mask_former.checkpoint.names import (
     COUNTER,
     Pair,
@@ -19,11 +21,7 @@ from mask_former.checkpoint.names import (
 )
 from mask_former.errors import UserError
 
-_ENCODER = "model.pixel_level_module.encoder."
-_SWIN = f"{_ENCODER}model."
-_SWIN_BLOCK = f"{_SWIN}encoder.layers.{{i}}.blocks.{{j}}."
-_OUR_SWIN_BLOCK = "backbone.layers.{i}.blocks.{j}."
-_STAGE = f"{_ENCODER}encoder.stages."
+_SWIN = f"{ENCODER}model."
 _FPN = "model.pixel_level_module.decoder."
 _OUR_FPN = "sem_seg_head.pixel_decoder."
 _TRANSFORMER = "model.transformer_module."
@@ -42,50 +40,9 @@ def _attention(theirs: str, ours: str) -> tuple[Pair, ...]:
 
 
 PAIRS: tuple[Pair, ...] = (
-    # Swin Transformer
-    (f"{_SWIN}embeddings.patch_embeddings.projection.*", "backbone.patch_embed.proj.*"),
-    (f"{_SWIN}embeddings.norm.*", "backbone.patch_embed.norm.*"),
-    (f"{_SWIN_BLOCK}layernorm_before.*", f"{_OUR_SWIN_BLOCK}norm1.*"),
-    (f"{_SWIN_BLOCK}attention.self.query.*", f"{_OUR_SWIN_BLOCK}attn.qkv.*[0]"),
-    (f"{_SWIN_BLOCK}attention.self.key.*", f"{_OUR_SWIN_BLOCK}attn.qkv.*[1]"),
-    (f"{_SWIN_BLOCK}attention.self.value.*", f"{_OUR_SWIN_BLOCK}attn.qkv.*[2]"),
-    (f"{_SWIN_BLOCK}attention.self.relative_*", f"{_OUR_SWIN_BLOCK}attn.relative_*"),
-    (f"{_SWIN_BLOCK}attention.output.dense.*", f"{_OUR_SWIN_BLOCK}attn.proj.*"),
-    (f"{_SWIN_BLOCK}layernorm_after.*", f"{_OUR_SWIN_BLOCK}norm2.*"),
-    (f"{_SWIN_BLOCK}intermediate.dense.*", f"{_OUR_SWIN_BLOCK}mlp.fc1.*"),
-    (f"{_SWIN_BLOCK}output.dense.*", f"{_OUR_SWIN_BLOCK}mlp.fc2.*"),
-    *(
-        (
-            f"{_SWIN}encoder.layers.{{i}}.downsample.{name}.*",
-            f"backbone.layers.{{i}}.downsample.{name}.*",
-        )
-        for name in ("reduction", "norm")
-    ),
-    (f"{_ENCODER}hidden_states_norms.{{i}}.*", "backbone.norm{i}.*"),
-    (f"{_SWIN}layernorm.*", None),  # of a classifier; nothing uses it
-    # ResNet
-    (f"{_ENCODER}embedder.embedder.convolution.*", "backbone.stem.conv1.*"),
-    (f"{_ENCODER}embedder.embedder.normalization.*", "backbone.stem.conv1.norm.*"),
-    *(
-        pair
-        for stage in range(4)
-        for theirs, ours in (
-            ("shortcut", "shortcut"),
-            ("layer.0", "conv1"),
-            ("layer.1", "conv2"),
-            ("layer.2", "conv3"),
-        )
-        for pair in (
-            (
-                f"{_STAGE}{stage}.layers.{{j}}.{theirs}.convolution.*",
-                f"backbone.res{stage + 2}.{{j}}.{ours}.*",
-            ),
-            (
-                f"{_STAGE}{stage}.layers.{{j}}.{theirs}.normalization.*",
-                f"backbone.res{stage + 2}.{{j}}.{ours}.norm.*",
-            ),
-        )
-    ),
+    *swin(_SWIN),
+    (f"{ENCODER}hidden_states_norms.{{i}}.*", "backbone.norm{i}.*"),
+    *RESNET,
     # Pixel decoder: their layers count from coarse to fine, ours from fine to coarse.
     (f"{_FPN}fpn.stem.0.*", f"{_OUR_FPN}layer_4.*"),
     (f"{_FPN}fpn.stem.1.*", f"{_OUR_FPN}layer_4.norm.*"),
@@ -124,7 +81,7 @@ PAIRS: tuple[Pair, ...] = (
 
 
 def from_hugging_face(weights: Weights) -> tuple[Weights, list[str]]:
-    """The weights of a `MaskFormerForInstanceSegmentation` as ours.
+    """The weights of a `MaskFormerForInstanceSegmentation`, or of a Mask2Former, as ours.
 
     A batch norm that has seen no batch was frozen. Then its counters are left out, since a
     `FrozenBatchNorm2d` has none.
@@ -139,12 +96,16 @@ def from_hugging_face(weights: Weights) -> tuple[Weights, list[str]]:
     rest, counters = without_counters(weights)
     if any(weights[name].any() for name in counters):
         rest, counters = weights, []
-    renamed, left_out = translate(rest, PAIRS)
-    return _merged(renamed), left_out + counters
+    is_mask2former = mask2former.THEIR_KEY in weights
+    renamed, left_out = translate(rest, mask2former.PAIRS if is_mask2former else PAIRS)
+    ours = _merged(renamed)
+    if is_mask2former:
+        ours = mask2former.with_position_indices(ours)
+    return ours, left_out + counters
 
 
 def to_hugging_face(weights: Weights, *, no_object_weight: float) -> Weights:
-    """Ours as the weights of a `MaskFormerForInstanceSegmentation`.
+    """Ours as the weights of a `MaskFormerForInstanceSegmentation`, or of a Mask2Former.
 
     Args:
         weights: of a model whose configuration `config_to_hugging_face` accepts.
@@ -153,13 +114,15 @@ def to_hugging_face(weights: Weights, *, no_object_weight: float) -> Weights:
     Raises:
         UserError: a weight has no counterpart.
     """
-    renamed, _ = translate(_split(weights), reverse(PAIRS))
+    is_mask2former = mask2former.OUR_KEY in weights
+    pairs, swin_model = (mask2former.PAIRS, mask2former.SWIN) if is_mask2former else (PAIRS, _SWIN)
+    renamed, _ = translate(_split(weights), reverse(pairs))
     for name in [name for name in renamed if name.endswith(".running_var")]:
         renamed.setdefault(name.replace(".running_var", COUNTER), torch.tensor(0))
-    last_norm = renamed.get(f"{_ENCODER}hidden_states_norms.3.weight")
+    last_norm = weights.get("backbone.norm3.weight")
     if last_norm is not None:
-        renamed[f"{_SWIN}layernorm.weight"] = torch.ones_like(last_norm)
-        renamed[f"{_SWIN}layernorm.bias"] = torch.zeros_like(last_norm)
+        renamed[f"{swin_model}layernorm.weight"] = torch.ones_like(last_norm)
+        renamed[f"{swin_model}layernorm.bias"] = torch.zeros_like(last_norm)
     class_weights = torch.ones_like(renamed["class_predictor.bias"])
     class_weights[-1] = no_object_weight
     renamed["criterion.empty_weight"] = class_weights
@@ -182,10 +145,10 @@ def _merged(weights: Weights) -> Weights:
 
 
 def _split(weights: Weights) -> Weights:
-    """Split the joint projections of queries, keys and values into three."""
+    """Split the joint projections of queries, keys and values into three, where theirs are."""
     split: Weights = {}
     for name, tensor in weights.items():
-        if re.search(r"\.(in_proj_|qkv\.)\w+$", name):
+        if re.search(r"\.(in_proj_|qkv\.)\w+$", name) and mask2former.JOINT_IN_BOTH not in name:
             # Copies: safetensors writes no tensors that share memory.
             parts = (part.clone() for part in tensor.chunk(3))
             split.update({f"{name}[{i}]": part for i, part in enumerate(parts)})
