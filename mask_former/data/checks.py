@@ -21,7 +21,7 @@ from detectron2.config import CfgNode
 from mask_former.data import datasets
 from mask_former.data.agreement import check_agreement, check_classes
 from mask_former.data.mapper import MaskFormerDatasetMapper
-from mask_former.data.occurrence import class_remarks, segment_remarks
+from mask_former.data.occurrence import annotation_remarks, class_remarks, segment_remarks
 from mask_former.data.reading import check_size_of_file, read_header
 from mask_former.data.records import (
     Record,
@@ -62,10 +62,11 @@ def check_data(cfg: CfgNode, *, eval_only: bool = False) -> list[str]:
         datasets.check_dataset(name)
         check_classes(cfg, name)
     check_agreement(cfg, (*train, *test))
-    remarks = []
+    remarks: list[str] = []
     for name in train:
         records = load_records(name, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
         check_records(name, records, MaskFormerDatasetMapper(cfg, is_train=True))
+        remarks += annotation_remarks(cfg, name)
         remarks += segment_remarks(cfg, name, records)
         remarks += class_remarks(cfg, name, records)
     for name in test:
@@ -74,6 +75,7 @@ def check_data(cfg: CfgNode, *, eval_only: bool = False) -> list[str]:
         with prefixed(f"Data set {name!r}: "):
             check_headers(records, exif=cfg.INPUT.EXIF_ORIENTATION)
         if name not in train:
+            remarks += annotation_remarks(cfg, name)
             remarks += class_remarks(cfg, name, records)
     return remarks
 

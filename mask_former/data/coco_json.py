@@ -36,6 +36,10 @@ from mask_former.errors import UserError, listed
 _MAX_SEGMENT_ID = 2**24 - 1
 
 
+class CheckedAnnotations(list):
+    """The instance annotations of a record, whose masks have been checked when they were read."""
+
+
 @dataclass
 class CocoFile:
     """The checked content of an annotation file.
@@ -58,6 +62,11 @@ class CocoFile:
         """Height and width of an annotation's image."""
         image = self.images[annotation["image_id"]]
         return image["height"], image["width"]
+
+    def summary(self) -> list[str]:
+        """Remarks on what is unusual, in one line; none if nothing is."""
+        remarks = [f"{count} {what}" for what, count in self.remarks.items() if count]
+        return [f"{self.path}: {'; '.join(remarks)}."] if remarks else []
 
     def by_image(self) -> dict[Hashable, list[Json]]:
         """The annotations of each image, also of those without any."""

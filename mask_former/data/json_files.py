@@ -5,7 +5,7 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,7 +32,8 @@ def once_per_file(make: Callable[[str], Content]) -> Callable[[str | Path], Cont
         key, state = (make, str(path)), _state(str(path))
         if key not in _contents or _contents[key][0] != state:
             _contents.pop(key, None)
-            _contents[key] = state, make(str(path))
+            with no_garbage_collection():
+                _contents[key] = state, make(str(path))
         return _contents[key][1]
 
     return read
@@ -66,8 +67,7 @@ def read_json(path: str) -> Any:
             data = file.read()
         if data.startswith(_GZIP):
             data = gzip.decompress(data)
-        with _no_garbage_collection():
-            return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_object)
+        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_object)
     except FileNotFoundError:
         raise  # who knows the data set explains it
     except (ValueError, EOFError, OSError, RecursionError, zlib.error) as error:
@@ -84,14 +84,16 @@ def _object(pairs: list[tuple[str, Any]]) -> Json:
 
 
 @contextmanager
-def _no_garbage_collection():
-    """Parsing makes millions of objects and no garbage; looking for it doubles the time."""
+def no_garbage_collection() -> Iterator[None]:
+    """For what makes millions of objects that stay: looking for garbage among them, again and
+    again as they get more, takes longer than making them. Nor is it looked for later."""
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if enabled:
+            gc.freeze()
             gc.enable()
 
 

@@ -14,13 +14,14 @@ from typing import Any
 import cv2
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetFromList, build_detection_test_loader
+from detectron2.data import DatasetFromList, MetadataCatalog, build_detection_test_loader
 from detectron2.data.build import trivial_batch_collator
 from detectron2.data.samplers import RepeatFactorTrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mask_former.data.checks import check_records
+from mask_former.data.json_files import forget_files
 from mask_former.data.mapper import MaskFormerDatasetMapper
 from mask_former.data.random_state import random_state_of
 from mask_former.data.reading import read_header
@@ -62,6 +63,8 @@ def build_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
     if not records:
         raise UserError("DATASETS.TRAIN names no data set to train on.")
     dataset = SeededDataset(records, mapper, seed)
+    # What is packed is not kept a second time; the evaluators need theirs.
+    forget_files(kept=_files(cfg.DATASETS.TEST))
     sampler = BatchSampler(
         repeat_factors(cfg, records),
         batch_size=batch_size,
@@ -80,6 +83,13 @@ def build_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
         # Its own, so that starting the workers does not draw from the training's generator.
         generator=torch.Generator(),
     )
+
+
+def _files(names: Sequence[str]) -> list[str]:
+    """The annotation files of data sets."""
+    keys = ("json_file", "panoptic_json")
+    found = (MetadataCatalog.get(name).get(key) for name in names for key in keys)
+    return [file for file in found if file]
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:

@@ -5,10 +5,18 @@ from collections.abc import Sequence
 
 import numpy as np
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 
 from mask_former.data.agreement import classes_of
+from mask_former.data.coco_json import read_instances, read_panoptic
+from mask_former.data.datasets.lazy_metadata import LazyMetadata
 from mask_former.data.label_map import count_pixels
-from mask_former.data.mapper import SemanticAnnotation, annotation_type
+from mask_former.data.mapper import (
+    InstanceAnnotation,
+    PanopticAnnotation,
+    SemanticAnnotation,
+    annotation_type,
+)
 from mask_former.data.reading import read_header
 from mask_former.data.records import Record, image_size, read_label_map, segments_of
 from mask_former.errors import listed, prefixed
@@ -17,6 +25,17 @@ from mask_former.errors import listed, prefixed
 _NUM_MAPS, _NUM_PIXELS = 100, 50_000_000
 # That a class does not occur means something if there are so many label maps for each class.
 _MAPS_PER_CLASS = 5
+
+
+def annotation_remarks(cfg: CfgNode, name: str) -> list[str]:
+    """Remarks on the annotation file that the data set's records were read from."""
+    metadata = MetadataCatalog.get(name)
+    kind = annotation_type(cfg.INPUT.DATASET_MAPPER_NAME)
+    if kind is InstanceAnnotation and metadata.get("evaluator_type") == "coco":
+        return read_instances(metadata.json_file).summary()
+    if kind is PanopticAnnotation and isinstance(metadata, LazyMetadata):
+        return read_panoptic(metadata.panoptic_json).summary()
+    return []
 
 
 def class_remarks(cfg: CfgNode, name: str, records: Sequence[Record]) -> list[str]:

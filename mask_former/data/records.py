@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 
-from mask_former.data.coco_json import read_instances
+from mask_former.data.coco_json import CheckedAnnotations
 from mask_former.data.datasets.catalog import check_dataset
+from mask_former.data.datasets.instances import read_by_ourselves
 from mask_former.data.geometry import Masked, check_masks, check_size
+from mask_former.data.json_files import no_garbage_collection
 from mask_former.data.label_map import run_lengths
 from mask_former.data.reading import read_ids, read_labels
 from mask_former.errors import UserError, listed
@@ -36,11 +38,9 @@ def load_records(name: str, *, filter_empty: bool = False) -> list[dict[str, Any
         UserError: there is no record, or an annotation file is wrong.
     """
     check_dataset(name)
-    metadata = MetadataCatalog.get(name)
-    if metadata.get("evaluator_type") == "coco" and metadata.get("json_file"):
-        # Detectron2's reader, if it is the one that comes next, does not say what is wrong.
-        read_instances(metadata.json_file)
-    records = list(DatasetCatalog.get(name))
+    read_by_ourselves(name)
+    with no_garbage_collection():
+        records = list(DatasetCatalog.get(name))
     for index, record in enumerate(records):
         if not isinstance(record, Mapping) or not isinstance(record.get("file_name"), str | Path):
             raise UserError(f"Record {index} of data set {name!r} has no 'file_name': {record!r}")
@@ -89,7 +89,8 @@ def check_in_memory(records: Sequence[Record], num_classes: int) -> None:
     check_masks(
         Masked(annotation, size, partial(annotation_place, record, annotation))
         for record in records
-        if (size := image_size(record))
+        if not isinstance(record.get("annotations", ()), CheckedAnnotations)
+        and (size := image_size(record))
         for annotation in record.get("annotations", ())
     )
 

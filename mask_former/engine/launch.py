@@ -18,6 +18,7 @@ import torch.multiprocessing as mp
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
+from mask_former.data.json_files import forget_files
 from mask_former.engine.errors import EXIT_CODE, reported_errors
 from mask_former.engine.host_memory import keep_freed_memory
 from mask_former.errors import UserError
@@ -75,6 +76,7 @@ def launch(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
         "init_method": _rendezvous(args),
         "world_size": args.num_gpus * args.num_machines,
     }
+    forget_files()  # each process reads its own; this one only waits
     try:
         mp.start_processes(
             _start, nprocs=args.num_gpus, args=(args.num_gpus, group, main, cfg, args)

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data import transforms as T
 from torch import Tensor, nn
 
 from mask_former.data.reading import read_image
+from mask_former.data.transforms import InferenceResize
 from mask_former.engine.merge_views import Mean, QueryMean
 from mask_former.errors import UserError
 from mask_former.inference.resize import Sizes, scale_masks
@@ -136,8 +136,8 @@ class SemanticSegmentorWithTTA(nn.Module):
         """The views of an image, (h, w, 3), at one scale after the other."""
         height, width = image.shape[:2]
         for min_size in self.min_sizes:
-            new_size = T.ResizeShortestEdge.get_output_shape(height, width, min_size, self.max_size)
-            resized = T.ResizeTransform(height, width, *new_size).apply_image(image)
+            resize = InferenceResize([min_size], self.max_size, "choice").get_transform(image)
+            resized = resize.apply_image(image)
             resized = torch.from_numpy(resized.transpose(2, 0, 1).copy())
             yield [View(resized, flipped) for flipped in ((False, True) if self.flip else (False,))]
 

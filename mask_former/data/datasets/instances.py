@@ -6,10 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
-from mask_former.data.coco_json import check_same_classes, instance_categories, read_instances
+from mask_former.data.coco_json import (
+    CheckedAnnotations,
+    check_same_classes,
+    instance_categories,
+    read_instances,
+)
 from mask_former.data.datasets.catalog import Records, register_lazily
 
 # What a record keeps of its annotations.
@@ -56,6 +61,18 @@ def register_instances(
     )
 
 
+def read_by_ourselves(name: str) -> None:
+    """Have a data set of Detectron2's `register_coco_instances` read by `load_instances`, whose
+    annotation is then checked, and read once. Its classes become known."""
+    load, metadata = DatasetCatalog[name], MetadataCatalog.get(name)
+    if getattr(load, "__qualname__", "") != "register_coco_instances.<locals>.<lambda>":
+        return
+    json_file, image_root = str(metadata.json_file), str(metadata.image_root)
+    if not metadata.get("thing_classes"):
+        metadata.set(**_read_metadata(json_file))
+    DatasetCatalog[name] = partial(load_instances, json_file, image_root, name)
+
+
 def load_instances(json_file: str, image_root: str, name: str) -> Records:
     """The records of a data set in COCO's instance format, in Detectron2's format, by image id.
 
@@ -75,14 +92,14 @@ def load_instances(json_file: str, image_root: str, name: str) -> Records:
             "height": image["height"],
             "width": image["width"],
             "image_id": image_id,
-            "annotations": [
+            "annotations": CheckedAnnotations(
                 {
                     **{key: annotation[key] for key in _KEPT if key in annotation},
                     "category_id": contiguous[annotation["category_id"]],
                     "bbox_mode": BoxMode.XYWH_ABS,
                 }
                 for annotation in by_image[image_id]
-            ],
+            ),
         }
         for image_id, image in sorted(file.images.items())
     ]
