@@ -110,7 +110,11 @@ def _read_file(path: str, children: tuple[str, ...] = ()) -> Iterator[Setting]:
         if "://" not in base:
             base = os.path.normpath(os.path.join(os.path.dirname(path), base))
         yield from _read_file(base, (*children, path))
-    for key, value in _flatten(content):
+    try:
+        settings = list(_flatten(content))
+    except RecursionError as error:
+        raise UserError(f"{path}: a section contains itself.") from error
+    for key, value in settings:
         yield key, value, path
 
 

@@ -14,7 +14,8 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from mask_former.data.reading import read_labels
-from mask_former.errors import UserError
+from mask_former.data.records import check_a_few, load_records
+from mask_former.errors import UserError, prefixed
 from mask_former.evaluation.report import class_table, score_table
 
 logger = logging.getLogger(__name__)
@@ -81,6 +82,16 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
         """Forget all images."""
         # Of each annotation file, by class name.
         self._images: dict[str, dict[str, Matches]] = {}
+
+    def check_ground_truth(self) -> None:
+        """Read the first few annotations.
+
+        Raises:
+            FileNotFoundError, UserError: what `process` would raise later.
+        """
+        with prefixed(f"Data set {self._dataset_name!r}: "):
+            records = load_records(self._dataset_name)
+            check_a_few(records, lambda r: read_labels(self._ground_truth(r["file_name"])))
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Compare the predictions of some images with their ground truth.

@@ -23,7 +23,11 @@ from mask_former.data.records import (
 )
 from mask_former.data.writing import write_json
 from mask_former.errors import UserError, prefixed
-from mask_former.evaluation.panoptic_quality import PanopticQuality, SegmentInfo
+from mask_former.evaluation.panoptic_quality import (
+    PanopticQuality,
+    SegmentInfo,
+    invisible_segments,
+)
 from mask_former.evaluation.report import class_table, score_table
 from mask_former.evaluation.results import categories, relative_names, save_panoptic
 
@@ -71,6 +75,8 @@ class PanopticEvaluator(DatasetEvaluator):
     def reset(self) -> None:
         """Forget all images."""
         self._quality = PanopticQuality(self._is_thing)
+        # How many annotated segments of each image have no pixel.
+        self._invisible: dict[Hashable, int] = {}
         # The entry of each image in `panoptic.json`.
         self._saved: dict[Hashable, dict[str, Any]] = {}
 
@@ -113,6 +119,7 @@ class PanopticEvaluator(DatasetEvaluator):
                     f"image {record.get('file_name')}, ground truth "
                     f"{gt['pan_seg_file_name']}: {error}"
                 ) from error
+            self._invisible[image_id] = invisible_segments(gt_map, gt["segments_info"])
             if self._output_folder:
                 self._save(image_id, pred_map, pred_segments)
 
@@ -124,6 +131,7 @@ class PanopticEvaluator(DatasetEvaluator):
         """
         parts = comm.gather(self._quality)
         saved = comm.gather(self._saved)
+        invisible = comm.gather(self._invisible)
         if not comm.is_main_process():
             return None
         quality = reduce(PanopticQuality.merge, parts)
@@ -133,6 +141,13 @@ class PanopticEvaluator(DatasetEvaluator):
                 self._dataset_name,
                 len(quality),
                 len(self._ground_truth),
+            )
+        if count := sum(reduce(dict.__or__, invisible).values()):
+            logger.warning(
+                "%s: %d segments are listed in the annotation, but have no pixel in its PNG; PQ "
+                "counts them as missed.",
+                self._dataset_name,
+                count,
             )
         if self._output_folder:
             self._write_json({key: entry for part in saved for key, entry in part.items()})

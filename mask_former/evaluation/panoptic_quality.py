@@ -204,6 +204,12 @@ def overlap_statistics(
     ).astype(np.float64)
 
 
+def invisible_segments(gt_map: np.ndarray, gt_segments: Sequence[SegmentInfo]) -> int:
+    """How many segments of a list have no pixel in their map, (H, W)."""
+    (ids,), _ = run_lengths(gt_map)
+    return len({segment["id"] for segment in gt_segments} - set(np.unique(ids).tolist()))
+
+
 def check_maps(pred: np.ndarray, gt: np.ndarray) -> None:
     """Raise ValueError unless both maps are integers of one size (H, W)."""
     if pred.shape != gt.shape:
