@@ -17,7 +17,7 @@ from mask_former.losses.mask import (
     MASK_LOSSES,
     DiceLoss,
     WeightedLoss,
-    paired_loss,
+    paired_losses,
 )
 from mask_former.losses.points import PointSampling
 from mask_former.matcher import FixedMatcher, HungarianMatcher
@@ -70,8 +70,11 @@ class SetCriterion(nn.Module):
         self.where = where
         # On AMD Zen 5 softplus takes ten times as long before log1p has read a constant, as for -0.
         torch.log1p(torch.tensor(-0.0, dtype=torch.float32, device="cpu"))
-        form = torch.compile(paired_loss, dynamic=True) if compiled else paired_loss
-        self.paired_losses = {name: partial(form, loss) for name, _, loss in mask_losses}
+        losses = [loss for _, _, loss in mask_losses]
+        self.paired_losses = [partial(paired_losses, losses)]
+        if compiled:  # apart: compiled code lets go of what a second backward pass would need
+            form = torch.compile(paired_losses, dynamic=True)
+            self.paired_losses = [partial(form, [loss]) for loss in losses]
         self.weights = {"loss_ce": class_weight} | {name: w for name, w, _ in mask_losses}
         class_weights = torch.ones(num_classes + 1)
         class_weights[-1] = no_object_weight
@@ -108,7 +111,7 @@ class SetCriterion(nn.Module):
             Their sum is the training loss.
 
         Raises:
-            NonFiniteError: a prediction is NaN or infinite.
+            NonFinitePredictions: a prediction is NaN or infinite.
         """
         with torch.autocast(predictions[0].class_logits.device.type, enabled=False):
             matching = self.matcher(predictions, targets)
@@ -140,10 +143,9 @@ class SetCriterion(nn.Module):
     ) -> dict[str, Tensor]:
         """Each of the mask losses of the matched masks, (L,)."""
         masks = matched_masks(predictions, targets, matching).float()
-        functions = list(self.paired_losses.values())
-        losses = self.where.paired(functions, masks, targets, matching)
+        losses = self.where.paired(self.paired_losses, masks, targets, matching)
         totals = losses.view(len(losses), len(predictions), -1).sum(2) / self.num_masks(targets)
-        return dict(zip(self.paired_losses, totals, strict=True))
+        return dict(zip(list(self.weights)[1:], totals, strict=True))
 
     def num_masks(self, targets: Sequence[Target]) -> Tensor:
         """Number of segments of this process's batch, averaged over the processes, at least 1."""

@@ -52,7 +52,9 @@ class DeformableEncoder(nn.Module):
         tokens = torch.cat([flatten_map(x) for x in maps], dim=1)
         for layer in self.encoder["layers"]:
             tokens = layer(tokens, pos, reference, sizes)
-        parts = tokens.transpose(1, 2).split([math.prod(size) for size in sizes], dim=2)
+        # Rows of pixels, as the convolutions behind want them.
+        tokens = tokens.transpose(1, 2).contiguous()
+        parts = tokens.split([math.prod(size) for size in sizes], dim=2)
         return [x.unflatten(2, size) for x, size in zip(parts, sizes, strict=True)]
 
 

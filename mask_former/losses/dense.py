@@ -11,12 +11,12 @@ from mask_former.structures import Matching, Target
 
 # Logits, targets and the pixels that count, and losses of them; see `mask_former.losses.mask`.
 Sample = tuple[Tensor, Tensor, Tensor | None]
-PairedLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # to (M,)
+PairedLosses = Callable[[Tensor, Tensor, Tensor | None], list[Tensor]]  # to k x (M,)
 PairwiseLosses = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # to (K, Q, N)
 
 # Pixels that are worked on at a time: enough to keep the device busy, few enough to stay in a
 # processor's cache.
-_CHUNK_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 21}
+_CHUNK_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 23}
 
 
 class AllPixels:
@@ -44,11 +44,18 @@ class AllPixels:
 
         segments = shrink(target.masks)
         valid = None if target.valid is None else shrink(target.valid[None])[0]
-        return torch.stack([losses(x.flatten(1).float(), segments, valid) for x in masks], 1)
+        rows = _chunk_rows(segments, segments.shape[1])
+        return torch.stack(
+            [
+                torch.cat([losses(y, segments, valid) for y in x.flatten(1).float().split(rows)], 1)
+                for x in masks
+            ],
+            1,
+        )
 
     def paired(
         self,
-        losses: Sequence[PairedLoss],
+        losses: Sequence[PairedLosses],
         masks: Tensor,
         targets: Sequence[Target],
         matching: Matching,
@@ -56,7 +63,7 @@ class AllPixels:
         """Compare each matched mask with its segment.
 
         Args:
-            losses: the paired form of K losses.
+            losses: the paired forms of K losses, one function or several.
             masks: logits, float32 or float64 (M, h, w), in the order of `matching`.
             targets: of the B images.
 
@@ -80,12 +87,12 @@ ALL_PIXELS = AllPixels()
 
 
 def in_chunks(
-    losses: Sequence[PairedLoss], sample: Callable[..., Sample], *inputs: Tensor, pixels: int
+    losses: Sequence[PairedLosses], sample: Callable[..., Sample], *inputs: Tensor, pixels: int
 ) -> Tensor:
     """The losses of masks that would take too much memory at once.
 
     Args:
-        losses: K of them.
+        losses: the paired forms of K losses, one function or several.
         sample: makes logits, targets and valid pixels, (m, P) each, of m rows of the inputs.
         inputs: have M rows; the first are the masks, (M, h, w).
         pixels: P.
@@ -93,10 +100,14 @@ def in_chunks(
     Returns:
         (K, M).
     """
-    rows = max(1, _CHUNK_PIXELS.get(inputs[0].device.type, 1 << 21) // pixels)
     masks, *others = inputs
+    rows = _chunk_rows(masks, pixels)
     masks = masks if torch.is_grad_enabled() else masks.detach()
     return _InChunks.apply(losses, sample, rows, masks, *others)
+
+
+def _chunk_rows(masks: Tensor, pixels: int) -> int:
+    return max(1, _CHUNK_PIXELS.get(masks.device.type, 1 << 23) // pixels)
 
 
 class _InChunks(torch.autograd.Function):
@@ -112,17 +123,18 @@ class _InChunks(torch.autograd.Function):
                 part = part.detach().requires_grad_(learns)
                 logits, *targets = sample(part, *rest)
                 leaf = logits.detach().requires_grad_(learns)
-                for loss in losses:
-                    value = loss(leaf, *targets)
-                    values.append(value.detach())
-                    if learns:
-                        (gradient,) = torch.autograd.grad(value.sum(), leaf)
+                for function in losses:
+                    found = function(leaf, *targets)
+                    values += [value.detach() for value in found]
+                    for i, value in enumerate(found if learns else (), start=1):
+                        keep = i < len(found)
+                        (gradient,) = torch.autograd.grad(value.sum(), leaf, retain_graph=keep)
                         gradients += torch.autograd.grad(logits, part, gradient, retain_graph=True)
-        of_losses = range(len(losses))
+        num_losses = len(values) // len(masks.split(rows))
         if learns:
-            gradients = [torch.cat(gradients[k :: len(losses)]) for k in of_losses]
+            gradients = [torch.cat(gradients[k::num_losses]) for k in range(num_losses)]
             ctx.save_for_backward(*gradients)
-        return torch.stack([torch.cat(values[k :: len(losses)]) for k in of_losses])
+        return torch.stack([torch.cat(values[k::num_losses]) for k in range(num_losses)])
 
     @staticmethod
     @once_differentiable

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mask_former.errors import UserError
-from mask_former.losses.dense import PairedLoss, PairwiseLosses, Sample, in_chunks
+from mask_former.losses.dense import PairedLosses, PairwiseLosses, Sample, in_chunks
 from mask_former.structures import Matching, Target
 
 
@@ -59,7 +59,7 @@ class PointSampling:
 
     def paired(
         self,
-        losses: Sequence[PairedLoss],
+        losses: Sequence[PairedLosses],
         masks: Tensor,
         targets: Sequence[Target],
         matching: Matching,

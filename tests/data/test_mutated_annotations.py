@@ -53,9 +53,9 @@ def places(content, path=()):
 
 @st.composite
 def spoiled(draw, content):
-    """`content` with one to three values replaced, removed, repeated, or put in another's place."""
+    """`content` with one or two values replaced, removed, repeated, or put in another's place."""
     content = copy.deepcopy(content)
-    for _ in range(draw(st.integers(1, 3))):
+    for _ in range(draw(st.sampled_from([1, 1, 2]))):
         *path, key = draw(st.sampled_from(list(places(content))))
         parent = content
         for step in path:

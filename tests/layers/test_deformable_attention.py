@@ -43,6 +43,15 @@ def test_what_is_exported_to_onnx_computes_the_same(monkeypatch):
     torch.testing.assert_close(sample_map(*inputs), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_gradients_are_those_of_the_formula():
+    generator = torch.Generator().manual_seed(0)
+    options = {"generator": generator, "dtype": torch.float64}
+    positions = torch.randint(-2, 4, (2, 4, 2, 2), generator=generator).double() + 0.1
+    positions += 0.8 * torch.rand(2, 4, 2, 2, **options)  # between pixels, where it has gradients
+    inputs = (torch.randn(2, 3, 3, 2, **options), positions, torch.randn(2, 4, 2, **options))
+    assert torch.autograd.gradcheck(sample_map, [x.requires_grad_() for x in inputs])
+
+
 def test_samples_by_hand():
     feature = torch.tensor([[1.0, 2.0], [3.0, 4.0]])[None, :, :, None]
     positions = [(0, 0), (1, 1), (0.5, 0), (0.25, 0.5), (-0.5, 0), (1.5, 1.5), (2, 0), (-9, 99)]

@@ -15,6 +15,7 @@ from mask_former.losses.mask import (
     DiceLoss,
     FocalLoss,
     paired_loss,
+    paired_losses,
     pairwise_losses,
 )
 from mask_former.losses.points import PointSampling, pixels_at, sample_logits, sample_regions
@@ -23,7 +24,7 @@ from mask_former.structures import Matching, Prediction, Target
 
 HEIGHT, WIDTH = 12, 20
 PARTS = ("class_logits", "mask_logits")
-LOSSES = [partial(paired_loss, loss) for _, _, loss in DEFAULT_LOSSES]
+LOSSES = [partial(paired_losses, [loss for _, _, loss in DEFAULT_LOSSES])]
 INDEX = torch.tensor([0, 1, 1, 0])
 # Four masks of two images with one segment each.
 MATCHING = Matching(torch.zeros(4), INDEX, torch.arange(4), INDEX)
@@ -116,7 +117,7 @@ def test_masks_and_segments_are_sampled_bilinearly_with_zeros_around(targets):
     pairs = [paired_loss(loss, x[:2], t) for loss in (BinaryCrossEntropy(), DiceLoss())]
     matching = Matching(*[torch.arange(2)] * 4)
     where = GivenPoints(40, to_learn=points)
-    paired = [partial(paired_loss, loss) for loss in (BinaryCrossEntropy(), DiceLoss())]
+    paired = [partial(paired_losses, [BinaryCrossEntropy(), DiceLoss()])]
     found = where.paired(
         paired, masks[:2], [target], replace(matching, image=torch.zeros(2).long())
     )
