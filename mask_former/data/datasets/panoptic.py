@@ -9,12 +9,8 @@ from typing import Any
 from detectron2.data import Metadata, MetadataCatalog
 
 from mask_former.data.classes import contiguous_ids
-from mask_former.data.coco_json import (
-    check_categories,
-    check_same_classes,
-    panoptic_categories,
-    read_panoptic,
-)
+from mask_former.data.coco_entries import check_categories
+from mask_former.data.coco_json import check_same_classes, panoptic_categories, read_panoptic
 from mask_former.data.datasets.catalog import (
     IGNORE_LABEL,
     Records,
