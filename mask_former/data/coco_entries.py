@@ -39,7 +39,7 @@ def check_categories(content: Any, path: str, required: Sequence[str] = ()) -> l
         if name in of_name:
             raise UserError(
                 f"{path}: the categories {of_name[name]!r} and {id_!r} both have the name "
-                f"{name!r}. Rename one, or make one category of them: metrics are told apart by name."
+                f"{name!r}. Rename one, or make them one: metrics are told apart by name."
             )
         of_name[name] = id_
         if "isthing" in category:
