@@ -86,14 +86,13 @@ def _object(pairs: list[tuple[str, Any]]) -> Json:
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
     """For what makes millions of objects that stay: looking for garbage among them, again and
-    again as they get more, takes longer than making them. Nor is it looked for later."""
+    again as they get more, takes longer than making them."""
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if enabled:
-            gc.freeze()
             gc.enable()
 
 
