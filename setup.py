@@ -60,6 +60,7 @@ setup(
         "dev": [
             "filelock",
             "hotcoco",
+            "hypothesis>=6",
             "pre-commit",
             "pytest>=8",
             "pytest-xdist>=3.2",

@@ -36,6 +36,8 @@ def _add_input(cfg: CN) -> None:
     # mask_former_panoptic, mask_former_instance, detr_panoptic (DETR's crop augmentation), or
     # coco_panoptic_lsj and coco_instance_lsj (large-scale jitter).
     cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_semantic"
+    # Turn images as their EXIF data say. False where they were annotated as they are in the file.
+    cfg.INPUT.EXIF_ORIENTATION = True
     # SSD's random brightness, contrast, saturation and hue.
     cfg.INPUT.COLOR_AUG_SSD = False
     # Pad training images to a multiple of this, before they are batched. Nothing is ever cropped.
