@@ -139,15 +139,14 @@ class TimmBackbone(Backbone):
         return dict(self._shapes)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that only scale, or that timm excepts: norms of timm's own
-        classes, layer scales, position embeddings."""
-        scales = {
+        """Names of the parameters that only scale: norms of timm's own classes, layer scales.
+
+        The model itself names its position embeddings in the same way."""
+        return {
             name
-            for name, parameter in self.model.named_parameters()
+            for name, parameter in self.named_parameters()
             if parameter.ndim <= 1 and not name.endswith("bias")
         }
-        named = getattr(self.model, "no_weight_decay", set)()
-        return {f"model.{name}" for name in scales | named}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Compute the activations again for gradients, instead of keeping them.

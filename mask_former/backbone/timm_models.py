@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
-import torch
+import numpy as np
 from detectron2.config import CfgNode
 from torch import nn
 
@@ -95,28 +95,30 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 def check_pixel_statistics(cfg: CfgNode, name: str, key: str, *, pretrained: bool) -> None:
     """Compare MODEL.PIXEL_MEAN and PIXEL_STD with those that the images of a timm model had.
 
+    A model that starts from random weights takes any.
+
     Raises:
-        UserError: they differ, and the model is `pretrained`. Otherwise that is a warning.
+        UserError: they differ, and the model starts from timm's weights. Where MODEL.WEIGHTS names
+            a file, whose weights may be timm's or not, that is a warning.
     """
+    if not (pretrained or cfg.MODEL.WEIGHTS):
+        return
     record = pretrained_cfg(name, key)
     given = [list(cfg.MODEL.PIXEL_MEAN), list(cfg.MODEL.PIXEL_STD)]
     # timm's are of RGB images with values in 0..1.
     order = 1 if cfg.INPUT.FORMAT == "RGB" else -1
-    expected = [
-        [round(255 * x, 3) for x in values][::order] for values in (record.mean, record.std)
-    ]
-    if len(given[0]) == len(expected[0]) and torch.allclose(
-        torch.tensor(given), torch.tensor(expected), rtol=0, atol=0.5
-    ):
+    statistics = record.mean, record.std
+    expected = [[round(255 * x, 3) for x in values][::order] for values in statistics]
+    if [len(x) for x in given] == [3, 3] and np.allclose(given, expected, rtol=0, atol=0.5):
         return
     text = (
-        f"{name} was trained with other statistics than MODEL.PIXEL_MEAN {given[0]} and PIXEL_STD "
-        f"{given[1]}. Set MODEL.PIXEL_MEAN {expected[0]} MODEL.PIXEL_STD {expected[1]}, which are "
-        f"its own in INPUT.FORMAT {cfg.INPUT.FORMAT}."
+        f"MODEL.PIXEL_MEAN is {given[0]} and PIXEL_STD {given[1]}, but timm's weights of {name} "
+        f"are for MODEL.PIXEL_MEAN {expected[0]} MODEL.PIXEL_STD {expected[1]} with INPUT.FORMAT "
+        f"{cfg.INPUT.FORMAT}."
     )
-    if pretrained:
+    if not cfg.MODEL.WEIGHTS:
         raise UserError(text)
-    logger.warning(f"{text} This matters where its weights come from {key}.")
+    logger.warning(f"{text} Change that if {cfg.MODEL.WEIGHTS} comes from timm.")
 
 
 def maps_by_name(model: nn.Module) -> dict[str, int]:
