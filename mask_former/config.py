@@ -27,6 +27,7 @@ def add_mask_former_config(cfg: CN) -> None:
     _add_model(cfg)
     _add_swin(cfg)
     _add_timm(cfg)
+    _add_vit(cfg)
     _add_solver(cfg)
     for key in REMOVED_KEYS:
         cfg.register_deprecated_key(key)
@@ -187,6 +188,26 @@ def _add_timm(cfg: CN) -> None:
     cfg.MODEL.TIMM.DROP_PATH_RATE = 0.0
 
 
+def _add_vit(cfg: CN) -> None:
+    # MODEL.BACKBONE.NAME ViTPyramid: a plain ViT of timm (ViT, DeiT, DINOv2, DINOv3) with ViTDet's
+    # simple feature pyramid, for heads that want maps; or ViTEncoder, for heads that want tokens.
+    cfg.MODEL.VIT = CN()
+    # The model, of timm.list_models(), maybe with the tag of its weights; and whether to start from
+    # them, as for TIMM.
+    cfg.MODEL.VIT.NAME = "vit_small_patch14_reg4_dinov2"
+    cfg.MODEL.VIT.PRETRAINED = False
+    # Side in pixels of the images that learned positions are for, and of patches; 0: the model's
+    # own. Pretrained positions and patches are interpolated to them when they are loaded.
+    cfg.MODEL.VIT.IMG_SIZE = 0
+    cfg.MODEL.VIT.PATCH_SIZE = 16
+    cfg.MODEL.VIT.DROP_PATH_RATE = 0.0
+    # How positions are interpolated for an image of another size: bicubic, or bilinear (Segmenter).
+    cfg.MODEL.VIT.INTERPOLATION = "bicubic"
+    # ViTPyramid: names of its maps, and their channels.
+    cfg.MODEL.VIT.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    cfg.MODEL.VIT.OUT_CHANNELS = 256
+
+
 def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.OPTIMIZER = "ADAMW"  # or SGD
     # The backbone learns at this fraction of BASE_LR.
@@ -195,7 +216,7 @@ def _add_solver(cfg: CN) -> None:
     # learns at this fraction of the rate of the next one. 1: all alike. The pattern finds a layer's
     # parameters by their names; its group is the layer's number.
     cfg.SOLVER.LAYER_DECAY = 1.0
-    cfg.SOLVER.LAYER_DECAY_PATTERN = r"^backbone\.(?:\w+\.)?blocks\.(\d+)\."
+    cfg.SOLVER.LAYER_DECAY_PATTERN = r"^backbone\.(?:[a-z_]+\.)*blocks\.(\d+)\."
     # Weight decay of embeddings (queries, relative positions).
     cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
     # Evaluate and save a moving average of the weights, over about the last 1 / (1 - EMA_DECAY)

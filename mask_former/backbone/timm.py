@@ -3,7 +3,7 @@
 The weights keep timm's names, behind `backbone.model.`, so that a file of timm's fits as it is.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -22,6 +22,8 @@ from mask_former.backbone.timm_models import (
     parameters_up_to,
     pretrained_cfg,
     require_timm,
+    scales,
+    weights_as_timm_reads_them,
 )
 from mask_former.errors import UserError
 
@@ -74,7 +76,7 @@ class TimmBackbone(Backbone):
             raise UserError(
                 f"{KEY}: {name} has no map {' or '.join(missing)}, which MODEL.TIMM.OUT_FEATURES "
                 f"names; its maps are {', '.join(maps) or 'none of strides 2, 4, 8, ...'}. A plain "
-                "ViT has one map; MODEL.BACKBONE.NAME ViTBackbone makes a pyramid of it."
+                "ViT has one map; MODEL.BACKBONE.NAME ViTPyramid makes a pyramid of it."
             )
         chosen = sorted(maps[feature] for feature in out_features)
         names = {index: feature for feature, index in maps.items()}
@@ -142,11 +144,11 @@ class TimmBackbone(Backbone):
         """Names of the parameters that only scale: norms of timm's own classes, layer scales.
 
         The model itself names its position embeddings in the same way."""
-        return {
-            name
-            for name, parameter in self.named_parameters()
-            if parameter.ndim <= 1 and not name.endswith("bias")
-        }
+        return scales(self)
+
+    def convert_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of a file of timm's or the model's authors, under timm's names."""
+        return weights_as_timm_reads_them(self.model, weights)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Compute the activations again for gradients, instead of keeping them.

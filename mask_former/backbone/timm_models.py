@@ -2,13 +2,14 @@
 
 import difflib
 import logging
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
-from torch import nn
+from torch import Tensor, nn
 
 from mask_former.errors import DownloadError, UserError
 
@@ -119,6 +120,36 @@ def check_pixel_statistics(cfg: CfgNode, name: str, key: str, *, pretrained: boo
     if not cfg.MODEL.WEIGHTS:
         raise UserError(text)
     logger.warning(f"{text} Change that if {cfg.MODEL.WEIGHTS} comes from timm.")
+
+
+def weights_as_timm_reads_them(
+    model: nn.Module, weights: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Weights of a file under the names of `model`, one of timm's, and of its sizes.
+
+    What timm does with the files that it downloads: it knows the names of the model's authors, and
+    interpolates positions and patches of another size. Weights of something else stay as they are.
+    """
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    shapes = {name: tensor.shape for name, tensor in weights.items()}
+    if convert is None or all(
+        shapes.get(name) == tensor.shape for name, tensor in model.state_dict().items()
+    ):
+        return dict(weights)
+    try:
+        return convert(dict(weights), model)
+    except Exception as error:  # It may be any file, and whether it fits is found out later.
+        logger.info(f"timm does not convert the weights: {type(error).__name__}: {error}")
+        return dict(weights)
+
+
+def scales(module: nn.Module) -> set[str]:
+    """Names of the parameters that only scale: of norms, timm's own included, and of layers."""
+    return {
+        name
+        for name, parameter in module.named_parameters()
+        if parameter.ndim <= 1 and not name.endswith("bias")
+    }
 
 
 def maps_by_name(model: nn.Module) -> dict[str, int]:

@@ -179,9 +179,13 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
                 f"{file} holds no head ({HEAD}*): it is a backbone to start a training from, "
                 "not a trained model. Set MODEL.WEIGHTS to a trained model."
             )
+        weights = checkpoint["model"]
+        # Of backbones that others publish under several names, or for several sizes of image.
+        if convert := getattr(self.model.backbone, "convert_weights", None):
+            weights = convert(weights)
         checkpoint["model"] = backbone_weights(
             file,
-            checkpoint["model"],
+            weights,
             self.model.state_dict(),
             is_caffe2=checkpoint.get("__author__") == "Caffe2",
         )

@@ -220,7 +220,7 @@ def test_activation_checkpointing(name):
         ({"name": "mobilenetv3_smal_050"}, "not know; the nearest are mobilenetv3_small_050"),
         ({"name": "resnet18.a1_in2k"}, "no weights; the nearest are resnet18.a1_in1k"),
         ({"out_features": ["res2", "res7"]}, "no map res7.*maps are res1, res2, res3, res4, res5"),
-        ({"name": "vit_tiny_patch16_224"}, "no map res2 or res3 or res5.*ViTBackbone"),
+        ({"name": "vit_tiny_patch16_224"}, "no map res2 or res3 or res5.*ViTPyramid"),
         ({"name": "maxvit_pico_rw_256"}, "images of any size: for 64 x 96 pixels it fails"),
         ({"freeze_at": 6}, "FREEZE_AT is 6, but mobilenetv3_small_050 has no stage"),
         ({"norm": "GN"}, "MODEL.TIMM.NORM is 'GN'; known are BN"),
