@@ -54,6 +54,8 @@ class TimmBackbone(Backbone):
             size, or cannot be frozen there; unknown `norm`.
     """
 
+    pretrained_part = "model."  # what a file of weights must hold
+
     @configurable
     def __init__(
         self,

@@ -84,6 +84,8 @@ class ViTEncoder(Backbone):
         UserError: see `create_timm_model`; the model is no plain ViT; unknown `interpolation`.
     """
 
+    pretrained_part = "model."  # what a file of weights must hold
+
     @configurable
     def __init__(
         self,

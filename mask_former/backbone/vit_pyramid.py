@@ -27,6 +27,8 @@ class ViTPyramid(Backbone):
             model's channels cannot be halved as often as a map is doubled.
     """
 
+    pretrained_part = "encoder."  # what a file of weights must hold
+
     @configurable
     def __init__(
         self,

@@ -33,7 +33,7 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
     - A checkpoint appears under its name when it is complete, so that an interrupted write never
       harms the one before.
     - What is loaded fits. A whole model fits weight by weight; a file without a head is a
-      backbone, and must hold at least half of the backbone's weights.
+      backbone, and must hold all weights of its `pretrained_part`, or at least half of them.
 
     Args:
         model: the model, or what DistributedDataParallel made of it.
@@ -180,13 +180,15 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
                 "not a trained model. Set MODEL.WEIGHTS to a trained model."
             )
         weights = checkpoint["model"]
-        # Of backbones that others publish under several names, or for several sizes of image.
-        if convert := getattr(self.model.backbone, "convert_weights", None):
-            weights = convert(weights)
+        backbone = self.model.backbone
+        # Of those that others publish under several names, or for several sizes of image.
+        if hasattr(backbone, "convert_weights"):
+            weights = backbone.convert_weights(weights)
         checkpoint["model"] = backbone_weights(
             file,
             weights,
             self.model.state_dict(),
             is_caffe2=checkpoint.get("__author__") == "Caffe2",
+            pretrained=getattr(backbone, "pretrained_part", ""),
         )
         return super()._load_model(checkpoint)

@@ -5,7 +5,6 @@ import copy
 import pytest
 import timm
 import torch
-from detectron2.structures import BitMasks, Instances
 from safetensors.torch import save_file
 
 from mask_former.backbone import TimmBackbone
@@ -15,6 +14,7 @@ from mask_former.engine import build_model
 from mask_former.engine.optimizer import build_optimizer
 from mask_former.errors import UserError
 from tests.backbone.test_checkpointing import saved_bytes
+from tests.backbone.training import MASK2FORMER, assert_trains
 from tests.engine.tiny import tiny_cfg
 
 # The smallest model of each family, or nearly so.
@@ -29,14 +29,6 @@ FAMILIES = {
 SMALL = FAMILIES["mobilenet"]
 NAMES = ["res2", "res3", "res4", "res5"]
 STRIDES = [4, 8, 16, 32]
-MASK2FORMER = {
-    "MODEL__SEM_SEG_HEAD__PIXEL_DECODER_NAME": "MSDeformAttnPixelDecoder",
-    "MODEL__SEM_SEG_HEAD__TRANSFORMER_ENC_LAYERS": 1,
-    "MODEL__MASK_FORMER__PREDICTOR_NAME": "MultiScaleMaskedTransformerDecoder",
-    "MODEL__MASK_FORMER__TRANSFORMER_IN_FEATURE": "multi_scale_pixel_decoder",
-    "MODEL__MASK_FORMER__DEC_LAYERS": 4,
-    "MODEL__MASK_FORMER__TRAIN_NUM_POINTS": 64,
-}
 IMAGENET = {
     "MODEL__PIXEL_MEAN": [123.675, 116.28, 103.53],
     "MODEL__PIXEL_STD": [58.395, 57.12, 57.375],
@@ -101,22 +93,7 @@ def test_any_size_and_every_weight_learns(family):
 
 @pytest.mark.parametrize("head", [{}, MASK2FORMER], ids=["maskformer", "mask2former"])
 def test_trains(family, head):
-    model = build_model(timm_cfg(family[0], **head)).train()
-    optimizer = build_optimizer(timm_cfg(family[0], SOLVER__BASE_LR=1e-3), model)
-    masks = torch.zeros(2, 64, 64, dtype=torch.bool)
-    masks[0, :32], masks[1, 32:] = True, True
-    instances = Instances((64, 64), gt_classes=torch.tensor([1, 9]), gt_masks=BitMasks(masks))
-    images = torch.randint(0, 256, (2, 3, 64, 64))
-    before = copy.deepcopy(model.backbone.state_dict())
-    for _ in range(2):
-        losses = model([{"image": image, "instances": instances} for image in images])
-        loss = sum(losses.values())
-        assert torch.isfinite(loss)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    moved = [not torch.equal(before[k], x) for k, x in model.backbone.state_dict().items()]
-    assert sum(moved) > 0.9 * len(moved)
+    assert_trains(timm_cfg(family[0], SOLVER__BASE_LR=1e-3, **head))
 
 
 @torch.no_grad()
