@@ -5,15 +5,17 @@
     python demo/demo.py --config-file CONFIG --video-input clip.mp4 --output segmented.mp4 ...
     python demo/demo.py --config-file CONFIG --webcam --show ...
 
-Exit codes: 0, all done; 1, some input could not be read, the rest is done; 2, nothing was done.
+Exit codes: 0, all done; 1, some input could not be segmented, the rest is done; 2, nothing was
+done; 128 + n, signal n ended it (130: Ctrl-C), after what is done was saved.
 """
 
 import argparse
 import math
 import os
 import sys
+import traceback
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ import mask_former  # noqa: F401  (registers the components)
 from mask_former import visualization
 from mask_former.data.reading import read_image
 from mask_former.engine import load_config, reported_errors
+from mask_former.engine.interruption import asked, noted_signals
 from mask_former.engine.predict import TASKS, DefaultPredictor, select_task
 from mask_former.errors import UserError
 from mask_former.evaluation.results import ResultWriter
@@ -38,7 +41,8 @@ WINDOW = "MaskFormer (q: quit)"
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Segment images, videos and what a camera sees.",
-        epilog="Exit codes: 0 all done; 1 some input could not be read; 2 nothing was done.",
+        epilog="Exit codes: 0 all done; 1 some input could not be segmented; 2 nothing was done; "
+        "130 ended by Ctrl-C.",
     )
     add = parser.add_argument
     add("--config-file", required=True, help="the model's yaml file")
@@ -76,11 +80,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         cfg.MODEL.MASK_FORMER.TEST.SEMANTIC_LABELS = True
         task = select_task(cfg, args.task, args.confidence_threshold)
         run = run_images if args.input else run_video
-        done, failures = run(cfg, task, args)
-    if not failures:
-        return 0
-    print("error: could not be read:", *failures, sep="\n  ", file=sys.stderr)
-    return 1 if done else 2
+        # Until all files are closed: Ctrl-C ends the demo between two images.
+        with noted_signals():
+            done, failures = run(cfg, task, args)
+            signal = asked()
+    if failures:
+        print(
+            f"error: {len(failures)} could not be segmented:",
+            *failures,
+            sep="\n  ",
+            file=sys.stderr,
+        )
+    if signal and args.webcam is None:  # what a camera sees has no other end
+        what = "images" if args.input else "frames"
+        print(f"ended by {signal.name}: {done} {what} are done", file=sys.stderr)
+        return 128 + signal
+    if failures:
+        return 1 if done else 2
+    return 0
 
 
 def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -100,7 +117,7 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
 
 
 def run_images(cfg: CfgNode, task: str, args: argparse.Namespace) -> tuple[int, list[str]]:
-    """Segment images. Returns how many, and a message for each that could not be read."""
+    """Segment images. Returns how many, and a message for each that could not be segmented."""
     images, failures = files.find_images(args.input)
     if not images:
         print("error: nothing to segment:", *failures, sep="\n  ", file=sys.stderr)
@@ -110,12 +127,18 @@ def run_images(cfg: CfgNode, task: str, args: argparse.Namespace) -> tuple[int, 
     done = 0
     with demo.open_results() as results:
         for path, target in zip(tqdm(images, unit="image", disable=None), pictures, strict=True):
+            if asked():
+                break
             try:
                 image = read_image(str(path), "BGR")
+                picture, prediction = demo.segment(image)
             except UserError as error:
                 failures.append(str(error))
                 continue
-            picture, prediction = demo.segment(image)
+            except Exception as error:  # a bug of ours, for which the others need not wait
+                traceback.print_exc()
+                failures.append(f"{path}: {type(error).__name__}: {error} (see above)")
+                continue
             if target:
                 files.write_picture(target, picture)
             if results:
@@ -127,8 +150,8 @@ def run_images(cfg: CfgNode, task: str, args: argparse.Namespace) -> tuple[int, 
 
 
 def run_video(cfg: CfgNode, task: str, args: argparse.Namespace) -> tuple[int, list[str]]:
-    """Segment a video, or what a camera sees until Ctrl-C. Returns the number of frames, and a
-    message if the video ended early."""
+    """Segment a video, or what a camera sees, until Ctrl-C. Returns the number of frames, and a
+    message if the video broke off."""
     is_camera = args.webcam is not None
     name = Path(f"camera_{args.webcam}" if is_camera else args.video_input)
     target = files.plan_video(name, args.output) if args.output else None
@@ -138,8 +161,6 @@ def run_video(cfg: CfgNode, task: str, args: argparse.Namespace) -> tuple[int, l
         demo = Demo(cfg, task, args)
         writer = stack.enter_context(VideoWriter(target, reader.fps)) if target else None
         results = stack.enter_context(demo.open_results())
-        if is_camera:
-            stack.enter_context(suppress(KeyboardInterrupt))
         frames = tqdm(reader, total=reader.num_frames, unit="frame", disable=None)
         for number, frame in enumerate(frames, start=1):
             picture, prediction = demo.segment(frame)
@@ -147,7 +168,7 @@ def run_video(cfg: CfgNode, task: str, args: argparse.Namespace) -> tuple[int, l
                 writer.write(picture)
             if results:
                 results.add(f"{number:06d}", f"{name}#{number}", frame.shape[:2], prediction)
-            if not demo.show(picture, milliseconds=1):
+            if not demo.show(picture, milliseconds=1) or asked():
                 return number, []
     # Formats that store no number of frames give an estimate of it, hence the one to spare.
     if reader.num_frames and number < reader.num_frames - 1:

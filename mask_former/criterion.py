@@ -111,7 +111,7 @@ class SetCriterion(nn.Module):
             Their sum is the training loss.
 
         Raises:
-            NonFiniteError: a prediction is NaN or infinite.
+            NonFinitePredictions: a prediction is NaN or infinite.
         """
         with torch.autocast(predictions[0].class_logits.device.type, enabled=False):
             matching = self.matcher(predictions, targets)

@@ -26,4 +26,9 @@ class DownloadError(UserError, ConnectionError):
 
 
 class NonFiniteError(UserError, FloatingPointError):
-    """A prediction or a loss is NaN or infinite."""
+    """A prediction, a loss or a weight is NaN or infinite."""
+
+    REMEDY = (
+        "If the data are right, a smaller SOLVER.BASE_LR or more SOLVER.WARMUP_ITERS help, "
+        "SOLVER.CLIP_GRADIENTS.ENABLED True, or float32: SOLVER.AMP.ENABLED False."
+    )

@@ -15,7 +15,7 @@ from mask_former.losses.points import PointSampling
 from mask_former.structures import Matching, Prediction, Target, to_device
 
 
-class NonFiniteError(FloatingPointError):
+class NonFinitePredictions(FloatingPointError):
     """A prediction is NaN or infinite; `images` are the indices of its images in the batch."""
 
     def __init__(self, images: list[int]) -> None:
@@ -60,7 +60,7 @@ class HungarianMatcher:
             targets: of the B images; an image may have no segment.
 
         Raises:
-            NonFiniteError: a prediction is NaN or infinite.
+            NonFinitePredictions: a prediction is NaN or infinite.
         """
         masks = [prediction.mask_logits for prediction in predictions]
         classes = [prediction.class_logits for prediction in predictions]
@@ -101,6 +101,9 @@ class FixedMatcher:
 
     The query of a class that an image lacks gets no segment.
 
+    Attributes:
+        queries_are_classes: a query stands for a class, so that it is of no use for other classes.
+
     Args:
         num_classes: K.
         num_queries: Q, which has to be K.
@@ -108,6 +111,8 @@ class FixedMatcher:
     Raises:
         ValueError: Q is not K.
     """
+
+    queries_are_classes = True
 
     def __init__(self, *, num_classes: int, num_queries: int) -> None:
         if num_queries != num_classes:
@@ -122,7 +127,7 @@ class FixedMatcher:
         """Match every layer of every image; see `HungarianMatcher`.
 
         Raises:
-            NonFiniteError: a prediction is NaN or infinite.
+            NonFinitePredictions: a prediction is NaN or infinite.
             ValueError: an image has several segments of one class.
         """
         finite = _finite_images(
@@ -167,4 +172,4 @@ def _finite_images(classes: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor
 
 def _check_finite(finite: Iterable[float]) -> None:
     if bad := [image for image, ok in enumerate(finite) if not ok]:
-        raise NonFiniteError(bad)
+        raise NonFinitePredictions(bad)

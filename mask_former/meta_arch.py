@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from mask_former.criterion import SetCriterion
 from mask_former.data.label_map import LabelMapMasks
 from mask_former.data.metadata import thing_classes
+from mask_former.errors import NonFiniteError
 from mask_former.inference import Inference, Sizes
-from mask_former.matcher import NonFiniteError
+from mask_former.matcher import NonFinitePredictions
 from mask_former.structures import Prediction, Target, to_device
 
 
@@ -107,7 +108,7 @@ class MaskFormer(nn.Module):
             in training the weighted losses by name; otherwise one dict an image, see `Inference`.
 
         Raises:
-            FloatingPointError: a prediction is NaN or infinite; names the images.
+            NonFiniteError: a prediction is NaN or infinite; names the images.
         """
         images = self.preprocess(batched_inputs)
         predictions = self.predict(images.tensor)
@@ -116,9 +117,9 @@ class MaskFormer(nn.Module):
         targets = self.prepare_targets(batched_inputs, images)
         try:
             return self.criterion(predictions, targets)
-        except NonFiniteError as error:
+        except NonFinitePredictions as error:
             names = [batched_inputs[i].get("file_name", f"image {i}") for i in error.images]
-            raise FloatingPointError(f"predictions are NaN or infinite for {names}") from error
+            raise NonFiniteError(f"predictions are NaN or infinite for {names}") from error
 
     def predict(self, images: Tensor) -> Sequence[Prediction]:
         """Run the network: all that follows, in training and inference, starts from here.

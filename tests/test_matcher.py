@@ -13,7 +13,7 @@ from mask_former.losses.mask import (
     WeightedLoss,
     paired_loss,
 )
-from mask_former.matcher import FixedMatcher, HungarianMatcher, NonFiniteError
+from mask_former.matcher import FixedMatcher, HungarianMatcher, NonFinitePredictions
 from mask_former.structures import Prediction, Target
 
 K, Q, SIZE = 4, 5, (8, 12)
@@ -124,7 +124,7 @@ def test_the_images_of_a_broken_prediction_are_named(part, value, matcher):
     predictions = make_predictions()
     # Image 1 has no segment, hence no cost that would show it.
     getattr(predictions[0], part)[1].view(-1)[3] = value
-    with pytest.raises(NonFiniteError) as error:
+    with pytest.raises(NonFinitePredictions) as error:
         matcher(predictions, TARGETS)
     assert error.value.images == [1]
 

@@ -8,6 +8,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Instances
 
 from mask_former.engine import get_cfg
+from mask_former.errors import NonFiniteError
 from mask_former.structures import Prediction
 
 K, THINGS = 5, 3
@@ -93,7 +94,7 @@ def test_masks_may_be_plain_tensors(cfg):
 def test_a_broken_prediction_names_the_file(cfg):
     model, inputs = make_model(cfg), make_inputs()
     inputs[1]["image"] = torch.full((3, 48, 40), float("nan"))
-    with pytest.raises(FloatingPointError, match=r"\['1.jpg'\]"):
+    with pytest.raises(NonFiniteError, match=r"\['1.jpg'\]"):
         model(inputs)
 
 

@@ -171,29 +171,20 @@ def test_memory_format_that_is_named(settings, training):
 
 
 @pytest.mark.parametrize(
-    ("device", "capability", "dtype", "training", "inference"),
+    ("device", "capability", "training", "inference"),
     [
-        ("cpu", "AVX2", None, "contiguous", "channels_last"),
-        ("cpu", "AVX512", None, "channels_last", "channels_last"),
-        ("cpu", "AVX512", BF16, "channels_last", "channels_last"),
-        ("cpu", "DEFAULT", None, "contiguous", "contiguous"),
-        ("cuda", "AVX512", None, "contiguous", "contiguous"),
-        ("cuda", "AVX2", FP16, "channels_last", "channels_last"),
-        ("mps", "DEFAULT", FP16, "contiguous", "contiguous"),
+        ("cpu", "AVX2", "contiguous", "channels_last"),
+        ("cpu", "AVX512", "channels_last", "channels_last"),
+        ("cpu", "DEFAULT", "contiguous", "contiguous"),
+        ("cuda", "AVX512", "contiguous", "contiguous"),
+        ("mps", "DEFAULT", "contiguous", "contiguous"),
     ],
 )
-def test_memory_format_by_device_and_mode(
-    monkeypatch, device, capability, dtype, training, inference
-):
+def test_memory_format_by_device_and_mode(monkeypatch, device, capability, training, inference):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     cfg = make_cfg(device)
-    assert memory_format(cfg, dtype, training=True) == training
-    assert memory_format(cfg, dtype, training=False) == inference
-
-
-def test_tf32_has_the_layout_of_mixed_precision():
-    cfg = make_cfg("cuda", amp=False, MODEL__TF32=True)
-    assert memory_format(cfg, None, training=True) == "channels_last"
+    assert memory_format(cfg, training=True) == training
+    assert memory_format(cfg, training=False) == inference
 
 
 def test_what_is_no_memory_format():

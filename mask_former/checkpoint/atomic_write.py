@@ -39,8 +39,16 @@ def replaced_when_complete(path: str | Path) -> Iterator[IO[bytes]]:
 @contextmanager
 def explained_write_errors(path: str | Path) -> Iterator[None]:
     """Turn an error of the file system, such as "No space left on device", into one that names the
-    file."""
+    file.
+
+    PyTorch, which also finds that its archive is not whole, hides it behind an error of its own.
+    """
     try:
         yield
-    except OSError as error:
-        raise UnwritableFileError(f"{path} cannot be written: {error}") from error
+    except (OSError, RuntimeError) as error:
+        reason: BaseException | None = error
+        while reason is not None and not isinstance(reason, OSError):
+            reason = reason.__context__
+        if reason is None:
+            raise
+        raise UnwritableFileError(f"{path} cannot be written: {reason}") from error

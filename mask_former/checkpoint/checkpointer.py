@@ -15,6 +15,7 @@ from mask_former.checkpoint.atomic_write import replaced_when_complete
 from mask_former.checkpoint.compatibility import (
     HEAD,
     backbone_weights,
+    check_finite,
     class_head,
     describe_mismatches,
     has_head,
@@ -27,11 +28,12 @@ from mask_former.errors import DownloadError, MissingFileError, UserError
 
 
 class MaskFormerCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer with three promises.
+    """Detectron2's checkpointer with four promises.
 
     - Nothing in a file is run: see `mask_former.checkpoint.read`.
     - A checkpoint appears under its name when it is complete, so that an interrupted write never
       harms the one before.
+    - Weights that are not finite are not saved.
     - What is loaded fits. A whole model fits weight by weight; a file without a head is a
       backbone, and must hold all weights of its `pretrained_part`, or at least half of them.
 
@@ -72,13 +74,20 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
         self.tag_last_checkpoint(f"{name}.pth")
 
     def save_weights(self, name: str, **kwargs: Any) -> None:
-        """Write the model alone, and `kwargs`, into `save_dir`; nothing resumes from it."""
+        """Write the model alone, and `kwargs`, into `save_dir`; nothing resumes from it.
+
+        Raises:
+            NonFiniteError: a weight is not finite. What was saved before stays.
+            UnwritableFileError: the file system refuses it, as a full disk does.
+        """
         if not self._writes():
             return
         path = os.path.join(self.save_dir, f"{name}.pth")
+        weights = self.model.state_dict()
+        check_finite(weights, f"{path} is not written")
         self.logger.info(f"Saving checkpoint to {path}")
         with replaced_when_complete(path) as f:
-            torch.save({"model": self.model.state_dict(), **kwargs}, f)
+            torch.save({"model": weights, **kwargs}, f)
 
     def _writes(self) -> bool:
         return bool(self.save_dir) and self.save_to_disk

@@ -1,14 +1,14 @@
 """Whether weights fit a model, and the error message that says where they do not."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
-from torch import nn
+from torch import Tensor, nn
 
 from mask_former.checkpoint.names import Weights, without_counters
-from mask_former.errors import UserError
-from mask_former.matcher import FixedMatcher
+from mask_former.errors import NonFiniteError, UserError
 
 BACKBONE = "backbone."
 HEAD = "sem_seg_head."
@@ -17,6 +17,8 @@ MAX_LISTED = 10  # names in an error message
 _PREDICTOR = f"{HEAD}predictor."
 # MaskFormer's classifier, or a convolution that classifies pixels.
 _CLASSIFIER = re.compile(re.escape(_PREDICTOR) + r"(class_embed\.\w+|weight|bias)")
+# Mask2Former's queries have features of their own besides.
+_QUERIES = {f"{_PREDICTOR}query_embed.weight", f"{_PREDICTOR}query_feat.weight"}
 
 
 def has_head(weights: Weights) -> bool:
@@ -32,10 +34,10 @@ def class_head(model: nn.Module) -> set[str]:
     """
     weights = model.state_dict()
     names = {name for name in weights if _CLASSIFIER.fullmatch(name)}
-    queries, classes = f"{_PREDICTOR}query_embed.weight", f"{_PREDICTOR}class_embed.bias"
-    fixed = any(isinstance(getattr(m, "matcher", None), FixedMatcher) for m in model.modules())
-    if queries in weights and (fixed or classes not in weights):
-        names.add(queries)
+    matchers = (getattr(module, "matcher", None) for module in model.modules())
+    fixed = any(getattr(matcher, "queries_are_classes", False) for matcher in matchers)
+    if fixed or f"{_PREDICTOR}class_embed.bias" not in weights:
+        names |= _QUERIES & weights.keys()
     return names
 
 
@@ -122,3 +124,13 @@ def _listing(wrong: dict[str, str]) -> str:
     if len(wrong) > MAX_LISTED:
         lines.append(f"\n  ... and {len(wrong) - MAX_LISTED} more")
     return "".join(lines)
+
+
+def check_finite(weights: Mapping[str, Tensor], consequence: str) -> None:
+    """Raise NonFiniteError, which says the `consequence`, if a weight is NaN or infinite."""
+    bad = [name for name, weight in weights.items() if not bool(weight.isfinite().all())]
+    if bad:
+        raise NonFiniteError(
+            f"{consequence}: {len(bad)} of {len(weights)} weights are not finite, such as "
+            f"{bad[0]}. {NonFiniteError.REMEDY}"
+        )

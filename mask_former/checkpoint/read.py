@@ -4,8 +4,10 @@ A `.pkl` goes through `safe_pickle`, a `.pth` through PyTorch's `weights_only` l
 `.safetensors` is data by design.
 """
 
+import io
 import pickle
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from mask_former.checkpoint.pickle_limits import ExcessiveError, check_pickle
 from mask_former.checkpoint.safe_pickle import RefusedError, read_pickle
 from mask_former.errors import MissingFileError, UserError
 
@@ -47,6 +50,8 @@ def read_weights_file(path: str) -> dict[str, Any]:
             f"{path} is not loaded: it refers to {error}, and nothing in a weights file is run. "
             "If its source is trusted, save its weights alone, as .pth or .safetensors."
         ) from None
+    except ExcessiveError as error:
+        raise UserError(f"{path} is not loaded: {error}.") from None
     except FileNotFoundError as error:
         raise MissingFileError(f"There is no file {path}.") from error
     except PermissionError as error:
@@ -101,6 +106,7 @@ def _read_safetensors(path: str) -> Any:
 
 
 def _read_torch(path: str) -> Any:
+    _check_torch(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -108,6 +114,21 @@ def _read_torch(path: str) -> Any:
         if refused is None:
             raise
         raise RefusedError(refused[1]) from error
+
+
+def _check_torch(path: str) -> None:
+    """Check the pickles of a file of `torch.save`: one in a zip archive or, in the format before
+    PyTorch 1.6, five in a row."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if name.endswith("/data.pkl"):
+                    with archive.open(name) as file:
+                        check_pickle(io.BytesIO(file.read()))
+        return
+    with open(path, "rb") as file:
+        for _ in range(5):
+            check_pickle(file)
 
 
 READERS: dict[str, Callable[[str], Any]] = {

@@ -14,6 +14,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from mask_former.checkpoint.pickle_limits import check_pickle
+
 NUMBERS = r"[?biufc]\d*"
 NUMBERS_AND_TEXTS = r"[?biufcSUO]\d*"
 """Kinds of arrays, as patterns of NumPy's names of dtypes; O: arrays of plain objects."""
@@ -32,9 +34,12 @@ def read_pickle(path: str, *, arrays: str = NUMBERS) -> Any:
 
     Raises:
         RefusedError: the file wants something else; nothing of it has been run.
+        ExcessiveError: it would take too long.
         Exception: whatever a broken pickle leads to.
     """
     with open(path, "rb") as f:
+        check_pickle(f)
+        f.seek(0)
         return _PlainUnpickler(f, arrays).load()
 
 
@@ -100,11 +105,18 @@ def _make_array(*_: Any) -> _Array:
 
 def _make_scalar(dtype: Any, data: bytes | str) -> np.generic:
     # NumPy refuses to make objects of bytes.
-    return np.frombuffer(_latin1(data), _numpy_dtype(dtype))[0]
+    value = np.frombuffer(_latin1(data), _numpy_dtype(dtype))[0]
+    if value.dtype.kind == "c":  # of which any number can be made that have one hash
+        raise RefusedError("a complex number")
+    return value
 
 
 def _array_of_buffer(data: bytes, dtype: Any, shape: tuple[int, ...], order: str) -> np.ndarray:
     return np.frombuffer(data, _numpy_dtype(dtype)).reshape(shape, order=order)
+
+
+def _empty_bytes() -> bytes:
+    return b""  # All others are written out; of a number it would make that many.
 
 
 def _latin1(text: bytes | str, *_: Any) -> bytes:
@@ -123,7 +135,7 @@ for _module in ("numpy.core", "numpy._core"):  # NumPy 1 and NumPy 2
 for _module in ("builtins", "__builtin__"):  # Python 3 and Python 2
     ADMITTED[f"{_module}.set"] = set
     ADMITTED[f"{_module}.frozenset"] = frozenset
-    ADMITTED[f"{_module}.bytes"] = bytes
+    ADMITTED[f"{_module}.bytes"] = _Builder(_empty_bytes)
 
 
 class _PlainUnpickler(pickle.Unpickler):

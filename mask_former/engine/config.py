@@ -49,12 +49,17 @@ def load_config(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
         ValueError: no valid yaml, an unknown key, a value of the wrong type, or a flag among the
             options. The message names the file, or the command line, the key and what is expected.
     """
-    settings = [*(_read_file(config_file) if config_file else ()), *_read_options(opts)]
+    settings = read_settings(config_file, opts)
     cfg = get_cfg()
     for setting in settings:
         _merge(cfg, setting)
     _complete(cfg, given={key for key, _, _ in settings})
     return cfg
+
+
+def read_settings(config_file: str = "", opts: Sequence[str] = ()) -> list[Setting]:
+    """What `load_config` applies to the defaults, in that order."""
+    return [*(_read_file(config_file) if config_file else ()), *_read_options(opts)]
 
 
 def _complete(cfg: CfgNode, given: set[str]) -> None:

@@ -13,6 +13,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
+from mask_former.checkpoint.compatibility import check_finite
+from mask_former.engine.interruption import StoppableEvaluator, StoppableLoader
 from mask_former.engine.label_maps import label_maps_where_accepted
 from mask_former.engine.resume import has_checkpoint
 from mask_former.engine.step import MixedPrecision
@@ -44,8 +46,13 @@ def evaluate_model(
             None: they are not.
 
     Returns:
-        The metrics; empty in all processes but the main one.
+        The metrics; empty in all processes but the main one, and where a signal has stopped it
+        (see `interruption.noted_signals`).
+
+    Raises:
+        NonFiniteError: a weight is not finite.
     """
+    check_finite(model.state_dict(), "The model is not evaluated")
     results: Results = OrderedDict()
     dtype = inference_precision(cfg).dtype
     run = model if dtype is None else MixedPrecision(model, dtype)
@@ -53,8 +60,12 @@ def evaluate_model(
         folder = output_folder and os.path.join(output_folder, name)
         loader = build_test_loader(cfg, name)
         evaluator = build_evaluator(cfg, name, folder)
+        stoppable = StoppableEvaluator(evaluator)
         with label_maps_where_accepted(model, evaluator):
-            metrics = inference_on_dataset(run, loader, evaluator)
+            metrics = inference_on_dataset(run, StoppableLoader(loader), stoppable)
+        if stoppable.stopped:
+            logger.info(f"The evaluation of {name} was stopped.")
+            return {}
         if comm.is_main_process():
             metrics = OrderedDict((task + suffix, metrics[task]) for task in metrics)
             logger.info(f"Evaluation of {name}:")

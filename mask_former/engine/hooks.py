@@ -5,18 +5,26 @@ import math
 import os
 
 import torch
-from detectron2.engine import HookBase
+from detectron2.engine import HookBase, TrainerBase
 from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
 from torch import nn
 from tqdm import tqdm
 
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.data.random_state import State, get_random_state, set_random_state
+from mask_former.evaluation.metrics_file import MetricsWriter
 
 logger = logging.getLogger(__name__)
 
 # What decides which weights are the best, unless cfg.TEST.BEST_CHECKPOINT_METRIC is set.
 DEFAULT_METRICS = ("panoptic_seg/PQ", "sem_seg/mIoU", "segm/AP")
+
+
+def is_due(trainer: TrainerBase, period: int) -> bool:
+    """Whether the present iteration gets a checkpoint: every `period`, and the last."""
+    done = trainer.iter + 1
+    return done % period == 0 or done == trainer.max_iter
 
 
 class BestCheckpoint(HookBase):
@@ -25,6 +33,9 @@ class BestCheckpoint(HookBase):
     Differs from Detectron2's BestCheckpointer in what a killed run needs: the value is stored in
     the file that it describes, so that neither can outlive the other, and the file is not what
     `--resume` continues from. Runs in the main process, after the hook that evaluates.
+
+    A metric that is NaN, as where a class has no ground truth, is never the best: the next of
+    DEFAULT_METRICS decides as long as the one that is asked for has had no value.
 
     Args:
         model: the model whose weights are saved.
@@ -39,15 +50,16 @@ class BestCheckpoint(HookBase):
         self._checkpointer = MaskFormerCheckpointer(model, folder)
         self._path = os.path.join(folder, f"{self.NAME}.pth")
         self._metric = metric
-        self._best = -math.inf
+        # Of the file.
+        self._kept, self._best = "", -math.inf
 
     def before_train(self) -> None:
         if self.trainer.start_iter == 0 or not os.path.isfile(self._path):
             return
         best = torch.load(self._path, map_location="cpu", weights_only=True, mmap=True)
-        if self._metric in ("", best["metric"]):
-            self._metric, self._best = best["metric"], best["value"]
-            logger.info(f"Best so far: {self._metric} {self._best:.4f} ({self._path})")
+        self._kept, self._best = best["metric"], best["value"]
+        self._metric = self._metric or self._kept
+        logger.info(f"Best so far: {self._kept} {self._best:.4f} ({self._path})")
 
     def after_step(self) -> None:
         self._keep_best()
@@ -60,11 +72,30 @@ class BestCheckpoint(HookBase):
         now = self.trainer.storage.iter
         latest = self.trainer.storage.latest()
         metrics = {name: value for name, (value, at) in latest.items() if at == now}
-        name = self._metric or _default_metric(metrics)
-        if name not in metrics:
+        self._metric = self._metric or _default_metric(metrics)
+        if self._metric not in metrics:
             self._warn(metrics)
-        elif metrics[name] > self._best:
-            self._save(name, metrics[name])
+            return
+        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        name = self._metric if self._metric in finite else self._instead(finite)
+        # The metric that is asked for outranks those that stand in for it.
+        if name and (name != self._kept or finite[name] > self._best):
+            self._save(name, finite[name])
+
+    def _instead(self, finite: dict[str, float]) -> str:
+        """What decides where the metric is NaN: "" when an earlier checkpoint stays the best."""
+        name = "" if self._kept == self._metric else self._kept or _default_metric(finite)
+        if name:
+            then = f"{name} decides which checkpoint is the best"
+        else:
+            then = (
+                f"{self._path} stays" if self._kept else "no best checkpoint is kept, the last is"
+            )
+        logger.warning(
+            f"{self._metric} is not a number in this evaluation, as where a class has no ground "
+            f"truth: {then}."
+        )
+        return name if name in finite else ""
 
     def _warn(self, metrics: dict[str, float]) -> None:
         # Metrics of an evaluation are named task/metric; losses have no slash.
@@ -76,7 +107,7 @@ class BestCheckpoint(HookBase):
             )
 
     def _save(self, name: str, value: float) -> None:
-        self._metric, self._best = name, value
+        self._kept, self._best = name, value
         self._checkpointer.save_weights(
             self.NAME, metric=name, value=value, iteration=self.trainer.iter
         )
@@ -123,6 +154,16 @@ class ProgressBar(HookBase):
             self._bar.close()
 
 
+def build_writers(folder: str, max_iter: int) -> list[EventWriter]:
+    """Log lines, metrics.json and TensorBoard files, in `folder`, which is made if missing."""
+    os.makedirs(folder, exist_ok=True)
+    return [
+        CommonMetricPrinter(max_iter),
+        MetricsWriter(os.path.join(folder, "metrics.json")),
+        TensorboardXWriter(folder),
+    ]
+
+
 class RandomState(HookBase):
     """Save the random state of every process in the checkpoints, and restore it when resuming.
 
@@ -150,9 +191,12 @@ class RandomState(HookBase):
             )
 
     def after_step(self) -> None:
-        done = self.trainer.iter + 1
-        if done % self._period == 0 or done == self.trainer.max_iter:
-            self._states = comm.gather(get_random_state())
+        if is_due(self.trainer, self._period):
+            self.gather()
+
+    def gather(self) -> None:
+        """Gather the states for a checkpoint; called in all processes."""
+        self._states = comm.gather(get_random_state())
 
     def state_dict(self) -> State:
         return {"states": self._states}

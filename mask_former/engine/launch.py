@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from mask_former.engine.errors import EXIT_CODE, reported_errors
+from mask_former.engine.errors import reported_errors
 from mask_former.engine.host_memory import keep_freed_memory
+from mask_former.engine.interruption import Interrupted
+from mask_former.engine.processes import Processes, end_with_parent
 from mask_former.errors import UserError
 
 # A process waits this long for the others, for example while the main one evaluates.
@@ -38,7 +39,8 @@ def launch(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
 
     Under torchrun the processes exist already. Otherwise `args.num_gpus` processes are started
     on each of `args.num_machines` machines: one for each GPU, or, when MODEL.DEVICE is cpu, that
-    many processes. When one of them fails, the others are ended.
+    many processes. When one of them fails, the others are ended; so are all when this process ends,
+    in whatever way. Signals to this process reach all of them.
 
     Args:
         main: importable by name, since new processes import it.
@@ -47,6 +49,9 @@ def launch(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
     Raises:
         UserError: no process is asked for, or more GPUs than there are; no address at which
             several machines meet.
+        Interrupted: a signal has stopped the training (in one process).
+        SystemExit: one of several processes did not end well; with its exit code, 75 when a signal
+            has stopped the training.
     """
     backend = "nccl" if torch.device(cfg.MODEL.DEVICE).type == "cuda" else "gloo"
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
@@ -75,14 +80,9 @@ def launch(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
         "init_method": _rendezvous(args),
         "world_size": args.num_gpus * args.num_machines,
     }
-    try:
-        mp.start_processes(
-            _start, nprocs=args.num_gpus, args=(args.num_gpus, group, main, cfg, args)
-        )
-    except mp.ProcessExitedException as error:
-        if error.exit_code != EXIT_CODE:
-            raise
-        sys.exit(EXIT_CODE)  # the process has said why
+    processes = Processes(_start, args.num_gpus, args.num_gpus, group, main, cfg, args)
+    if code := processes.run():
+        sys.exit(code)
 
 
 def _start(
@@ -111,12 +111,17 @@ def _run(
     args: argparse.Namespace,
 ) -> None:
     """Join the process group, then do the work."""
+    end_with_parent()
     if group["backend"] == "nccl":
         torch.cuda.set_device(local_rank)
     dist.init_process_group(timeout=TIMEOUT, **group)
     comm.create_local_process_group(local_size)
     comm.synchronize()
-    _call(main, cfg, args)
+    try:
+        _call(main, cfg, args)
+    except Interrupted:  # in all processes
+        dist.destroy_process_group()
+        raise
     # Not after an error: the others may be waiting for this process, and it would wait for them.
     dist.destroy_process_group()
 

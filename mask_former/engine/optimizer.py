@@ -63,7 +63,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
             lr=solver.BASE_LR,
             momentum=solver.MOMENTUM,
             nesterov=solver.NESTEROV,
-            fused=True,
+            # Not fused: that one takes infinite gradients for momentum where a GradScaler leaves
+            # out the very first step, and the weights are lost (PyTorch 2.15).
         )
     else:
         raise _unknown("SOLVER.OPTIMIZER", solver.OPTIMIZER, OPTIMIZERS)

@@ -1,12 +1,21 @@
-"""Whether a training can continue from a checkpoint, and with which schedule."""
+"""Whether a training can continue from a checkpoint, with which schedule and which samples."""
 
+import logging
 from typing import Any
 
+from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch.optim import Optimizer
 
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
+from mask_former.engine.interruption import EXIT_CODE
 from mask_former.errors import MissingFileError, UserError
+
+# What decides, besides SOLVER.IMS_PER_BATCH, which samples an iteration gets.
+_SAMPLE_KEYS = ("SEED", "DATASETS.TRAIN", "DATALOADER", "INPUT")
+_NOT_SAMPLES = ("DATALOADER.NUM_WORKERS", "INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST")
+
+logger = logging.getLogger(__name__)
 
 
 def has_checkpoint(checkpointer: MaskFormerCheckpointer) -> bool:
@@ -25,18 +34,22 @@ def has_checkpoint(checkpointer: MaskFormerCheckpointer) -> bool:
     return all(seen)
 
 
-def keep_current_schedule(state: dict[str, Any]) -> None:
-    """Leave of the learning rate's schedule in `state` only the position.
+def fit_to_config(state: dict[str, Any], cfg: CfgNode, optimizer: Optimizer) -> None:
+    """Leave what the current configuration decides out of `state`; log what that changes.
 
-    Its shape is that of the current configuration: SOLVER.MAX_ITER may have grown.
+    Of the learning rate's schedule only the position stays: SOLVER.MAX_ITER may have grown.
+
+    Raises:
+        UserError: `state` is not that of a `Trainer` with such an optimizer.
     """
+    _check_resumable(state, optimizer)
     schedule = state["hooks"]["LRScheduler"]
     for constant in schedule.keys() - {"last_epoch", "_step_count", "_last_lr"}:
         del schedule[constant]
+    _warn_of_other_samples(state.pop("samples", {}), cfg, state["iteration"] + 1)
 
 
-def check_resumable(state: dict[str, Any], optimizer: Optimizer) -> None:
-    """Raise UserError unless `state` is that of a `Trainer` with such an optimizer."""
+def _check_resumable(state: dict[str, Any], optimizer: Optimizer) -> None:
     if not {"iteration", "hooks", "optimizer", "step"} <= state.keys():
         raise UserError(
             "The checkpoint that is to be resumed was not written by this trainer. To start a "
@@ -53,3 +66,73 @@ def check_resumable(state: dict[str, Any], optimizer: Optimizer) -> None:
             "SOLVER.OPTIMIZER is another one, or SOLVER.BACKBONE_MULTIPLIER and "
             "SOLVER.WEIGHT_DECAY* or MODEL.BACKBONE.FREEZE_AT group the weights in another way."
         )
+
+
+def check_resumed(checkpointer: MaskFormerCheckpointer, start_iter: int) -> None:
+    """Raise UserError if the checkpoint that was loaded told no iteration to start at."""
+    if not start_iter:
+        raise UserError(
+            f"{checkpointer.get_checkpoint_file()} holds weights only, from which no training can "
+            "be resumed: name it in MODEL.WEIGHTS, and leave out --resume."
+        )
+
+
+def describe_kept(checkpointer: MaskFormerCheckpointer, done: int, of: int) -> str:
+    """What an interrupted training has kept after `done` iterations."""
+    return (
+        f"{done} of {of} iterations are kept in {checkpointer.get_checkpoint_file()}; the same "
+        f"command with --resume goes on from there. (Exit code {EXIT_CODE}.)"
+    )
+
+
+def sample_settings(cfg: CfgNode) -> dict[str, Any]:
+    """The keys that decide which samples an iteration gets, and their values: plain ones, which a
+    checkpoint can hold."""
+    settings = {}
+    for key in ("SOLVER.IMS_PER_BATCH", *_SAMPLE_KEYS):
+        value: Any = cfg
+        for part in key.split("."):
+            value = value[part]
+        settings |= _flatten(key, value)
+    return {key: value for key, value in settings.items() if key not in _NOT_SAMPLES}
+
+
+def _flatten(key: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {key: list(value) if isinstance(value, tuple) else value}
+    return {
+        k: v for name, part in value.items() for k, v in _flatten(f"{key}.{name}", part).items()
+    }
+
+
+def _warn_of_other_samples(saved: dict[str, Any], cfg: CfgNode, start_iter: int) -> None:
+    """Log what it changes that a training is resumed with other samples.
+
+    Args:
+        saved: the `sample_settings` of the checkpoint; empty: of an older one, without them.
+    """
+    current = sample_settings(cfg)
+    key = "SOLVER.IMS_PER_BATCH"
+    before, now = saved.get(key, current[key]), current.pop(key)
+    if before != now:
+        seen, start = start_iter * before, start_iter * now
+        effect = f"{seen - start} are seen again" if start < seen else f"{start - seen} are skipped"
+        logger.warning(
+            f"{key} was {before} in the checkpoint and is {now}. Samples go on at number {start}, "
+            f"not {seen}: {effect}. SOLVER.BASE_LR ({cfg.SOLVER.BASE_LR:g}), SOLVER.MAX_ITER and "
+            "SOLVER.STEPS, which are for one batch size, stay as they are in the config: in "
+            f"proportion to the batch the learning rate would become {now / before:g} times as "
+            "large."
+        )
+    others = [
+        f"{key} was {saved[key]!r}, is {value!r}"
+        for key, value in current.items()
+        if key in saved and saved[key] != value
+    ]
+    if others:
+        logger.warning(
+            "The training does not go on with the samples that it would have seen: "
+            f"{'; '.join(others)}."
+        )
+    if saved and cfg.SEED < 0:
+        logger.info(f"SEED is {cfg.SEED}: the resumed training sees samples in another order.")

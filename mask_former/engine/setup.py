@@ -13,8 +13,11 @@ from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
+from mask_former.checkpoint.atomic_write import explained_write_errors, replaced_when_complete
 from mask_former.data.checks import check_data
-from mask_former.errors import ExistingFileError, UserError
+from mask_former.engine.config import read_settings
+from mask_former.engine.learning_rate import rate_of_another_batch
+from mask_former.errors import ExistingFileError, UnwritableFileError, UserError
 from mask_former.evaluation.build import build_evaluator
 from mask_former.precision import inference_precision, training_precision
 
@@ -37,6 +40,7 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
         ValueError: device, precision, solver, number of classes or labels do not fit; a test set
             that cannot be evaluated.
         FileExistsError: OUTPUT_DIR holds another run.
+        OSError: OUTPUT_DIR cannot be written.
         FileNotFoundError: a data set is not there.
     """
     check_device(cfg)
@@ -46,6 +50,7 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
     if not args.eval_only:
         training_precision(cfg)
         check_numbers(cfg)
+    check_writable(cfg.OUTPUT_DIR)
     if not (args.resume or args.eval_only):
         check_output_folder(cfg.OUTPUT_DIR)
     check_data(cfg, eval_only=args.eval_only)
@@ -89,26 +94,47 @@ def check_output_folder(folder: str) -> None:
         )
 
 
+def check_writable(folder: str) -> None:
+    """Raise UnwritableFileError unless files can be written into `folder`, or it can be made."""
+    path = Path(folder).absolute()
+    nearest = next(parent for parent in (path, *path.parents) if os.path.lexists(parent))
+    if not nearest.is_dir():
+        raise UnwritableFileError(f"OUTPUT_DIR {folder}: {nearest} is not a folder.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UnwritableFileError(
+            f"OUTPUT_DIR {folder}: {nearest} cannot be written by this user, or is on a read-only "
+            "disk. Choose another OUTPUT_DIR."
+        )
+
+
 def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Prepare this process: log files and, for a training, the config in OUTPUT_DIR; seeds.
 
     Like Detectron2's `default_setup`, but an evaluation leaves the config of the training alone,
     and the config goes to its file instead of the log.
+
+    Raises:
+        UnwritableFileError: OUTPUT_DIR cannot be written, or the disk is full.
     """
     rank = comm.get_rank()
-    os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
-    for name in ("fvcore", "mask_former"):
-        setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name=name)
-    logger = setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank)
+    with explained_write_errors(cfg.OUTPUT_DIR):
+        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+        for name in ("fvcore", "mask_former"):
+            setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name=name)
+        logger = setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank)
+    # Or a full disk fills the terminal with tracebacks of the log, and hides the one message.
+    logging.raiseExceptions = False
     logger.info(f"Rank of this process: {rank} of {comm.get_world_size()}")
     logger.info("Environment:\n" + collect_env_info())
     logger.info(f"Command line: {args}")
 
     if comm.is_main_process() and not args.eval_only:
         path = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
-        with open(path, "w") as file:
-            file.write(cfg.dump())
+        with replaced_when_complete(path) as file:
+            file.write(cfg.dump().encode())
         logging.getLogger(__name__).info(f"Config written to {path}")
+        if said := rate_of_another_batch(read_settings(args.config_file, args.opts)):
+            logging.getLogger(__name__).warning(said)
 
     # Every process has its own random numbers, the same in every run with this SEED.
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)

@@ -8,13 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.engine import (
-    DefaultTrainer,
-    HookBase,
-    SimpleTrainer,
-    default_writers,
-    hooks,
-)
+from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
@@ -24,19 +18,27 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
+from mask_former.checkpoint.compatibility import check_finite
 from mask_former.data.loader import build_test_loader, build_train_loader
 from mask_former.data.random_state import preserved_random_state
 from mask_former.engine.ema import build_ema
 from mask_former.engine.evaluate import Results, evaluate_model, load_trained_weights
-from mask_former.engine.hooks import BestCheckpoint, RandomState
+from mask_former.engine.hooks import BestCheckpoint, RandomState, build_writers, is_due
+from mask_former.engine.interruption import asked_anywhere, shield_workers
 from mask_former.engine.model import build_model
 from mask_former.engine.optimizer import build_lr_scheduler, build_optimizer
-from mask_former.engine.resume import check_resumable, has_checkpoint, keep_current_schedule
+from mask_former.engine.resume import (
+    check_resumed,
+    describe_kept,
+    fit_to_config,
+    has_checkpoint,
+    sample_settings,
+)
 from mask_former.engine.step import TrainStep, distribute, share_buffers
 from mask_former.engine.summary import summarize
 from mask_former.engine.train_loop import TrainLoop
 from mask_former.engine.tta import with_test_time_augmentation
-from mask_former.errors import NonFiniteError, UserError
+from mask_former.errors import NonFiniteError
 from mask_former.evaluation.build import build_evaluator
 from mask_former.evaluation.metrics_file import drop_metrics_from
 from mask_former.precision import prepare
@@ -66,6 +68,7 @@ class Trainer(TrainLoop):
         self.cfg = cfg
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.last_results: Results = {}
+        self._random_state = RandomState(cfg.SOLVER.CHECKPOINT_PERIOD)
 
         self._trained = model = self.build_model(cfg)
         precision = prepare(cfg, model, training=True)
@@ -97,11 +100,7 @@ class Trainer(TrainLoop):
         weights = self.cfg.MODEL.WEIGHTS
         if resume and has_checkpoint(self.checkpointer):
             self.checkpointer.resume_or_load(weights, resume=True)
-            if not self.start_iter:
-                raise UserError(
-                    f"{self.checkpointer.get_checkpoint_file()} holds weights only, from which no "
-                    "training can be resumed: name it in MODEL.WEIGHTS, and leave out --resume."
-                )
+            check_resumed(self.checkpointer, self.start_iter)
         else:
             self.checkpointer.load(
                 weights,
@@ -128,7 +127,7 @@ class Trainer(TrainLoop):
         if comm.is_main_process():
             logger.info(summarize(self.cfg, self.model, loader, start_iter=self.start_iter))
             drop_metrics_from(self.start_iter, self.cfg.OUTPUT_DIR)
-        self._batches = iter(loader)
+        self._batches = iter(shield_workers(loader))
         self.model.train()
         super().train(self.start_iter, self.max_iter)
         if comm.is_main_process():
@@ -142,11 +141,11 @@ class Trainer(TrainLoop):
         try:
             losses = self.step.forward_backward(batch)
         except FloatingPointError as error:
-            raise NonFiniteError(f"Iteration {self.iter}: {error}") from error
+            iteration = f"Iteration {self.iter}"
+            check_finite(self._trained.state_dict(), iteration)
+            raise NonFiniteError(f"{iteration}: {error}. {NonFiniteError.REMEDY}") from error
         self.after_backward()
-        # Averages over the processes, and stops when the loss of any is not finite: before the
-        # update, so that no checkpoint gets its weights.
-        SimpleTrainer.write_metrics(losses, data_time, self.iter)
+        self.record(losses, data_time)
         self.step.update()
 
     def after_step(self) -> None:
@@ -156,10 +155,17 @@ class Trainer(TrainLoop):
 
     def after_train(self) -> None:
         if self.iter < self.max_iter:
-            # The training failed. In the last iteration Detectron2's hook would evaluate all the
-            # same, and wait for the other processes.
+            # The training failed or was stopped. In the last iteration Detectron2's hook would
+            # evaluate all the same, and wait for the other processes.
             self._hooks = [hook for hook in self._hooks if not isinstance(hook, hooks.EvalHook)]
         super().after_train()
+
+    def keep(self) -> str:
+        if not is_due(self, self.cfg.SOLVER.CHECKPOINT_PERIOD):
+            self._random_state.gather()
+            self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
+        comm.synchronize()  # Processes that end may end the others.
+        return describe_kept(self.checkpointer, self.iter + 1, self.max_iter)
 
     def build_hooks(self) -> list[HookBase]:
         """The hooks, in the order in which they run."""
@@ -167,7 +173,7 @@ class Trainer(TrainLoop):
         result: list[HookBase] = [
             hooks.IterationTimer(),
             hooks.LRScheduler(),
-            RandomState(cfg.SOLVER.CHECKPOINT_PERIOD),
+            self._random_state,
         ]
         if comm.is_main_process():
             result.append(
@@ -183,13 +189,14 @@ class Trainer(TrainLoop):
 
     def build_writers(self) -> list[EventWriter]:
         """Log lines, metrics.json and TensorBoard."""
-        return default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
+        return build_writers(self.cfg.OUTPUT_DIR, self.max_iter)
 
     def _evaluate(self) -> Results:
         # Evaluating more or less often must not change the training.
         with preserved_random_state():
             share_buffers(self.final_model)
             self.last_results = self.test(self.cfg, self.final_model)
+        self.stopping = asked_anywhere()
         return self.last_results
 
     @classmethod
@@ -269,14 +276,14 @@ class Trainer(TrainLoop):
             **super().state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step.state_dict(),
+            "samples": sample_settings(self.cfg),
         }
         if self.ema is not None:  # which then is the checkpoint's model
             state["trained"] = self._trained.state_dict()
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        check_resumable(state, self.optimizer)
-        keep_current_schedule(state)
+        fit_to_config(state, self.cfg, self.optimizer)
         super().load_state_dict(state)
         # The checkpoint names the iteration that it was made after.
         self.start_iter = self.iter + 1

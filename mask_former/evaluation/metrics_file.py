@@ -1,17 +1,54 @@
-"""metrics.json: what Detectron2's `JSONWriter` records of a training, one JSON object a line.
+"""metrics.json: the losses and metrics of a training, one JSON object a line.
 
 A run that was killed leaves a torn line, and after resuming it repeats iterations.
 """
 
 import json
+import math
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from detectron2.utils.events import EventWriter, get_event_storage
+
 from mask_former.errors import MissingFileError
 
 Entry = dict[str, Any]
+
+
+class MetricsWriter(EventWriter):
+    """Appends to a metrics.json what is new in the storage.
+
+    Unlike Detectron2's `JSONWriter` it leaves out what is not finite, such as the AP of a class
+    without ground truth: JSON has no NaN.
+
+    Args:
+        path: of the file.
+        window: of so many iterations losses are the median.
+    """
+
+    def __init__(self, path: str, window: int = 20) -> None:
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  (until `close`)
+        self._window = window
+        self._last = -1
+
+    def write(self) -> None:
+        entries: dict[int, Entry] = defaultdict(dict)
+        latest = get_event_storage().latest_with_smoothing_hint(self._window)
+        for name, (value, iteration) in latest.items():
+            if iteration > self._last and math.isfinite(value):
+                entries[iteration][name] = value
+        for iteration in sorted(entries):
+            entry = entries[iteration] | {"iteration": iteration}
+            self._file.write(json.dumps(entry, sort_keys=True, allow_nan=False) + "\n")
+            self._last = iteration
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def intact_lines(lines: Iterable[str]) -> Iterator[tuple[str, Entry]]:

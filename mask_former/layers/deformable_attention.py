@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from mask_former.errors import UserError
 
@@ -82,10 +83,12 @@ class MultiScaleDeformableAttention(nn.Module):
         # Over a dimension that is not the last: 10 times as fast for so few numbers.
         weights = _by_head(self.attention_weights(query), heads).mT.contiguous().softmax(1).mT
         maps = _by_head(self.value_proj(value), heads).split([h * w for h, w in sizes], dim=1)
+        x, y = reference.unbind(-1)
         samples = []
         for level, (height, width) in enumerate(sizes):
-            # Pixel 0 has its center at position 0.
-            positions = reference[:, None] * reference.new_tensor([width, height]) - 0.5
+            # Pixel 0 has its center at position 0. By numbers: the host waits for a GPU before it
+            # copies a tensor there.
+            positions = torch.stack((x * width, y * height), -1)[:, None] - 0.5
             samples.append(
                 sample_map(
                     maps[level].unflatten(1, (height, width)),
@@ -114,7 +117,9 @@ def sample_map(feature: Tensor, positions: Tensor, weights: Tensor) -> Tensor:
         (G, Q, C).
     """
     groups, height, width, _ = feature.shape
-    if torch.onnx.is_in_onnx_export():  # where an embedding bag would become a loop over queries
+    # On GPUs grid_sample is faster (H200: 0.8 of the time forward, 0.7 with the gradients), and in
+    # ONNX an embedding bag would become a loop over queries.
+    if feature.device.type != "cpu" or torch.onnx.is_in_onnx_export():
         scale = positions.new_tensor([width, height])
         grid = 2 * (positions + 0.5) / scale - 1
         samples = F.grid_sample(feature.permute(0, 3, 1, 2), grid, align_corners=False)
@@ -159,6 +164,7 @@ class _MapGradient(torch.autograd.Function):
         return sums.view_as(sums)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         pixel, shares = ctx.saved_tensors
         height, width = ctx.size

@@ -16,7 +16,7 @@ PairwiseLosses = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # to (K, Q, 
 
 # Pixels that are worked on at a time: enough to keep the device busy, few enough to stay in a
 # processor's cache.
-_CHUNK_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 21}
+_CHUNK_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 23}
 
 
 class AllPixels:
@@ -107,7 +107,7 @@ def in_chunks(
 
 
 def _chunk_rows(masks: Tensor, pixels: int) -> int:
-    return max(1, _CHUNK_PIXELS.get(masks.device.type, 1 << 21) // pixels)
+    return max(1, _CHUNK_PIXELS.get(masks.device.type, 1 << 23) // pixels)
 
 
 class _InChunks(torch.autograd.Function):

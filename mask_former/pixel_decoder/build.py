@@ -29,8 +29,15 @@ NUM_SCALES = 3  # of MULTI_SCALE, at most
 
 
 def build_pixel_decoder(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.Module:
-    """Build the pixel decoder that `MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME` names."""
+    """Build the pixel decoder that `MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME` names.
+
+    Raises:
+        UserError: there is no such pixel decoder.
+    """
     name = cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME
+    if name not in PIXEL_DECODER_REGISTRY:
+        known = ", ".join(known for known, _ in PIXEL_DECODER_REGISTRY)
+        raise UserError(f"MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME is {name!r}; known are {known}")
     return PIXEL_DECODER_REGISTRY.get(name)(cfg, input_shape)
 
 

@@ -7,6 +7,8 @@ from detectron2.layers import ShapeSpec
 from detectron2.utils.registry import Registry
 from torch import nn
 
+from mask_former.errors import UserError
+
 PREDICTOR_REGISTRY = Registry("PREDICTOR")
 PREDICTOR_REGISTRY.__doc__ = """
 Predictors, by the name in `MODEL.MASK_FORMER.PREDICTOR_NAME`. A predictor
@@ -19,8 +21,14 @@ Predictors, by the name in `MODEL.MASK_FORMER.PREDICTOR_NAME`. A predictor
 
 
 def build_predictor(cfg: CfgNode, memory_shape: Sequence[ShapeSpec]) -> nn.Module:
-    """Build the predictor that `MODEL.MASK_FORMER.PREDICTOR_NAME` names, or its other name."""
+    """Build the predictor that `MODEL.MASK_FORMER.PREDICTOR_NAME` names, or its other name.
+
+    Raises:
+        UserError: there is no such predictor.
+    """
     keys = cfg.MODEL.MASK_FORMER
-    return PREDICTOR_REGISTRY.get(keys.TRANSFORMER_DECODER_NAME or keys.PREDICTOR_NAME)(
-        cfg, memory_shape
-    )
+    key = "TRANSFORMER_DECODER_NAME" if keys.TRANSFORMER_DECODER_NAME else "PREDICTOR_NAME"
+    if keys[key] not in PREDICTOR_REGISTRY:
+        known = ", ".join(name for name, _ in PREDICTOR_REGISTRY)
+        raise UserError(f"MODEL.MASK_FORMER.{key} is {keys[key]!r}; known are {known}")
+    return PREDICTOR_REGISTRY.get(keys[key])(cfg, memory_shape)

@@ -16,6 +16,7 @@ from torch import nn
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.checkpoint.names import canonical_names
 from mask_former.engine.config import load_config
+from mask_former.errors import NonFiniteError
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = sorted((ROOT / "tests/reference/state_dict").glob("*.json"))
@@ -118,6 +119,22 @@ def test_an_interrupted_write_harms_nothing(tmp_path, monkeypatch, moment):
     monkeypatch.undo()
 
     assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model.pth"]
+    other = Model()
+    assert MaskFormerCheckpointer(other, str(tmp_path)).resume_or_load("")["iteration"] == 1
+    assert_same(other, good)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_not_saved_over_good_ones(tmp_path, value):
+    model = Model()
+    writer = MaskFormerCheckpointer(model, str(tmp_path))
+    writer.save("model", iteration=1)
+    good = state(model)
+    with torch.no_grad():
+        model.sem_seg_head.predictor.class_embed.bias[0] = value
+    message = r"model\.pth is not written: 1 of \d+ weights .*class_embed\.bias.*SOLVER.BASE_LR"
+    with pytest.raises(NonFiniteError, match=message):
+        writer.save("model", iteration=2)
     other = Model()
     assert MaskFormerCheckpointer(other, str(tmp_path)).resume_or_load("")["iteration"] == 1
     assert_same(other, good)

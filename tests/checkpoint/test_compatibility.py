@@ -26,6 +26,14 @@ MODELS = {
         },
         CLASSIFIER | QUERIES,
     ),
+    "Mask2Former, fixed matching": (
+        lambda classes: {
+            "MODEL__MASK_FORMER__PREDICTOR_NAME": "MultiScaleMaskedTransformerDecoder",
+            "MODEL__MASK_FORMER__MATCHER": "fixed",
+            "MODEL__MASK_FORMER__NUM_OBJECT_QUERIES": classes,
+        },
+        CLASSIFIER | QUERIES | {f"{PREDICTOR}query_feat.weight"},
+    ),
     "PerPixelBaseline": (
         lambda classes: {
             "MODEL__META_ARCHITECTURE": "SemanticSegmentor",

@@ -12,7 +12,6 @@ from torch import nn
 from mask_former import model_zoo
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.checkpoint.names import canonical_names
-from mask_former.predictor.build import PREDICTOR_REGISTRY
 
 FOLDER = Path(__file__).parents[1] / "reference/state_dict/mask2former"
 MASK2FORMER = {f.stem: list(json.loads(f.read_text())) for f in sorted(FOLDER.glob("*.json"))}
@@ -101,10 +100,6 @@ def test_every_variant_loads_strictly(tmp_path, variant, suffix):
         MaskFormerCheckpointer(Names(names)).load(str(tmp_path / "less.pth"))
 
 
-@pytest.mark.skipif(
-    "MultiScaleMaskedTransformerDecoder" not in PREDICTOR_REGISTRY,
-    reason="Mask2Former's network is not there yet",
-)
 def test_a_published_model_loads_strictly(tmp_path):
     """Names and shapes of a whole model, as in its published file."""
     recipe = "coco__panoptic-segmentation__swin__maskformer2_swin_tiny_bs16_50ep"

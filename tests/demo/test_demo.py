@@ -1,6 +1,8 @@
 """The command line from end to end, with a tiny model of random weights on the CPU."""
 
 import json
+import os
+import signal
 
 import cv2
 import numpy as np
@@ -189,13 +191,63 @@ def test_a_camera_runs_until_it_is_interrupted(model, clip, tmp_path, monkeypatc
 
         def __iter__(self):
             frames = super().__iter__()
-            yield from (next(frames) for _ in range(3))
-            raise KeyboardInterrupt
+            yield from (next(frames) for _ in range(2))
+            os.kill(os.getpid(), signal.SIGINT)
+            yield next(frames)
 
     monkeypatch.setattr(demo, "VideoReader", Camera)
     assert run(*model, "--webcam", 1, "--output", tmp_path / "out") == 0
     with VideoReader(tmp_path / "out" / "camera_1.mp4") as reader:
         assert len(list(reader)) == 3
+
+
+def interrupted_after(number):
+    """`segment`, in the middle of which Ctrl-C is pressed."""
+    segment = demo.Demo.segment
+    calls = []
+
+    def interrupted(self, image):
+        calls.append(image.shape)
+        if len(calls) == number:
+            os.kill(os.getpid(), signal.SIGINT)
+        return segment(self, image)
+
+    return interrupted
+
+
+def test_ctrl_c_keeps_the_images_that_are_done(model, photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo.Demo, "segment", interrupted_after(2))
+    flags = ["--input", photos / "a", photos / "b", "--output", tmp_path / "out", "--save-results"]
+    assert run(*model, *flags) == 130
+    assert "ended by SIGINT: 2 images are done" in capsys.readouterr().err
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["1.png", "2.jpg", "results"]
+    assert len(saved(tmp_path / "out", "panoptic")["annotations"]) == 2
+
+
+def test_ctrl_c_keeps_the_frames_that_are_done(model, clip, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo.Demo, "segment", interrupted_after(4))
+    out = tmp_path / "out.mp4"
+    assert run(*model, "--video-input", clip, "--output", out) == 130
+    assert "ended by SIGINT: 4 frames are done" in capsys.readouterr().err
+    with VideoReader(out) as reader:
+        assert len(list(reader)) == 4
+
+
+def test_an_image_that_our_code_fails_on_is_named_and_the_rest_is_done(
+    model, photos, tmp_path, monkeypatch, capsys
+):
+    segment = demo.Demo.segment
+
+    def fails_on_small(self, image):
+        return segment(self, image) if image.shape[0] > 30 else int("a bug")
+
+    monkeypatch.setattr(demo.Demo, "segment", fails_on_small)
+    flags = ["--input", photos / "b", photos / "a", "--output", tmp_path / "out"]
+    assert run(*model, *flags) == 1
+    message = capsys.readouterr().err
+    assert "1 could not be segmented" in message and "b/1.png: ValueError" in message
+    assert 'int("a bug")' in message  # the traceback
+    assert len(list((tmp_path / "out").iterdir())) == 2
 
 
 def test_q_in_the_window_quits(model, photos, tmp_path, monkeypatch):

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,18 @@ def test_other_run_in_the_output_folder(tmp_path, name):
     (tmp_path / name).write_text("content")
     with pytest.raises(FileExistsError, match=f"{name}.*--resume.*another OUTPUT_DIR"):
         check_output_folder(str(tmp_path))
+
+
+def test_an_output_folder_that_cannot_be_written(shapes_root, tmp_path, monkeypatch):
+    args = argument_parser().parse_args([])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="OUTPUT_DIR .*file is not a folder"):
+        check_run(tiny_cfg(tmp_path / "file" / "run"), args)
+    # Root, who runs some tests, may write anywhere but on a read-only disk.
+    monkeypatch.setattr("os.access", lambda path, mode: not mode & os.W_OK)
+    with pytest.raises(OSError, match=f"OUTPUT_DIR .*run: {tmp_path} cannot be written"):
+        check_run(tiny_cfg(tmp_path / "new" / "run"), args)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_run_that_failed_at_its_start_can_be_started_again(shapes_root, tmp_path):

@@ -74,6 +74,32 @@ def test_best_weights_are_kept(model, tmp_path):
     assert not (tmp_path / "last_checkpoint").exists()
 
 
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("wanted", ["segm/AP-dog", ""])
+def test_a_metric_that_is_nan_is_said_and_the_next_decides(model, tmp_path, caplog, wanted):
+    first = wanted or "panoptic_seg/PQ"
+    run = Run(BestCheckpoint(model, str(tmp_path), wanted))
+    evaluate(run, model, 1.0, **{first: NAN, "segm/AP": 20.0})
+    assert read(tmp_path) == ("segm/AP", 20.0, 1.0)
+    assert f"{first} is not a number" in caplog.text and "segm/AP decides" in caplog.text
+    evaluate(run, model, 2.0, **{first: NAN, "segm/AP": 10.0})
+    evaluate(run, model, 3.0, **{first: NAN, "segm/AP": NAN})
+    assert read(tmp_path) == ("segm/AP", 20.0, 1.0)
+    # It has a value at last, which counts more, even if it is less.
+    evaluate(run, model, 4.0, **{first: 5.0, "segm/AP": 30.0})
+    evaluate(run, model, 5.0, **{first: NAN, "segm/AP": 40.0})
+    assert read(tmp_path) == (first, 5.0, 4.0)
+
+
+def test_only_metrics_that_are_nan(model, tmp_path, caplog):
+    run = Run(BestCheckpoint(model, str(tmp_path)))
+    evaluate(run, model, 1.0, **{"segm/AP": NAN})
+    assert "no best checkpoint is kept" in caplog.text
+    assert not (tmp_path / "model_best.pth").exists()
+
+
 @pytest.mark.parametrize(
     ("metrics", "expected"),
     [

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mask_former import engine
 from tests.engine import tiny
 
 
@@ -98,3 +99,29 @@ def test_what_cannot_be_resumed(shapes_root, tmp_path, change, options, message)
 def test_resume_without_a_checkpoint_starts_anew(shapes_root, tmp_path):
     cfg = tiny.tiny_cfg(tmp_path / "run", SOLVER__MAX_ITER=1, DATASETS__TEST=())
     assert list(tiny.run_here(cfg, "--resume")["losses"]) == ["0"]
+
+
+def test_what_other_samples_change_is_said(shapes_root, tmp_path, caplog):
+    first = tiny.tiny_cfg(tmp_path / "run", SOLVER__MAX_ITER=3, DATASETS__TEST=())
+    tiny.run_here(first)
+    same = tiny.tiny_cfg(tmp_path / "run", SOLVER__MAX_ITER=3, DATASETS__TEST=())
+    other = tiny.tiny_cfg(
+        tmp_path / "run",
+        SOLVER__MAX_ITER=3,
+        DATASETS__TEST=(),
+        SOLVER__IMS_PER_BATCH=4,
+        INPUT__MIN_SIZE_TRAIN=(64,),
+        INPUT__MIN_SIZE_TEST=32,
+    )
+    said = []
+    for cfg in (same, other):
+        trainer = engine.Trainer(cfg)
+        caplog.clear()
+        trainer.resume_or_load(resume=True)
+        said.append([r.getMessage() for r in caplog.records if r.levelname == "WARNING"])
+    assert said[0] == []
+    batch, rest = said[1]
+    # 3 iterations of 2 images are done, and it goes on after 3 iterations of 4.
+    assert "IMS_PER_BATCH was 2 in the checkpoint and is 4" in batch
+    assert "number 12, not 6: 6 are skipped" in batch and "2 times as large" in batch
+    assert "INPUT.MIN_SIZE_TRAIN was [64, 96], is [64]" in rest and "TEST" not in rest

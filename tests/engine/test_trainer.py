@@ -165,6 +165,45 @@ def test_a_loss_that_is_not_finite_stops_with_iteration_and_image(tmp_path, bad_
     assert f'"iteration": {bad_iter - 1}' in (tmp_path / "run" / "metrics.json").read_text()
 
 
+class Diverge(HookBase):
+    """Ruins the weights in an update, where the loss was finite."""
+
+    def __init__(self, iteration):
+        self._iteration = iteration
+
+    def before_step(self):
+        if self.trainer.iter == self._iteration:
+            self.trainer.model.w.grad = None
+            self.trainer.step.update = lambda: self.trainer.model.w.data.fill_(float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "evaluations", "message"),
+    [
+        (2, 0, "model_0000001.pth is not written: 1 of 1 weights"),
+        (10, 2, "The model is not evaluated: 1 of 1 weights"),
+        (10, 0, "Iteration 2: 1 of 1 weights"),
+    ],
+)
+def test_weights_that_are_not_finite_end_a_training(tmp_path, checkpoints, evaluations, message):
+    cfg = toy_cfg(tmp_path, CHECKPOINT_PERIOD=checkpoints)
+    cfg.TEST.EVAL_PERIOD = evaluations
+    trainer = ToyTrainer(cfg)
+    trainer.register_hooks([Diverge(1)])
+    with pytest.raises(FloatingPointError, match=f"{message} are not finite.*SOLVER.BASE_LR"):
+        trainer.train()
+    assert trainer.last_results == {}
+    assert not list(tmp_path.glob("model*"))
+
+
+def test_weights_that_are_not_finite_are_not_evaluated(tmp_path):
+    cfg = toy_cfg(tmp_path)
+    cfg.MODEL.WEIGHTS = str(tmp_path / "nan.pth")
+    torch.save({"model": {"w": torch.full((8,), float("nan"))}}, cfg.MODEL.WEIGHTS)
+    with pytest.raises(FloatingPointError, match="not evaluated: 1 of 1 weights are not finite"):
+        ToyTrainer.evaluate(cfg)
+
+
 def test_a_bug_is_logged_with_its_traceback(tmp_path, caplog):
     class BugHook(HookBase):
         def after_step(self):

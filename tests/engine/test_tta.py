@@ -1,3 +1,5 @@
+"""Test-time augmentation: which views are made, what is averaged, and that a mean is a result."""
+
 import weakref
 from dataclasses import replace
 
@@ -271,29 +273,6 @@ def test_labels_are_those_of_the_mean_scores():
     model.inference = replace(model.inference, semantic_labels=True)
     (labels,) = tta(model)(x)
     assert torch.equal(labels["sem_seg"], scores["sem_seg"].argmax(0))
-
-
-def test_evaluation_reports_both(shapes_root, tmp_path):
-    cfg = tiny_cfg(tmp_path / "run", TEST__AUG__ENABLED=True, TEST__AUG__MIN_SIZES=(32, 64))
-    torch.manual_seed(0)
-    model = Trainer.build_model(cfg)
-    torch.save({"model": model.state_dict()}, tmp_path / "weights.pth")
-    cfg.MODEL.WEIGHTS = str(tmp_path / "weights.pth")
-    results = Trainer.evaluate(cfg)
-    assert results.keys() == {"panoptic_seg", "sem_seg", "panoptic_seg_TTA", "sem_seg_TTA"}
-    miou = {name: figures["mIoU"] for name, figures in results.items() if "mIoU" in figures}
-    assert miou["sem_seg"] == Trainer.test(cfg, model)["sem_seg"]["mIoU"]
-    assert miou["sem_seg_TTA"] == Trainer.test_with_TTA(cfg, model)["sem_seg_TTA"]["mIoU"]
-    assert miou["sem_seg_TTA"] != miou["sem_seg"]
-    # What the first evaluation wrote is still there.
-    assert (tmp_path / "run" / "inference").exists()
-    assert (tmp_path / "run" / "inference_TTA").exists()
-
-    cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON = False
-    cfg.DATASETS.TEST = ("shapes_val_panoptic", "shapes_val_semantic")
-    results = Trainer.evaluate(cfg)
-    assert list(results) == list(cfg.DATASETS.TEST)
-    assert all(tasks.keys() == {"sem_seg", "sem_seg_TTA"} for tasks in results.values())
 
 
 def test_predictor_augments_where_the_config_says_so(tmp_path):

@@ -1,10 +1,10 @@
 """train_net.py with a very small backbone and an observer, in this process or in others.
 
-    python -m tests.engine.tiny --record FILE [--kill-after N] <flags of train_net.py>
+    python -m tests.engine.tiny --record FILE [--kill-after N [--by SIGNAL]] <flags of train_net.py>
 
 Trains a real MaskFormer, with dropout, on the CPU. Writes the loss of every iteration and the
-metrics of the last evaluation to FILE; with --kill-after N it kills itself, as `kill -9` does,
-after iteration N.
+metrics of the last evaluation to FILE; with --kill-after N the last of its processes kills itself,
+as `kill -9` does or by another signal, after iteration N.
 """
 
 import argparse
@@ -141,15 +141,17 @@ def tiny_cfg(output_dir, **opts):
 class Observer(HookBase):
     """Keeps the losses of all iterations; kills the process after one of them."""
 
-    def __init__(self, kill_after):
+    def __init__(self, kill_after, by):
         self.losses = {}
         self._kill_after = kill_after
+        self._by = signal.Signals[by]
 
     def after_step(self):
         if comm.is_main_process():
             self.losses[self.trainer.iter] = self.trainer.storage.latest()["total_loss"][0]
-        if self.trainer.iter == self._kill_after:
-            os.kill(os.getpid(), signal.SIGKILL)
+        is_last = comm.get_rank() == comm.get_world_size() - 1
+        if self.trainer.iter == self._kill_after and is_last:
+            os.kill(os.getpid(), self._by)
 
 
 def argument_parser():
@@ -158,12 +160,13 @@ def argument_parser():
     )
     parser.add_argument("--record", required=True)
     parser.add_argument("--kill-after", type=int, default=-1)
+    parser.add_argument("--by", default="SIGKILL")
     return parser
 
 
 def main(cfg, args):
     engine.setup(cfg, args)
-    observer = Observer(args.kill_after)
+    observer = Observer(args.kill_after, args.by)
     if args.eval_only:
         metrics = engine.Trainer.evaluate(cfg, resume=args.resume)
     else:
@@ -198,8 +201,12 @@ def restored_loggers():
             logger.propagate, logger.level = propagate, level
 
 
-def start(cfg, *flags, torchrun=()):
-    """Start other processes with flags of train_net.py, under torchrun if it is given flags."""
+def start(cfg, *flags, torchrun=(), **options):
+    """Start other processes with flags of train_net.py, under torchrun if it is given flags.
+
+    Args:
+        options: of `subprocess.Popen`.
+    """
     config = f"{cfg.OUTPUT_DIR}.yaml"
     with open(config, "w") as file:
         file.write(cfg.dump())
@@ -207,7 +214,11 @@ def start(cfg, *flags, torchrun=()):
     command = [sys.executable, *launcher, "-m", "tests.engine.tiny"]
     command += ["--record", f"{cfg.OUTPUT_DIR}.json", "--config-file", config, *flags]
     return subprocess.Popen(
-        command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command,
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        **options,
     )
 
 

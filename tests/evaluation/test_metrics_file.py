@@ -1,8 +1,9 @@
 import json
 
 import pytest
+from detectron2.utils.events import EventStorage
 
-from mask_former.evaluation.metrics_file import drop_metrics_from, read_metrics
+from mask_former.evaluation.metrics_file import MetricsWriter, drop_metrics_from, read_metrics
 
 
 def write(path, entries, tail=""):
@@ -66,3 +67,27 @@ def test_a_line_that_lacks_only_its_end_stays_apart_from_the_next(tmp_path):
         drop_metrics_from(20, str(tmp_path))
         writer.write(json.dumps(entry(39)) + "\n")
     assert read_metrics(path) == [entry(19), entry(39)]
+
+
+def test_what_is_written_is_json_and_only_what_is_new(tmp_path):
+    path = tmp_path / "metrics.json"
+    writer = MetricsWriter(str(path))
+    with EventStorage(0) as storage:
+        storage.put_scalar("total_loss", 2.0)
+        storage.put_scalars(**{"segm/AP": 5.0, "segm/AP-dog": float("nan")}, smoothing_hint=False)
+        writer.write()
+        writer.write()
+        storage.iter = 3
+        storage.put_scalar("total_loss", 1.0)
+        storage.put_scalar("other", float("inf"))
+        writer.write()
+    writer.close()
+
+    def forbidden(name):
+        raise AssertionError(name)
+
+    lines = path.read_text().splitlines()
+    assert [json.loads(line, parse_constant=forbidden) for line in lines] == [
+        {"iteration": 0, "segm/AP": 5.0, "total_loss": 2.0},
+        {"iteration": 3, "total_loss": 1.5},  # the median
+    ]

@@ -5,6 +5,7 @@ import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_sem_seg_head
 
+from mask_former.errors import UserError
 from tests.engine.tiny import CHANNELS, tiny_cfg
 
 SHAPES = {
@@ -86,3 +87,17 @@ def test_mixed_precision_is_nearly_float32(decoder, predictor):
     assert mixed[0].mask_logits.dtype == torch.bfloat16
     scale = full[0].mask_logits.std()
     assert (mixed[0].mask_logits - full[0].mask_logits).abs().max() < 0.1 * scale
+
+
+@pytest.mark.parametrize(
+    ("key", "known"),
+    [
+        ("MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME", "BasePixelDecoder"),
+        ("MODEL.MASK_FORMER.PREDICTOR_NAME", "StandardPredictor"),
+        ("MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME", "StandardPredictor"),
+    ],
+)
+def test_a_name_that_nothing_has(key, known):
+    cfg = tiny_cfg("", **{key.replace(".", "__"): "StandardTransformer"})
+    with pytest.raises(UserError, match=f"{key} is 'StandardTransformer'; known are .*{known}"):
+        build_sem_seg_head(cfg, SHAPES)

@@ -1,0 +1,197 @@
+"""Signals: to a trainer in this process, and to real processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.engine import HookBase
+
+from mask_former.engine.errors import reported_errors
+from mask_former.engine.interruption import EXIT_CODE, Interrupted, asked, noted_signals
+from tests.engine import tiny
+from tests.engine.test_trainer import (
+    ToyEvaluator,
+    ToyTrainer,
+    dataset,  # noqa: F401  (a fixture)
+    toy_cfg,
+    train,
+)
+
+SIGNALS = ["SIGINT", "SIGTERM", "SIGUSR1"]
+
+
+class Signal(HookBase):
+    """Sends this process a signal in the middle of an iteration."""
+
+    def __init__(self, iteration, name):
+        self._iteration = iteration
+        self._name = name
+
+    def after_backward(self):
+        if self.trainer.iter == self._iteration:
+            os.kill(os.getpid(), signal.Signals[self._name])
+
+
+def interrupt(cfg, name, iteration):
+    trainer = ToyTrainer(cfg)
+    trainer.register_hooks([Signal(iteration, name)])
+    trainer.resume_or_load(resume=False)
+    with pytest.raises(Interrupted) as stop:
+        trainer.train()
+    assert trainer.last_results == {}
+    return str(stop.value)
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_a_signal_keeps_a_checkpoint_from_which_training_goes_on_bit_for_bit(tmp_path, name):
+    handlers = [signal.getsignal(signal.Signals[n]) for n in SIGNALS]
+    straight, *_ = train(toy_cfg(tmp_path / "straight"))
+    cfg = toy_cfg(tmp_path / "run")
+    message = interrupt(cfg, name, iteration=1)
+    assert name in message and "--resume" in message
+    assert "2 of 4 iterations" in message and "model_0000001.pth" in message
+    assert [signal.getsignal(signal.Signals[n]) for n in SIGNALS] == handlers
+    resumed, *_ = train(cfg, resume=True)
+    assert resumed.start_iter == 2
+    assert torch.equal(resumed.model.w, straight.model.w)
+    states = (trainer.optimizer.state_dict()["state"] for trainer in (resumed, straight))
+    torch.testing.assert_close(*states, rtol=0, atol=0)
+    lines = (tmp_path / "run" / "metrics.json").read_text().splitlines()
+    iterations = [json.loads(line)["iteration"] for line in lines]
+    assert iterations == sorted(set(iterations))
+
+
+@pytest.mark.parametrize(("iteration", "kept"), [(1, "model_0000001.pth"), (3, "model_final.pth")])
+def test_a_checkpoint_that_is_due_is_written_once(tmp_path, iteration, kept, caplog):
+    with caplog.at_level("INFO"):
+        message = interrupt(toy_cfg(tmp_path, CHECKPOINT_PERIOD=4), "SIGTERM", iteration)
+    assert kept in message
+    written = [r.message for r in caplog.records if r.message.startswith("Saving checkpoint")]
+    assert sum(kept in text for text in written) == 1
+
+
+def test_a_signal_ends_an_evaluation_without_metrics_of_half_of_the_images(tmp_path, monkeypatch):
+    seen = []
+
+    def process(self, inputs, outputs):
+        seen.append(inputs)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    def evaluate(self):
+        raise AssertionError("of a part of the images")
+
+    monkeypatch.setattr(ToyEvaluator, "process", process)
+    monkeypatch.setattr(ToyEvaluator, "evaluate", evaluate)
+    cfg = toy_cfg(tmp_path / "run")
+    cfg.TEST.EVAL_PERIOD = 2
+    trainer = ToyTrainer(cfg)
+    with pytest.raises(Interrupted, match="SIGUSR1.*2 of 4 iterations"):
+        trainer.train()
+    assert len(seen) == 1
+    assert (tmp_path / "run" / "last_checkpoint").read_text() == "model_0000001.pth"
+
+
+def test_exit_codes(capsys):
+    with pytest.raises(SystemExit) as stop, reported_errors():
+        raise Interrupted("what is kept")
+    assert stop.value.code == EXIT_CODE == 75
+    assert capsys.readouterr().err == "what is kept\n"
+    with pytest.raises(SystemExit) as stop, reported_errors():
+        raise KeyboardInterrupt
+    assert stop.value.code == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with noted_signals():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert asked() is None
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert asked() is signal.SIGTERM
+        assert asked() is None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_ctrl_c_ends_at_once():
+    code = (
+        "import os, signal; from mask_former.engine.interruption import asked, noted_signals\n"
+        "with noted_signals():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    print(asked().name, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    print('still there')\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == -signal.SIGINT
+    assert result.stdout == "SIGINT\n" and "Traceback" not in result.stderr
+
+
+def wait_for(path, process):
+    """Until a file is there, which a training writes."""
+    while not path.exists():
+        assert process.poll() is None, process.stdout.read().decode()
+        time.sleep(0.05)
+
+
+def load(folder):
+    name = (folder / "last_checkpoint").read_text()
+    return torch.load(folder / name, weights_only=True)
+
+
+def test_a_signal_to_one_of_two_processes_ends_both_after_the_same_iteration(shapes_root, tmp_path):
+    cfg = tiny.tiny_cfg(tmp_path / "run", SOLVER__MAX_ITER=1000, SOLVER__CHECKPOINT_PERIOD=500)
+    process = tiny.start(cfg, "--num-gpus", "2", "--kill-after", "1", "--by", "SIGTERM")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == EXIT_CODE, output.decode()
+    assert b"Traceback" not in output
+    # It was sent after iteration 1 was recorded: all know of it in the next.
+    assert b"SIGTERM ended the training. 3 of 1000 iterations" in output
+    trainer = load(tmp_path / "run")["trainer"]
+    assert trainer["iteration"] == 2
+    assert len(trainer["hooks"]["RandomState"]["states"]) == 2
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
+def test_the_processes_end_with_the_launcher(shapes_root, tmp_path, name):
+    """Started as in the background of a script, and signalled alone. Its processes have its output
+    open, which ends only when all of them have."""
+    cfg = tiny.tiny_cfg(tmp_path / "run", SOLVER__MAX_ITER=100_000, SOLVER__CHECKPOINT_PERIOD=1)
+    process = tiny.start(
+        cfg, "--num-gpus", "2", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)
+    )
+    folder = Path(cfg.OUTPUT_DIR)
+    wait_for(folder / "last_checkpoint", process)
+    process.send_signal(signal.SIGINT)  # has no effect
+    process.send_signal(signal.Signals[name])
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == (EXIT_CODE if name == "SIGTERM" else -signal.SIGKILL)
+    assert b"SIGTERM ended the training." in output and b"Traceback" not in output
+    last = load(folder)["trainer"]["iteration"]
+    assert f"{last + 1} of 100000 iterations are kept".encode() in output
+
+
+def test_workers_leave_signals_to_their_process(shapes_root, tmp_path):
+    """Ctrl-C in a terminal, and Slurm's signals, reach them, too."""
+    cfg = tiny.tiny_cfg(
+        tmp_path / "run",
+        SOLVER__MAX_ITER=100_000,
+        SOLVER__CHECKPOINT_PERIOD=1,
+        DATALOADER__NUM_WORKERS=1,
+    )
+    process = tiny.start(cfg, start_new_session=True)
+    wait_for(tmp_path / "run" / "last_checkpoint", process)
+    for name in SIGNALS:
+        os.killpg(process.pid, signal.Signals[name])
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == EXIT_CODE, output.decode()
+    assert b"Traceback" not in output
