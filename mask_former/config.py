@@ -201,6 +201,8 @@ def _add_vit(cfg: CN) -> None:
     cfg.MODEL.VIT.IMG_SIZE = 0
     cfg.MODEL.VIT.PATCH_SIZE = 16
     cfg.MODEL.VIT.DROP_PATH_RATE = 0.0
+    # Epsilon of the layer norms; 0: the model's own, mostly 1e-6. Segmenter's is 1e-5.
+    cfg.MODEL.VIT.NORM_EPS = 0.0
     # How positions are interpolated for an image of another size: bicubic, or bilinear (Segmenter).
     cfg.MODEL.VIT.INTERPOLATION = "bicubic"
     # ViTPyramid: names of its maps, and their channels.

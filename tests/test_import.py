@@ -76,6 +76,8 @@ def imported(tmp_path_factory) -> dict:
         ("architecture", "MaskFormer"),
         ("backbone", "D2SwinTransformer"),
         ("backbone", "TimmBackbone"),
+        ("backbone", "ViTEncoder"),
+        ("backbone", "ViTPyramid"),
         ("head", "MaskFormerHead"),
         ("pixel decoder", "BasePixelDecoder"),
         ("pixel decoder", "TransformerEncoderPixelDecoder"),

@@ -199,8 +199,9 @@ class TimmBackbone(Backbone):
         training = self.training
         try:
             maps = self.eval()(image)
-        except (AssertionError, RuntimeError) as error:
-            raise UserError(f"{refusal}fails ({str(error).splitlines()[0]}).") from error
+        except Exception as error:  # Each model fails in its own way.
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise UserError(f"{refusal}fails ({reason}).") from error
         finally:
             self.train(training)
         for name, shape in self._shapes.items():

@@ -77,6 +77,7 @@ class ViTEncoder(Backbone):
         patch_size: side of the patches in pixels; 0: the model's own.
         drop_path_rate: probability with which the last block's residual branches are left out for
             an image in training; it grows from 0 with the depth.
+        norm_eps: epsilon of all layer norms; 0: the model's own.
         interpolation: of positions, when an image has another size: bicubic, with antialiasing, or
             bilinear, without, which is Segmenter's.
 
@@ -96,6 +97,7 @@ class ViTEncoder(Backbone):
         img_size: int = 0,
         patch_size: int = 0,
         drop_path_rate: float = 0.0,
+        norm_eps: float = 0.0,
         interpolation: str = "bicubic",
     ) -> None:
         super().__init__()
@@ -128,6 +130,9 @@ class ViTEncoder(Backbone):
             raise UserError(refusal)
         for part in ("attn_pool", "fc_norm"):  # of a classifier; would be without gradients
             setattr(self.model, part, nn.Identity())
+        for module in self.model.modules():
+            if norm_eps and isinstance(module, nn.LayerNorm):
+                module.eps = norm_eps
         self.patch_size = self.model.patch_embed.patch_size[0]
         self.channels = self.model.embed_dim
         self.depth = len(self.model.blocks)
@@ -147,6 +152,7 @@ class ViTEncoder(Backbone):
             "img_size": keys.IMG_SIZE,
             "patch_size": keys.PATCH_SIZE,
             "drop_path_rate": keys.DROP_PATH_RATE,
+            "norm_eps": keys.NORM_EPS,
             "interpolation": keys.INTERPOLATION,
         }
 

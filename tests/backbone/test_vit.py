@@ -5,7 +5,7 @@ import timm
 import torch
 from timm.layers import resample_abs_pos_embed
 
-from mask_former.backbone import ViTEncoder
+from mask_former.backbone import Tokens, ViTEncoder
 from mask_former.backbone.checkpointing import set_grad_checkpointing
 from mask_former.errors import UserError
 from tests.backbone.test_checkpointing import saved_bytes
@@ -101,6 +101,15 @@ def test_bilinear_positions_are_segmenters():
     )
     torch.testing.assert_close(found[:, 1:], expected[:, 1:])
     torch.testing.assert_close(found[:, 0], encoder.model.cls_token[:, 0] + expected[:, 0])
+
+
+@torch.no_grad()
+def test_epsilon_of_norms():
+    """Tokens of half a thousandth around their mean: their variance is a quarter of 1e-6."""
+    encoder = ViTEncoder(name=MODELS["vit"], norm_eps=1e-5)
+    values = torch.tensor([0.0005, -0.0005]).repeat(96).view(1, 1, 192)
+    found = encoder.normalize(Tokens(values, (1, 1), None)).values
+    torch.testing.assert_close(found, values / (2.5e-7 + 1e-5) ** 0.5)
 
 
 def test_activation_checkpointing(pair):
