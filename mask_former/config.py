@@ -26,6 +26,8 @@ def add_mask_former_config(cfg: CN) -> None:
     _add_input(cfg)
     _add_model(cfg)
     _add_swin(cfg)
+    _add_timm(cfg)
+    _add_vit(cfg)
     _add_solver(cfg)
     for key in REMOVED_KEYS:
         cfg.register_deprecated_key(key)
@@ -171,10 +173,55 @@ def _add_swin(cfg: CN) -> None:
     cfg.MODEL.SWIN.USE_CHECKPOINT = False
 
 
+def _add_timm(cfg: CN) -> None:
+    # MODEL.BACKBONE.NAME TimmBackbone: any model of timm that has a pyramid of feature maps.
+    # MODEL.BACKBONE.FREEZE_AT counts as for ResNets: 1 freezes the stem, 2 also res2, ...
+    cfg.MODEL.TIMM = CN()
+    # The model, of timm.list_models(); maybe with the tag of its weights: convnext_tiny.fb_in22k.
+    cfg.MODEL.TIMM.NAME = "convnext_tiny"
+    # Start from timm's weights, which it downloads once into its cache. A file in MODEL.WEIGHTS,
+    # which may be one of timm's, takes their place.
+    cfg.MODEL.TIMM.PRETRAINED = False
+    # Names of the maps to return: res1 has stride 2, res2 4, ... Coarser layers are not made.
+    cfg.MODEL.TIMM.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    # Batch norms: BN (of the batch), SyncBN (of all processes' batches) or FrozenBN (the statistics
+    # of the weights that the training starts from).
+    cfg.MODEL.TIMM.NORM = "BN"
+    # Stochastic depth, as timm defines it for the model; 0: timm's default, which is mostly none.
+    cfg.MODEL.TIMM.DROP_PATH_RATE = 0.0
+
+
+def _add_vit(cfg: CN) -> None:
+    # MODEL.BACKBONE.NAME ViTPyramid: a plain ViT of timm (ViT, DeiT, DINOv2, DINOv3) with ViTDet's
+    # simple feature pyramid, for heads that want maps; or ViTEncoder, for heads that want tokens.
+    cfg.MODEL.VIT = CN()
+    # The model, of timm.list_models(), maybe with the tag of its weights; and whether to start from
+    # them, as for TIMM.
+    cfg.MODEL.VIT.NAME = "vit_small_patch14_reg4_dinov2"
+    cfg.MODEL.VIT.PRETRAINED = False
+    # Side in pixels of the images that learned positions are for, and of patches; 0: the model's
+    # own. Pretrained positions and patches are interpolated to them when they are loaded.
+    cfg.MODEL.VIT.IMG_SIZE = 0
+    cfg.MODEL.VIT.PATCH_SIZE = 16
+    cfg.MODEL.VIT.DROP_PATH_RATE = 0.0
+    # Epsilon of the layer norms; 0: the model's own, mostly 1e-6. Segmenter's is 1e-5.
+    cfg.MODEL.VIT.NORM_EPS = 0.0
+    # How positions are interpolated for an image of another size: bicubic, or bilinear (Segmenter).
+    cfg.MODEL.VIT.INTERPOLATION = "bicubic"
+    # ViTPyramid: names of its maps, and their channels.
+    cfg.MODEL.VIT.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    cfg.MODEL.VIT.OUT_CHANNELS = 256
+
+
 def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.OPTIMIZER = "ADAMW"  # or SGD
     # The backbone learns at this fraction of BASE_LR.
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
+    # Layer-wise decay of the learning rate, mostly for plain ViTs: every layer of the backbone
+    # learns at this fraction of the rate of the next one. 1: all alike. The pattern finds a layer's
+    # parameters by their names; its group is the layer's number.
+    cfg.SOLVER.LAYER_DECAY = 1.0
+    cfg.SOLVER.LAYER_DECAY_PATTERN = r"^backbone\.(?:[a-z_]+\.)*blocks\.(\d+)\."
     # Weight decay of embeddings (queries, relative positions).
     cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
     # Evaluate and save an exponential moving average (EMA) of the weights, over about the last

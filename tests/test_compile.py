@@ -14,6 +14,7 @@ SMALL += ["MODEL.RESNETS.WIDTH_PER_GROUP", 8, "MODEL.RESNETS.RES2_OUT_CHANNELS",
 SMALL += ["MODEL.MASK_FORMER.DIM_FEEDFORWARD", 32, "MODEL.MASK_FORMER.DEC_LAYERS", 1]
 SMALL += ["MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS", 1, "MODEL.SWIN.DEPTHS", [1, 1, 1, 1]]
 SMALL += ["MODEL.SWIN.DROP_PATH_RATE", 0.0]
+TIMM = ["MODEL.BACKBONE.NAME", "TimmBackbone", "MODEL.TIMM.NAME", "convnext_zepto_rms"]
 MASK2FORMER = ["MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME", "MSDeformAttnPixelDecoder"]
 MASK2FORMER += ["MODEL.MASK_FORMER.PREDICTOR_NAME", "MultiScaleMaskedTransformerDecoder"]
 MASK2FORMER += ["MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE", "multi_scale_pixel_decoder"]
@@ -34,7 +35,13 @@ def forget_compiled_code():
 
 @pytest.mark.parametrize(
     ("recipe", "options", "training"),
-    [(R50, [], True), (R50, [], False), (SWIN, [], True), (R50, MASK2FORMER, True)],
+    [
+        (R50, [], True),
+        (R50, [], False),
+        (SWIN, [], True),
+        (R50, MASK2FORMER, True),
+        (R50, TIMM, False),
+    ],
 )
 def test_the_network_is_one_graph(recipe, options, training):
     """What a compiler gets is the whole network, and computes the same."""
