@@ -7,18 +7,20 @@ A query attends to a few points of every map, and says itself where these are:
 where `r` is the query's reference point, `V` are the projected maps, sampled bilinearly with zeros
 outside, and the offsets `o` and the weights `a`, a softmax over the points of all maps, are linear
 in the query. With Q queries of C channels it takes 4 * Q * C * maps * points multiplications
-besides the projections, however large the maps are, and keeps about 80 bytes for the gradients of
+besides the projections, however large the maps are, and keeps about 12 bytes for the gradients of
 each head, map and point of a query.
 """
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 from mask_former.errors import UserError
 
@@ -85,12 +87,15 @@ class MultiScaleDeformableAttention(nn.Module):
         maps = _by_head(self.value_proj(value), heads).split([h * w for h, w in sizes], dim=1)
         # By numbers here and below: the host would wait for a GPU to copy a tensor of sizes there.
         x, y = reference.unbind(-1)
+        # Computed again for the gradients: it would keep six times what it is given.
+        again = partial(checkpoint, sample_map, use_reentrant=False, preserve_rng_state=False)
+        sample = again if torch.is_grad_enabled() else sample_map
         samples = []
         for level, (height, width) in enumerate(sizes):
             # Pixel 0 has its center at position 0.
             positions = torch.stack((x * width, y * height), -1)[:, None] - 0.5
             samples.append(
-                sample_map(
+                sample(
                     maps[level].unflatten(1, (height, width)),
                     positions + offsets[:, :, level],
                     weights.unflatten(-1, (levels, points))[:, :, level],

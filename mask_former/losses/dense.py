@@ -44,7 +44,7 @@ class AllPixels:
 
         segments = shrink(target.masks)
         valid = None if target.valid is None else shrink(target.valid[None])[0]
-        rows = _chunk_rows(segments, segments.shape[1])
+        rows = chunk_rows(segments, segments.shape[1])
         return torch.stack(
             [
                 torch.cat([losses(y, segments, valid) for y in x.flatten(1).float().split(rows)], 1)
@@ -102,12 +102,13 @@ def in_chunks(
         (K, M).
     """
     masks, *others = inputs
-    rows = _chunk_rows(masks, pixels)
+    rows = chunk_rows(masks, pixels)
     masks = masks if torch.is_grad_enabled() else masks.detach()
     return _InChunks.apply(losses, sample, rows, masks, *others)
 
 
-def _chunk_rows(masks: Tensor, pixels: int) -> int:
+def chunk_rows(masks: Tensor, pixels: int) -> int:
+    """How many masks of so many pixels, or points, are worked on at a time."""
     return max(1, _CHUNK_PIXELS.get(masks.device.type, 1 << 23) // pixels)
 
 
