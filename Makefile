@@ -1,5 +1,7 @@
 # `make quickstart` and `make test` do all set-up themselves, in .venv, once.
 PYTHON ?= python3
+# Of the quickstart: maskformer or mask2former.
+MODEL ?= maskformer
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
@@ -15,7 +17,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 
 quickstart: $(VENV)/.stamp-run ## make data, train a small model on CPU, evaluate it, draw pictures
-	$(PY) -m tools.quickstart
+	$(PY) -m tools.quickstart --model $(MODEL)
 
 test: $(VENV)/.stamp-dev ## run the tests
 	$(PY) -m pytest -n auto --maxprocesses 8 --dist worksteal

@@ -10,7 +10,12 @@ import subprocess
 import sys
 
 COMMANDS = ["criterion", "training_step", "training_step --backbone swin", "swin"]
-COMMANDS += ["postprocessing", "model_inference", "evaluation", "loading"]
+COMMANDS += [
+    "training_step --model mask2former",
+    "training_step --model mask2former --backbone swin",
+]
+COMMANDS += ["deformable_attention", "postprocessing", "model_inference"]
+COMMANDS += ["model_inference --model mask2former", "evaluation", "loading"]
 
 
 def main() -> None:

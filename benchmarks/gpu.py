@@ -60,6 +60,8 @@ PARTS = [
     Part("tests", 150, ["-m", "pytest", "-m", "gpu", "-n", "4", "--durations=5", *TESTS]),
     benchmark("training step, R50", 70, "training_step --images 8"),
     benchmark("training step, Swin-T", 70, "training_step --images 8 --backbone swin"),
+    benchmark("training step, Mask2Former R50", 70, "training_step --images 8 --model mask2former"),
+    benchmark("deformable attention", 40, "deformable_attention --images 8"),
     benchmark("criterion", 60, "criterion --compiled"),
     benchmark("post-processing", 60, "postprocessing"),
     benchmark("inference, R50", 70, "model_inference"),

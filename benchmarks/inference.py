@@ -9,12 +9,12 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import MaskFormerImageProcessor
+from transformers import Mask2FormerImageProcessor, MaskFormerImageProcessor
 
 from benchmarks.measure import is_native
 from benchmarks.models import our_model, plain_model, precision_keys, recipe
 from benchmarks.peers import plain_inference
-from benchmarks.peers.hugging_face import HuggingFaceMaskFormer
+from benchmarks.peers.hugging_face import hugging_face_model
 from benchmarks.predictions import Scene, Sizes
 from mask_former.precision import prepare
 
@@ -27,12 +27,15 @@ TEST = "MODEL.MASK_FORMER.TEST."
 DIVISOR = 32  # of the size of a batch, in all recipes here
 
 
-def contender_names(device: str, compiled: bool = False) -> list[str]:
-    """Ours and the peers, or ours as it is and `compiled`; in all that the device has natively."""
+def contender_names(device: str, compiled: bool = False, *, plain: bool = True) -> list[str]:
+    """Ours and the peers, or ours as it is and `compiled`; in all that the device has natively.
+
+    `plain`: with the plain transcription, which there is of MaskFormer alone.
+    """
     names = [OURS, COMPILED] if compiled else [OURS, HUGGING_FACE, PLAIN]
     if is_native(torch.bfloat16, device):
         names += [BF16, COMPILED_BF16] if compiled else [BF16, HUGGING_FACE_BF16, PLAIN_BF16]
-    return names
+    return [name for name in names if plain or name not in (PLAIN, PLAIN_BF16)]
 
 
 def contender_keys(name: str) -> list[Any]:
@@ -71,12 +74,12 @@ class Inference:
         keys = [*options, *test_keys(task), TEST + "OBJECT_MASK_THRESHOLD", threshold]
         self.cfg = recipe(task, device, *keys, *contender_keys(name))
         self.panoptic = task.startswith("panoptic")
-        self.name, self.batch = name, [image]
+        self.name, self.task, self.batch = name, task, [image]
         weights = weights_of_different_queries(task, device, options)
         if "plain" in name:
             self.model = plain_model(self.cfg, weights)
         elif "transformers" in name:
-            self.model = HuggingFaceMaskFormer(self.cfg, weights).to(device)
+            self.model = hugging_face_model(self.cfg, weights).to(device)
         else:
             self.model = build_model(self.cfg)
             self.model.load_state_dict(weights)
@@ -90,7 +93,7 @@ class Inference:
             with self.autocast:
                 (result,) = self.model(self.batch)
             return result["panoptic_seg"][0] if self.panoptic else result["sem_seg"]
-        scene = self._predict(**self.batch[0])
+        scene = self.predict()
         if "transformers" in self.name:
             return self._hugging_face(scene)
         if not self.panoptic:
@@ -102,22 +105,27 @@ class Inference:
             overlap_threshold=OVERLAP_THRESHOLD,
         )[0]
 
-    def _predict(self, image: Tensor, height: int, width: int, **_: Any) -> Scene:
-        """What a peer's network makes of an image, padded as ours pads it."""
-        keys, size = self.cfg.MODEL, tuple(image.shape[-2:])
-        image = image.to(keys.DEVICE)
+    @torch.inference_mode()
+    def predict(self) -> Scene:
+        """What the network makes of the image, padded as ours pads it."""
+        record = self.batch[0]
+        keys, size = self.cfg.MODEL, tuple(record["image"].shape[-2:])
+        image = record["image"].to(keys.DEVICE)
         statistics = torch.tensor([keys.PIXEL_MEAN, keys.PIXEL_STD], device=keys.DEVICE)
         mean, std = statistics[:, :, None, None]
         image = (image - mean) / std
         image = F.pad(image, (0, -size[1] % DIVISOR, 0, -size[0] % DIVISOR))
+        network = self.model.predict if self.name.startswith("ours") else self.model
         with self.autocast:
-            prediction = self.model(image[None])[-1]
-        sizes = Sizes(tuple(image.shape[-2:]), size, (height, width))
+            prediction = network(image[None])[-1]
+        sizes = Sizes(tuple(image.shape[-2:]), size, (record["height"], record["width"]))
         logits = prediction.class_logits[0].float(), prediction.mask_logits[0].float()
         return Scene(*logits, sizes)
 
     def _hugging_face(self, scene: Scene) -> Tensor:
-        processor, sizes = MaskFormerImageProcessor(), [scene.sizes.output]
+        is_mask2former = "mask2former" in self.task
+        processor = Mask2FormerImageProcessor() if is_mask2former else MaskFormerImageProcessor()
+        sizes = [scene.sizes.output]
         if not self.panoptic:
             return processor.post_process_semantic_segmentation(
                 scene.hugging_face, target_sizes=sizes
@@ -142,7 +150,7 @@ def thing_classes(cfg: CfgNode) -> set[int]:
 def least_score(task: str, device: str, image: Tensor, options: tuple[Any, ...] = ()) -> float:
     """The threshold of scores that `CONFIDENT` queries pass, for the random weights of a task."""
     record = {"image": image, "height": image.shape[-2], "width": image.shape[-1]}
-    logits = Inference(PLAIN, task, device, record, options)._predict(**record).class_logits
+    logits = Inference(OURS, task, device, record, options).predict().class_logits
     scores, labels = logits.softmax(-1).max(-1)
     scores = scores[labels < logits.shape[-1] - 1].sort(descending=True).values
     return scores[CONFIDENT - 1 : CONFIDENT + 1].mean().item()
@@ -157,14 +165,15 @@ def weights_of_different_queries(
     they come they are so alike that one of them gets the whole image."""
     model = our_model(recipe(task, device, *options)).eval()
     predictor = model.sem_seg_head.predictor
-    predictor.query_embed.weight.mul_(300)
+    if not hasattr(predictor, "query_feat"):  # by which Mask2Former's differ
+        predictor.query_embed.weight.mul_(300)
     record = {"image": torch.randint(256, (3, 192, 256), dtype=torch.uint8)}
     for layer, spread in ((predictor.class_embed, 2.0), (predictor.mask_embed.layers[-1], 0.2)):
         outputs: list[Tensor] = []
         hook = layer.register_forward_hook(lambda *call, kept=outputs: kept.append(call[-1]))
         model([record])
         hook.remove()
-        of_queries = outputs[0][-1:].flatten(0, -2)
+        of_queries = outputs[-1][-1:].flatten(0, -2)
         scale = spread / (of_queries - of_queries.mean(0)).std()
         layer.weight.mul_(scale)
         layer.bias.sub_(of_queries.mean(0)).mul_(scale)

@@ -1,11 +1,13 @@
 """Whole inference of an image: network and post-processing, and from an image file to its map.
 
-    python -m benchmarks.model_inference [--backbone swin] [--device cuda] [--compiled] [--quick]
+    python -m benchmarks.model_inference [--model mask2former] [--backbone swin] [--device cuda]
+        [--compiled] [--quick]
 
 ADE20K's semantic recipe at 512x512 and COCO's panoptic one at 800x1216, a dozen queries confident;
-ours beside the implementation of `transformers` and a plain transcription of the paper, with the
-same weights. `transformers` has no transformer encoder in the pixel decoder, so panoptic inference
-is compared with and without. Last, with files: read, resized, segmented, the map on the host.
+ours beside the implementation of `transformers` and, of MaskFormer, a plain transcription of the
+paper, with the same weights. In MaskFormer's pixel decoder `transformers` has no transformer
+encoder, so panoptic inference is compared with and without. Last, with files: read, resized,
+segmented, the map on the host.
 """
 
 import argparse
@@ -29,17 +31,18 @@ from benchmarks.inference import (
     least_score,
 )
 from benchmarks.measure import allocators, compare
-from benchmarks.models import SMALL, encoder_layers, recipe
+from benchmarks.models import BACKBONES, MODELS, SMALL, encoder_layers, recipe, task_name, variant
 from benchmarks.photos import COCO, make_photos
 from benchmarks.report import Growth, Result, agreement, report
 from mask_former.data.mapper import MaskFormerDatasetMapper
 
-BACKBONES = ("R50", "swin", "swin_large")
 NO_ENCODER = ("MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME", "BasePixelDecoder")
 NO_ENCODER += ("MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE", "res5")
 NO_ENCODER += ("MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS", 0)
 # Share of the pixels: rounding may decide where two are close.
 TOLERANCE = 1e-2
+# Relative to the largest.
+LOGITS_TOLERANCE = 1e-4
 Size = tuple[int, int]
 
 
@@ -57,16 +60,23 @@ def contenders(
 
 
 def check(contenders: Mapping[str, Inference]) -> dict[str, str]:
-    """How maps differ from ours, which in float32 they must not by much.
+    """How logits and maps differ from ours, which in float32 they must not by much.
 
-    That of `transformers` is made by other rules, which scale probabilities.
+    The map of `transformers` is made by other rules, which scale probabilities.
     """
     maps = {name: contender() for name, contender in contenders.items()}
+    logits = {name: contender.predict()[:2] for name, contender in contenders.items()}
     found = {}
     for name in maps.keys() - {OURS}:
         share = differing_pixels(maps[name], maps[OURS], contenders[name].panoptic)
+        largest = max(
+            ((a - b).abs().max() / b.abs().max()).item()
+            for a, b in zip(logits[name], logits[OURS], strict=True)
+        )
         equal = share <= TOLERANCE or name not in (COMPILED, PLAIN)
-        found[name] = agreement(f"{100 * share:.2g}% of pixels", holds=equal)
+        equal &= largest <= LOGITS_TOLERANCE or "float32" not in name
+        text = f"logits {largest:.0e}, {100 * share:.2g}% of pixels"
+        found[name] = agreement(text, holds=equal)
     return found
 
 
@@ -113,6 +123,7 @@ def growth(names: Collection[str], task: str, device: str, sizes: list[Size]) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--model", default="maskformer", choices=MODELS)
     parser.add_argument("--backbone", default="R50", choices=BACKBONES)
     parser.add_argument("--compiled", action="store_true", help="ours compiled, no peers")
     parser.add_argument("--rounds", type=int, default=5)
@@ -120,18 +131,16 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small images, to try it out")
     args = parser.parse_args()
 
-    names = contender_names(args.device, args.compiled)
-    semantic, panoptic = args.backbone, f"panoptic {args.backbone}"
+    names = contender_names(args.device, args.compiled, plain=args.model == "maskformer")
+    semantic = task_name(args.model, args.backbone)
+    panoptic = f"panoptic {semantic}"
     small = (*SMALL, "INPUT.MIN_SIZE_TEST", 64) if args.quick else ()
     cases = {
         "semantic": (semantic, (64, 64) if args.quick else (512, 512), small),
         "panoptic": (panoptic, (64, 96) if args.quick else (800, 1216), small),
-        "panoptic, no encoder": (
-            panoptic,
-            (64, 96) if args.quick else (800, 1216),
-            (*small, *NO_ENCODER),
-        ),
     }
+    if args.model == "maskformer":
+        cases["panoptic, no encoder"] = (*cases["panoptic"][:2], (*small, *NO_ENCODER))
     runs = {
         f"{case}, {size[0]}x{size[1]}": contenders(names, task, args.device, size, options)
         for case, (task, size, options) in cases.items()
@@ -167,7 +176,7 @@ def main() -> None:
         results,
         growths,
         device=args.device,
-        variant="_".join([args.backbone] * (args.backbone != "R50") + ["compiled"] * args.compiled),
+        variant=variant(args),
     )
 
 

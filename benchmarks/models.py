@@ -1,5 +1,6 @@
 """What the benchmarks of whole models share: recipes, weights, images with segments."""
 
+import argparse
 from typing import Any
 
 import torch
@@ -23,7 +24,21 @@ RECIPES = {
     "panoptic swin_large": (
         "configs/coco-panoptic/swin/maskformer_panoptic_swin_large_IN21k_384_bs64_554k.yaml"
     ),
+    "mask2former R50": (
+        "configs/mask2former/ade20k/semantic-segmentation/maskformer2_R50_bs16_160k.yaml"
+    ),
+    "mask2former swin": (
+        "configs/mask2former/ade20k/semantic-segmentation/swin/maskformer2_swin_tiny_bs16_160k.yaml"
+    ),
+    "panoptic mask2former R50": (
+        "configs/mask2former/coco/panoptic-segmentation/maskformer2_R50_bs16_50ep.yaml"
+    ),
+    "panoptic mask2former swin": (
+        "configs/mask2former/coco/panoptic-segmentation/swin/maskformer2_swin_tiny_bs16_50ep.yaml"
+    ),
 }
+MODELS = ("maskformer", "mask2former")
+BACKBONES = ("R50", "swin", "swin_large")
 # Whatever makes two runs differ.
 WITHOUT_CHANCE = ["MODEL.MASK_FORMER.DROPOUT", "0.0", "MODEL.SWIN.DROP_PATH_RATE", "0.0"]
 
@@ -40,6 +55,22 @@ def recipe(name: str, device: str, *options: Any) -> CfgNode:
     return load_config(RECIPES[name], [*keys, *map(str, options)])
 
 
+def task_name(model: str, backbone: str) -> str:
+    """The name in `RECIPES` of the semantic recipe of a model."""
+    name = backbone if model == "maskformer" else f"{model} {backbone}"
+    if name not in RECIPES:
+        raise SystemExit(f"there is no benchmark of {model} with {backbone}")
+    return name
+
+
+def variant(args: argparse.Namespace) -> str:
+    """What `--model`, `--backbone` and `--compiled` chose, but for the defaults."""
+    chosen = [args.model] * (args.model != "maskformer") + [args.backbone] * (
+        args.backbone != "R50"
+    )
+    return "_".join(chosen + ["compiled"] * args.compiled)
+
+
 def precision_keys(dtype: str) -> list[str]:
     """Config keys and values for float32 or bfloat16, in training and in inference."""
     mixed = str(dtype != "float32")
@@ -48,7 +79,8 @@ def precision_keys(dtype: str) -> list[str]:
 
 
 def our_model(cfg: CfgNode) -> nn.Module:
-    """With random weights and, in frozen norms, the statistics of a network of that kind."""
+    """With random weights, whose gradients can be compared, and in frozen norms the statistics of
+    a network of that kind."""
     torch.manual_seed(0)
     model = build_model(cfg)
     for name, buffer in model.named_buffers():
@@ -56,6 +88,10 @@ def our_model(cfg: CfgNode) -> nn.Module:
             buffer.uniform_(1.5, 2.5)  # keeps the residual stream from growing
         elif name.endswith("running_mean"):
             buffer.normal_(0, 0.1)
+    for name, parameter in model.named_parameters():
+        if name.endswith("sampling_offsets.bias"):
+            # At the pixels' centers, where it begins, bilinear sampling has one slope or another.
+            parameter.data.add_(torch.rand_like(parameter), alpha=0.5)
     return model
 
 

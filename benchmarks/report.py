@@ -8,7 +8,6 @@ its own two marks; one without marks, say of another device, gets a section at t
 
 import json
 import os
-import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from matplotlib.ticker import LogLocator, StrMethodFormatter
 from tabulate import tabulate
 
 from benchmarks.measure import Timing, machine
+from tools.sections import write_section
 
 ROOT = Path(__file__).parents[1]
 # Where `report` writes to; set for the processes of `benchmarks.gpu`.
@@ -161,14 +161,8 @@ def _plot(growths: Sequence[Growth], path: Path) -> None:
 
 
 def main() -> None:
-    text = DOCUMENT.read_text()
     for path in sorted(OUTPUT.glob("*.md")):
-        block = re.compile(rf"(<!-- {path.stem} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if not block.search(text):
-            text += f"\n## {path.stem}\n\n<!-- {path.stem} -->\n<!-- end -->\n"
-        found = path.read_text()
-        text = block.sub(lambda match, found=found: f"{match[1]}\n{found}\n{match[2]}", text)
-    DOCUMENT.write_text(text)
+        write_section(DOCUMENT, path.stem, path.read_text())
     for path in OUTPUT.glob("*.png"):
         shutil.copy(path, IMAGES)
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
 from detectron2.config import CfgNode
@@ -12,7 +13,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW, Optimizer
 
 from benchmarks.models import plain_model
-from benchmarks.peers.hugging_face import HuggingFaceMaskFormer
+from benchmarks.peers.hugging_face import hugging_face_model
 from benchmarks.peers.plain_losses import layer_losses, plain_matching
 from benchmarks.predictions import prediction_of_masks
 from mask_former.checkpoint.hugging_face import from_hugging_face
@@ -56,6 +57,22 @@ class Clock:
         if self._open:
             self.steps[-1][self._open[-1]] += now - self._since
         self._since = now
+
+
+@contextmanager
+def same_points() -> Iterator[None]:
+    """All random points, of `torch.rand(..., P, 2)`, are the first P of one sequence: losses at
+    points can be compared, whatever the order in which contenders ask for them."""
+    random = torch.rand
+    sequence = random(1 << 17, 2, generator=torch.Generator().manual_seed(0))
+
+    def rand(*size: Any, device: Any = None, **options: Any) -> Tensor:
+        if len(size) < 2 or size[-1] != 2:
+            return random(*size, device=device, **options)
+        return sequence[: size[-2]].to(device).repeat(*size[:-2], 1, 1)
+
+    with mock.patch("torch.rand", rand):
+        yield
 
 
 class Step:
@@ -209,7 +226,7 @@ class HuggingFaceStep(PeerStep):
     def __init__(
         self, cfg: CfgNode, model: nn.Module, batch: Batch, clock: Clock, *amp_dtype: torch.dtype
     ) -> None:
-        peer = HuggingFaceMaskFormer(cfg, model.state_dict()).to(clock.device)
+        peer = hugging_face_model(cfg, model.state_dict()).to(clock.device)
         super().__init__(cfg, peer, batch, clock, *amp_dtype)
         matcher = peer.model.criterion.matcher
         untimed = matcher.forward

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from benchmarks.measure import compare, is_native
 from benchmarks.models import SMALL, our_model, plain_model, recipe
-from benchmarks.peers.hugging_face import HuggingFaceMaskFormer
+from benchmarks.peers.hugging_face import hugging_face_model
 from benchmarks.report import Growth, Result, report
 from mask_former.backbone.checkpointing import set_grad_checkpointing
 from mask_former.engine.host_memory import keep_freed_memory
@@ -37,7 +37,7 @@ def backbones(device: str, options: Sequence[Any] = ()) -> dict[str, Callable[[T
     model = our_model(cfg)
     ours = model.backbone
     detectron2 = plain_model(cfg, model.state_dict()).backbone
-    peer = HuggingFaceMaskFormer(cfg, model.state_dict()).to(device)
+    peer = hugging_face_model(cfg, model.state_dict()).to(device)
     hugging_face = peer.model.model.pixel_level_module.encoder
     checkpointed = copy.deepcopy(ours)
     set_grad_checkpointing(checkpointed)

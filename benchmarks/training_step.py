@@ -1,10 +1,12 @@
 """A whole training step: network forward, matching, losses, backward, optimizer.
 
-    python -m benchmarks.training_step [--backbone swin] [--device cuda] [--compiled] [--quick]
+    python -m benchmarks.training_step [--model mask2former] [--backbone swin] [--device cuda]
+        [--compiled] [--quick]
 
-ADE20K's semantic recipes (512x512, for Swin-L 640x640; batch 2, 6 layers, 10 segments an image),
-ours beside the `transformers` implementation and a plain transcription of the paper, with the same
-weights and images. Dropout is off, so that losses and gradients can be compared.
+ADE20K's semantic recipes (512x512, for Swin-L 640x640; batch 2, 10 segments an image), ours beside
+the `transformers` implementation and, of MaskFormer, a plain transcription of the paper, with the
+same weights and images. Dropout is off and Mask2Former's random points are the same for all in the
+first step, so that losses and gradients can be compared.
 
 On a GPU: `--images 8`, or as many as fit, `--compiled`, and `--backbone swin_large`.
 """
@@ -18,17 +20,33 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.inference import OURS, contender_keys, contender_names
 from benchmarks.measure import Timing, allocators, compare, matrix_rate
-from benchmarks.models import SMALL, make_batch, our_model, recipe
+from benchmarks.models import (
+    BACKBONES,
+    MODELS,
+    SMALL,
+    make_batch,
+    our_model,
+    recipe,
+    task_name,
+    variant,
+)
 from benchmarks.report import Growth, Result, agreement, report
-from benchmarks.steps import PARTS, Clock, HuggingFaceStep, OurStep, PlainStep, Step
+from benchmarks.steps import (
+    PARTS,
+    Clock,
+    HuggingFaceStep,
+    OurStep,
+    PlainStep,
+    Step,
+    same_points,
+)
 
-BACKBONES = ("R50", "swin", "swin_large")
 # Relative. A ReLU whose input is 0 but for rounding has one gradient or another.
 LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1e-3
 
 
 def contenders(
-    backbone: str,
+    task: str,
     device: str,
     size: int,
     images: int,
@@ -36,14 +54,14 @@ def contenders(
     options: Sequence[Any] = (),
 ) -> dict[str, Step]:
     """Steps on the same images from the same weights."""
-    cfg = recipe(backbone, device, *options)
+    cfg = recipe(task, device, *options)
     classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     batch = make_batch((size, size), images=images, segments=10, classes=classes)
     weights = our_model(cfg)
 
     def make(name: str) -> Step:
         if name.startswith("ours"):
-            ours = recipe(backbone, device, *options, *contender_keys(name))
+            ours = recipe(task, device, *options, *contender_keys(name))
             return OurStep(ours, our_model(ours), batch, Clock(device))
         peer = HuggingFaceStep if "transformers" in name else PlainStep
         amp_dtype = torch.bfloat16 if "bfloat16" in name else None
@@ -56,7 +74,8 @@ def check(steps: Mapping[str, Step]) -> dict[str, str]:
     """How the first step of each differs from ours, which in float32 it must not."""
     losses, gradients, found = {}, {}, {}
     for name, step in steps.items():
-        losses[name] = step.loss_and_gradients().double()
+        with same_points():
+            losses[name] = step.loss_and_gradients().double()
         gradients[name] = step.gradients()
     for name in steps.keys() - {OURS}:
         loss = ((losses[name] - losses[OURS]) / losses[OURS]).abs().item()
@@ -103,12 +122,12 @@ def _let_clocks_wait(steps: Mapping[str, Step], waits: bool) -> None:
         step.clock.waits = waits
 
 
-def growth(names: Collection[str], backbone: str, device: str, images: int) -> Growth:
+def growth(names: Collection[str], task: str, device: str, images: int) -> Growth:
     """Over the size of the images."""
     sizes = [256, 384, 512]
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for size in sizes:
-        steps = contenders(backbone, device, size, images, names)
+        steps = contenders(task, device, size, images, names)
         timings = compare(steps, rounds=2, warmup=1, memory=False, device=device)
         for name, timing in timings.items():
             seconds[name].append(timing.median)
@@ -144,6 +163,7 @@ def remarks(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--model", default="maskformer", choices=MODELS)
     parser.add_argument("--backbone", default="R50", choices=BACKBONES)
     parser.add_argument("--images", type=int, default=2, help="of a batch")
     parser.add_argument("--compiled", action="store_true", help="ours compiled, no peers")
@@ -151,11 +171,12 @@ def main() -> None:
     parser.add_argument("--no-growth", action="store_true", help="no other sizes, no plot")
     parser.add_argument("--quick", action="store_true", help="small images, to try it out")
     args = parser.parse_args()
-    names = contender_names(args.device, args.compiled)
-    size = 64 if args.quick else recipe(args.backbone, args.device).INPUT.CROP.SIZE[0]
+    task = task_name(args.model, args.backbone)
+    names = contender_names(args.device, args.compiled, plain=args.model == "maskformer")
+    size = 64 if args.quick else recipe(task, args.device).INPUT.CROP.SIZE[0]
 
     options = SMALL if args.quick else ()
-    steps = contenders(args.backbone, args.device, size, args.images, names, options)
+    steps = contenders(task, args.device, size, args.images, names, options)
     whole = whole_step(steps, args.rounds, args.device, args.quick)
     parts = parts_of_step(steps, args.rounds, args.device)
     notes = remarks(steps, whole[-1], parts, args.device, args.quick)
@@ -163,14 +184,14 @@ def main() -> None:
     growths = []
     if not (args.quick or args.no_growth):
         names = [name for name in names if "compiled" not in name]
-        growths = [growth(names, args.backbone, args.device, args.images)]
+        growths = [growth(names, task, args.device, args.images)]
     report(
         "training_step",
         whole + parts,
         growths,
         remarks=notes,
         device=args.device,
-        variant="_".join([args.backbone] * (args.backbone != "R50") + ["compiled"] * args.compiled),
+        variant=variant(args),
     )
 
 

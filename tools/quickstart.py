@@ -1,7 +1,8 @@
 """From nothing to metrics and pictures on a CPU: `make quickstart`.
 
-Makes the data set "shapes", trains a small MaskFormer on it from scratch, evaluates it, and draws
-what it predicts. Every step is one that a real project takes with its own data.
+Makes the data set "shapes", trains a small model on it from scratch, evaluates it, and draws what
+it predicts. `MODEL=mask2former` chooses a Mask2Former, instead of a MaskFormer. Every step is one
+that a real project takes with its own data.
 """
 
 import argparse
@@ -44,7 +45,11 @@ from mask_former.visualization import (
     read_metrics,
 )
 
-CONFIG = Path(__file__).parents[1] / "configs/shapes/maskformer_panoptic_quickstart.yaml"
+SHAPES = Path(__file__).parents[1] / "configs/shapes"
+RECIPES = {
+    "maskformer": SHAPES / "maskformer_panoptic_quickstart.yaml",
+    "mask2former": SHAPES / "mask2former_panoptic.yaml",
+}
 # The table's columns: what it says, and the evaluation's name for it.
 METRICS = {
     "PQ": "panoptic_seg/PQ",
@@ -61,13 +66,16 @@ SCALE = 2  # of the pictures, relative to the small images
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, help="folder; default: output/quickstart, numbered")
+    parser.add_argument(
+        "--model", choices=RECIPES, default="maskformer", help="default: maskformer"
+    )
+    parser.add_argument("--output", type=Path, help="folder; default: output/quickstart/MODEL")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config options")
     args = parser.parse_args()
     started = time.perf_counter()
-    output = args.output or free_folder(Path("output/quickstart"))
+    output = args.output or free_folder(Path("output/quickstart") / args.model)
     check_output_folder(str(output))
-    cfg = load_config(str(CONFIG), [*args.opts, "OUTPUT_DIR", str(output)])
+    cfg = load_config(str(RECIPES[args.model]), [*args.opts, "OUTPUT_DIR", str(output)])
     print("1/3  data")
     make_shapes()
     print(f"2/3  training and evaluation: {cfg.SOLVER.MAX_ITER} iterations in", end=" ")
@@ -134,7 +142,7 @@ def draw_pictures(
     }
     caption = "   ".join(f"{name} {value:.1f}" for name, value in metrics.items())
     cv2.imwrite(str(paths["sheet"]), draw_sheet(cfg.DATASETS.TEST[0], predictor, caption))
-    plot_curves(output / "metrics.json", paths["curves"], title="MaskFormer on shapes")
+    plot_curves(output / "metrics.json", paths["curves"], title="Training on shapes")
     draw_video(make_shapes() / "video.mp4", paths["video"], predictor)
     return paths
 

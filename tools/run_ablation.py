@@ -2,7 +2,7 @@
 
     python -m tools.run_ablation
 
-Trains every recipe with several seeds for the same number of iterations and writes
+Trains every recipe with several seeds for the same number of iterations and writes its part of
 docs/ABLATION.md. After an interruption it continues where it stopped.
 """
 
@@ -21,6 +21,7 @@ from mask_former.data.datasets import make_shapes
 from mask_former.engine import load_config, reported_errors
 from mask_former.errors import UserError
 from mask_former.evaluation.metrics_file import read_metrics
+from tools.sections import write_section
 
 ROOT = Path(__file__).parents[1]
 REPORT = ROOT / "docs/ABLATION.md"
@@ -78,7 +79,7 @@ def main() -> None:
         folder = args.output / f"{args.iterations}-iterations" / recipe.name / f"seed-{seed}"
         metrics = run(recipe, seed, args.iterations, folder)
         results.setdefault(recipe, []).append(metrics)
-    REPORT.write_text(report(results, args.iterations))
+    write_section(REPORT, "formulations", report(results, args.iterations))
     print(REPORT)
 
 
@@ -124,10 +125,7 @@ def report(results: Mapping[Recipe, Sequence[Metrics]], iterations: int) -> str:
     num_seeds = len(next(iter(results.values())))
     paper = {recipe: results[recipe] for recipe in PAPER}
     orders = "\n".join(f"- {metric}: {order(paper, metric)}" for metric in METRICS)
-    return f"""# Per-pixel and mask classification, compared
-
-<!-- Made by `python -m tools.run_ablation --iterations {iterations} --seeds {num_seeds}`: run that
-instead of editing this. -->
+    return f"""Made by `python -m tools.run_ablation --iterations {iterations} --seeds {num_seeds}`.
 
 The paper's comparison of formulations (section 4), repeated on the data set "shapes". All models
 share backbone, pixel decoder, data and optimization, and train for {iterations:,} iterations from
@@ -145,14 +143,14 @@ The paper's order is (d) > (c) > (b) > (a). By the means it is here
 
 Differences within the standard deviations say nothing.
 
-## Pixels without annotation
+### Pixels without annotation
 
 The published models were trained with padded and unannotated pixels as background of every mask,
 which is the default. `MODEL.MASK_FORMER.IGNORE_VOID True` leaves them out of costs and mask losses.
 
 {table({recipe: results[recipe] for recipe in (PAPER[-1], VOID)})}
 
-## Every run
+### Every run
 
 {table_of_runs(results)}
 """

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mask_former.errors import UserError
-from mask_former.losses.dense import PairedLosses, PairwiseLosses, Sample, in_chunks
+from mask_former.losses.dense import PairedLosses, PairwiseLosses, Sample, chunk_rows, in_chunks
 from mask_former.structures import Matching, Target
 
 
@@ -87,6 +87,10 @@ class PointSampling:
         """Points of each of the masks (M, h, w), (M, P, 2), mostly where its logit is near 0."""
         chosen = round(self.importance_sample_ratio * self.num_points)
         count = max(round(self.oversample_ratio * self.num_points), chosen)
+        rows = chunk_rows(masks, count)
+        return torch.cat([self._uncertain(part, chosen, count) for part in masks.split(rows)])
+
+    def _uncertain(self, masks: Tensor, chosen: int, count: int) -> Tensor:
         candidates = torch.rand(len(masks), count, 2, device=masks.device)
         certainty = sample_logits(masks[:, None], candidates)[:, 0].abs_()
         index = certainty.topk(chosen, dim=1, largest=False, sorted=False).indices
