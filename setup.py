@@ -55,16 +55,19 @@ setup(
         "yacs>=0.1.8",
     ],
     extras_require={
+        # The models that TimmBackbone makes.
+        "timm": ["timm>=1.0.31"],
         # What Detectron2's cityscapes_fine_instance_seg_* are read with.
         "cityscapes": ["cityscapesscripts", "shapely>=2"],
         "dev": [
             "filelock",
             "hotcoco",
+            "hypothesis>=6",
             "pre-commit",
             "pytest>=8",
             "pytest-xdist>=3.2",
             "ruff",
-            "timm>=1.0",
+            "timm>=1.0.31",
             "transformers>=5",
         ],
     },

@@ -4,7 +4,7 @@
 
 Panoptic quality against the reference program, transcribed in `peers/panoptic_reference.py`, as
 Detectron2's evaluator runs it, and against hotcoco where that is installed; mean IoU against
-Detectron2's evaluator. All on the CPU, from predictions made up; the figures have to be equal.
+Detectron2's evaluator. All on the CPU, from predictions made up; the metrics have to be equal.
 """
 
 import argparse
@@ -149,24 +149,24 @@ def from_labels(scenes: Scenes) -> dict[str, Callable[[], Figures]]:
 
 
 def measure(case: str, contenders: dict[str, Callable[[], Figures]], rounds: int) -> Result:
-    """Time the contenders and check that their figures are equal."""
+    """Time the contenders and check that their metrics are equal."""
     found = {name: run() for name, run in contenders.items()}
     ours = found.pop("ours")
-    agreement = {name: difference(ours, figures) for name, figures in found.items()}
+    agreement = {name: difference(ours, metrics) for name, metrics in found.items()}
     timings = compare(contenders, rounds=rounds, warmup=0, memory=False)
     return Result(case, "ours", timings, agreement)
 
 
 def difference(ours: Figures, theirs: Figures) -> str:
-    """The largest difference of the figures that both have; not more than rounding, or it fails."""
+    """The largest difference of the metrics that both have; not more than rounding, or it fails."""
     common = [key for key in ours if key in theirs]
     largest = max(
         abs(a - b) for a, b in ((ours[k], theirs[k]) for k in common) if not math.isnan(a + b)
     )
     disagree = [k for k in common if math.isnan(ours[k]) != math.isnan(theirs[k])]
     if largest > 1e-10 or disagree:
-        raise SystemExit(f"The figures differ by {largest}; {disagree} are figures of one only.")
-    return f"{len(common)} figures equal to {largest:.0e}"
+        raise SystemExit(f"The metrics differ by {largest}; {disagree} are metrics of one only.")
+    return f"{len(common)} metrics equal to {largest:.0e}"
 
 
 def growth(size: str, values: list[Any], at: Callable[[Any], dict[str, Timing]]) -> Growth:

@@ -27,7 +27,7 @@ from benchmarks.photos import ADE20K, COCO, make_photos
 from benchmarks.report import Growth, Result, report
 from mask_former.data.loader import BatchSampler, SeededDataset
 from mask_former.data.mapper import MaskFormerDatasetMapper
-from mask_former.data.reading import read_ids, read_image
+from mask_former.data.reading import read_ids, read_image, read_labels
 from mask_former.data.transforms import ResizeTransform
 from mask_former.engine.config import load_config
 from mask_former.engine.host_memory import keep_freed_memory
@@ -175,7 +175,7 @@ def floor(task: Task, records: list[dict]) -> str:
             if "pan_seg_file_name" in record:
                 read_ids(record["pan_seg_file_name"])
             else:
-                read_image(record["sem_seg_file_name"], None)
+                read_labels(record["sem_seg_file_name"])
 
     def resize() -> None:
         for image in images:

@@ -26,6 +26,8 @@ def add_mask_former_config(cfg: CN) -> None:
     _add_input(cfg)
     _add_model(cfg)
     _add_swin(cfg)
+    _add_timm(cfg)
+    _add_vit(cfg)
     _add_solver(cfg)
     for key in REMOVED_KEYS:
         cfg.register_deprecated_key(key)
@@ -36,6 +38,8 @@ def _add_input(cfg: CN) -> None:
     # mask_former_panoptic, mask_former_instance, detr_panoptic (DETR's crop augmentation), or
     # coco_panoptic_lsj and coco_instance_lsj (large-scale jitter).
     cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_semantic"
+    # Turn images as their EXIF data say. False where they were annotated as they are in the file.
+    cfg.INPUT.EXIF_ORIENTATION = True
     # SSD's random brightness, contrast, saturation and hue.
     cfg.INPUT.COLOR_AUG_SSD = False
     # Pad training images to a multiple of this, before they are batched. Nothing is ever cropped.
@@ -60,7 +64,7 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.MEMORY_FORMAT = "auto"
     # Compile backbone, head and losses by torch.compile when they first run: minutes, once for
     # every kind of input size, so that SIZE_DIVISIBILITY should leave few. For GPUs; on CPUs the
-    # network gains a little. The results are the same but for rounding.
+    # network gains a little, and the losses are not compiled. The same results but for rounding.
     cfg.MODEL.COMPILE = False
 
     # Compute the activations of the backbone's blocks again for the gradients, instead of keeping
@@ -143,7 +147,8 @@ def _add_model(cfg: CN) -> None:
     # evaluation and the demo of this package ask for classes by themselves.
     cfg.MODEL.MASK_FORMER.TEST.SEMANTIC_LABELS = False
     # Scale the masks to the requested size before the semantic scores are summed, or after
-    # (less memory for large outputs and many classes).
+    # (less memory for large outputs and many classes). Always before with PANOPTIC_ON or
+    # INSTANCE_ON.
     cfg.MODEL.MASK_FORMER.TEST.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE = False
 
 
@@ -168,15 +173,60 @@ def _add_swin(cfg: CN) -> None:
     cfg.MODEL.SWIN.USE_CHECKPOINT = False
 
 
+def _add_timm(cfg: CN) -> None:
+    # MODEL.BACKBONE.NAME TimmBackbone: any model of timm that has a pyramid of feature maps.
+    # MODEL.BACKBONE.FREEZE_AT counts as for ResNets: 1 freezes the stem, 2 also res2, ...
+    cfg.MODEL.TIMM = CN()
+    # The model, of timm.list_models(); maybe with the tag of its weights: convnext_tiny.fb_in22k.
+    cfg.MODEL.TIMM.NAME = "convnext_tiny"
+    # Start from timm's weights, which it downloads once into its cache. A file in MODEL.WEIGHTS,
+    # which may be one of timm's, takes their place.
+    cfg.MODEL.TIMM.PRETRAINED = False
+    # Names of the maps to return: res1 has stride 2, res2 4, ... Coarser layers are not made.
+    cfg.MODEL.TIMM.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    # Batch norms: BN (of the batch), SyncBN (of all processes' batches) or FrozenBN (the statistics
+    # of the weights that the training starts from).
+    cfg.MODEL.TIMM.NORM = "BN"
+    # Stochastic depth, as timm defines it for the model; 0: timm's default, which is mostly none.
+    cfg.MODEL.TIMM.DROP_PATH_RATE = 0.0
+
+
+def _add_vit(cfg: CN) -> None:
+    # MODEL.BACKBONE.NAME ViTPyramid: a plain ViT of timm (ViT, DeiT, DINOv2, DINOv3) with ViTDet's
+    # simple feature pyramid, for heads that want maps; or ViTEncoder, for heads that want tokens.
+    cfg.MODEL.VIT = CN()
+    # The model, of timm.list_models(), maybe with the tag of its weights; and whether to start from
+    # them, as for TIMM.
+    cfg.MODEL.VIT.NAME = "vit_small_patch14_reg4_dinov2"
+    cfg.MODEL.VIT.PRETRAINED = False
+    # Side in pixels of the images that learned positions are for, and of patches; 0: the model's
+    # own. Pretrained positions and patches are interpolated to them when they are loaded.
+    cfg.MODEL.VIT.IMG_SIZE = 0
+    cfg.MODEL.VIT.PATCH_SIZE = 16
+    cfg.MODEL.VIT.DROP_PATH_RATE = 0.0
+    # Epsilon of the layer norms; 0: the model's own, mostly 1e-6. Segmenter's is 1e-5.
+    cfg.MODEL.VIT.NORM_EPS = 0.0
+    # How positions are interpolated for an image of another size: bicubic, or bilinear (Segmenter).
+    cfg.MODEL.VIT.INTERPOLATION = "bicubic"
+    # ViTPyramid: names of its maps, and their channels.
+    cfg.MODEL.VIT.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    cfg.MODEL.VIT.OUT_CHANNELS = 256
+
+
 def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.OPTIMIZER = "ADAMW"  # or SGD
     # The backbone learns at this fraction of BASE_LR.
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
+    # Layer-wise decay of the learning rate, mostly for plain ViTs: every layer of the backbone
+    # learns at this fraction of the rate of the next one. 1: all alike. The pattern finds a layer's
+    # parameters by their names; its group is the layer's number.
+    cfg.SOLVER.LAYER_DECAY = 1.0
+    cfg.SOLVER.LAYER_DECAY_PATTERN = r"^backbone\.(?:[a-z_]+\.)*blocks\.(\d+)\."
     # Weight decay of embeddings (queries, relative positions).
     cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
-    # Evaluate and save a moving average of the weights, over about the last 1 / (1 - EMA_DECAY)
-    # iterations; the weights that are trained are in the checkpoint besides, but not in
-    # model_best.pth. 0: no average. The average is not compiled by MODEL.COMPILE.
+    # Evaluate and save an exponential moving average (EMA) of the weights, over about the last
+    # 1 / (1 - EMA_DECAY) iterations; the weights that are trained are in the checkpoint besides,
+    # but not in model_best.pth. 0: no average. The average is not compiled by MODEL.COMPILE.
     cfg.SOLVER.EMA_DECAY = 0.0
     # Arithmetic of mixed precision (SOLVER.AMP.ENABLED): float32, bfloat16, or float16 with a loss
     # scaler (NVIDIA GPUs), where the device has it; or auto: bfloat16 where the device computes it
@@ -184,8 +234,8 @@ def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.AMP.DTYPE = "auto"
     # Arithmetic of evaluation and prediction: float32, bfloat16 or float16; or auto: with
     # SOLVER.AMP.ENABLED as SOLVER.AMP.DTYPE auto, so that a model is judged in what it learned in,
-    # and float32 without, as in all published recipes. Post-processing stays in float32.
+    # and float32 without, as in all recipes of MaskFormer's. Post-processing stays in float32.
     cfg.TEST.PRECISION = "auto"
-    # The figure by which the best checkpoint is chosen, e.g. "panoptic_seg/PQ". Empty: the first
+    # The metric by which the best checkpoint is chosen, e.g. "panoptic_seg/PQ". Empty: the first
     # that the evaluation reports of PQ, mIoU, AP.
     cfg.TEST.BEST_CHECKPOINT_METRIC = ""

@@ -17,6 +17,7 @@ from mask_former.losses.mask import (
     MASK_LOSSES,
     DiceLoss,
     WeightedLoss,
+    compile_losses,
     paired_losses,
 )
 from mask_former.losses.points import PointSampling
@@ -73,7 +74,7 @@ class SetCriterion(nn.Module):
         losses = [loss for _, _, loss in mask_losses]
         self.paired_losses = [partial(paired_losses, losses)]
         if compiled:  # apart: compiled code lets go of what a second backward pass would need
-            form = torch.compile(paired_losses, dynamic=True)
+            form = compile_losses(paired_losses)
             self.paired_losses = [partial(form, [loss]) for loss in losses]
         self.weights = {"loss_ce": class_weight} | {name: w for name, w, _ in mask_losses}
         class_weights = torch.ones(num_classes + 1)

@@ -4,6 +4,10 @@
 exception is a bug of ours, or comes from a library.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
 
 class UserError(ValueError):
     """A mistake that the user can mend: the message names the place, the value and the way out."""
@@ -32,3 +36,18 @@ class NonFiniteError(UserError, FloatingPointError):
         "If the data are right, a smaller SOLVER.BASE_LR or more SOLVER.WARMUP_ITERS help, "
         "SOLVER.CLIP_GRADIENTS.ENABLED True, or float32: SOLVER.AMP.ENABLED False."
     )
+
+
+def listed(items: Sequence[Any], most: int = 10) -> str:
+    """The first few of the items, and how many more there are, for an error message."""
+    shown = ", ".join(str(item) for item in items[:most])
+    return shown + (f" and {len(items) - most} more" if len(items) > most else "")
+
+
+@contextmanager
+def prefixed(place: str) -> Iterator[None]:
+    """Put the place where something went wrong before the message of a `UserError`."""
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(f"{place}{error}") from error

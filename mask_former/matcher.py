@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mask_former.errors import UserError
 from mask_former.losses.dense import ALL_PIXELS, AllPixels
-from mask_former.losses.mask import DEFAULT_LOSSES, WeightedLoss, pairwise_losses
+from mask_former.losses.mask import DEFAULT_LOSSES, WeightedLoss, compile_losses, pairwise_losses
 from mask_former.losses.points import PointSampling
 from mask_former.structures import Matching, Prediction, Target, to_device
 
@@ -48,7 +48,7 @@ class HungarianMatcher:
         self.weights = [weight for _, weight, _ in mask_losses]
         self.class_weight = class_weight
         self.where = where
-        form = torch.compile(pairwise_losses, dynamic=True) if compiled else pairwise_losses
+        form = compile_losses(pairwise_losses) if compiled else pairwise_losses
         self.mask_losses = partial(form, [loss for _, _, loss in mask_losses])
 
     @torch.no_grad()

@@ -1,6 +1,7 @@
 """The benchmarks run, and check that their contenders agree; what they measure is not tested."""
 
 import json
+import logging
 import runpy
 import sys
 
@@ -13,7 +14,7 @@ from benchmarks.__main__ import COMMANDS
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Run a benchmark; gives the JSON of its results."""
+    """Run a benchmark; gives the JSON of its results. Some switch logging off, for good."""
     monkeypatch.setattr(benchmarks.report, "OUTPUT", tmp_path)
 
     def run(command):
@@ -22,7 +23,8 @@ def run(tmp_path, monkeypatch):
         (path,) = tmp_path.glob("*.json")
         return json.loads(path.read_text())
 
-    return run
+    yield run
+    logging.disable(logging.NOTSET)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -39,6 +39,7 @@ report = {
     "registered": {kind: [name for name, _ in registry] for kind, registry in registries.items()},
     "datasets": DatasetCatalog.list(),
     "gpu": torch.cuda.is_initialized(),
+    "timm": "timm" in sys.modules,
 }
 with open(sys.argv[1], "w") as file:
     json.dump(report, file)
@@ -74,6 +75,9 @@ def imported(tmp_path_factory) -> dict:
     [
         ("architecture", "MaskFormer"),
         ("backbone", "D2SwinTransformer"),
+        ("backbone", "TimmBackbone"),
+        ("backbone", "ViTEncoder"),
+        ("backbone", "ViTPyramid"),
         ("head", "MaskFormerHead"),
         ("pixel decoder", "BasePixelDecoder"),
         ("pixel decoder", "TransformerEncoderPixelDecoder"),
@@ -101,6 +105,10 @@ def test_touches_no_dataset_and_no_network_and_no_gpu(imported):
     assert [event for event in events if str(imported["root"]) in event] == []
     assert not imported["root"].exists()
     assert not imported["gpu"]
+
+
+def test_timm_is_imported_only_when_a_model_wants_it(imported):
+    assert not imported["timm"]
 
 
 def test_without_detectron2_one_sentence_names_the_command():

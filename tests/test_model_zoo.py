@@ -1,4 +1,4 @@
-"""The model zoo: names, weights, and one table behind the figures, the document and the headers."""
+"""The model zoo: names, weights, and one table behind the metrics, the document and the headers."""
 
 import json
 import re
@@ -136,11 +136,11 @@ def test_document_tells_published_from_measured():
         line for line in text.splitlines() if line.startswith("| recipe") and "(M)" in line
     ]
     headings = [cell.strip() for cell in headings.strip("|").split("|")]
-    figures = dict(zip(headings, cells, strict=True))
-    assert figures["mIoU: published"] == "44.5"
-    assert figures["mIoU: measured"] == "44.3"
-    assert figures["mIoU, multi-scale and flip: published"] == "46.7"
-    assert figures["mIoU, multi-scale and flip: measured"] == doc.NOTHING
+    metrics = dict(zip(headings, cells, strict=True))
+    assert metrics["mIoU: published"] == "44.5"
+    assert metrics["mIoU: measured"] == "44.3"
+    assert metrics["mIoU, multi-scale and flip: published"] == "46.7"
+    assert metrics["mIoU, multi-scale and flip: measured"] == doc.NOTHING
 
 
 def test_document_has_every_model_and_the_licence():

@@ -13,16 +13,21 @@ from mask_former.engine import load_config
 from mask_former.engine.optimizer import build_optimizer
 from mask_former.engine.step import TrainStep
 
-RECIPE = Path(__file__).parents[1] / "configs/ade20k-150/maskformer_R50_bs16_160k.yaml"
+CONFIGS = Path(__file__).parents[1] / "configs"
+RECIPES = {
+    "MaskFormer": "ade20k-150/maskformer_R50_bs16_160k.yaml",
+    "Mask2Former": "mask2former/ade20k/semantic-segmentation/maskformer2_R50_bs16_160k.yaml",
+}
 # Calls of the CUDA runtime with which the host waits.
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy")
 
 pytestmark = pytest.mark.gpu
 
 
-@pytest.fixture
-def step():
-    cfg = load_config(str(RECIPE), ["MODEL.DEVICE", "cuda", "MODEL.WEIGHTS", ""])
+@pytest.fixture(params=RECIPES)
+def step(request):
+    recipe = CONFIGS / RECIPES[request.param]
+    cfg = load_config(str(recipe), ["MODEL.DEVICE", "cuda", "MODEL.WEIGHTS", ""])
     model = build_model(cfg).train()
     return TrainStep(
         model, build_optimizer(cfg, model), device_type="cuda", amp_dtype=torch.bfloat16

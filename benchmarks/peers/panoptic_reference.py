@@ -132,10 +132,10 @@ def pq_compute(
     for part in parts:
         for category, statistics in part.items():
             total[category] += statistics
-    return _figures(total, gt_json["categories"])
+    return _metrics(total, gt_json["categories"])
 
 
-def _figures(total: Statistics, categories: list[dict[str, Any]]) -> dict[str, Any]:
+def _metrics(total: Statistics, categories: list[dict[str, Any]]) -> dict[str, Any]:
     per_class = {}
     for category in categories:
         iou, tp, fp, fn = total[category["id"]]

@@ -143,6 +143,11 @@ class D2SwinTransformer(Backbone):
             for i in self._outputs
         }
 
+    def no_weight_decay(self) -> set[str]:
+        """Names of the position embeddings, which are bare parameters."""
+        embeddings = ("relative_position_bias_table", "absolute_pos_embed")
+        return {name for name, _ in self.named_parameters() if name.endswith(embeddings)}
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Compute the activations of every block again for gradients, instead of keeping them."""
         for stage in self.layers:

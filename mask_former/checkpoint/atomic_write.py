@@ -51,4 +51,6 @@ def explained_write_errors(path: str | Path) -> Iterator[None]:
             reason = reason.__context__
         if reason is None:
             raise
-        raise UnwritableFileError(f"{path} cannot be written: {reason}") from error
+        raise UnwritableFileError(
+            f"{path} cannot be written: {reason.strerror or reason}."
+        ) from error

@@ -35,7 +35,7 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
       harms the one before.
     - Weights that are not finite are not saved.
     - What is loaded fits. A whole model fits weight by weight; a file without a head is a
-      backbone, and must hold at least half of the backbone's weights.
+      backbone, and must hold all weights of its `pretrained_part`, or at least half of them.
 
     Args:
         model: the model, or what DistributedDataParallel made of it.
@@ -188,10 +188,16 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
                 f"{file} holds no head ({HEAD}*): it is a backbone to start a training from, "
                 "not a trained model. Set MODEL.WEIGHTS to a trained model."
             )
+        weights = checkpoint["model"]
+        backbone = self.model.backbone
+        # Of those that others publish under several names, or for several sizes of image.
+        if hasattr(backbone, "convert_weights"):
+            weights = backbone.convert_weights(weights)
         checkpoint["model"] = backbone_weights(
             file,
-            checkpoint["model"],
+            weights,
             self.model.state_dict(),
             is_caffe2=checkpoint.get("__author__") == "Caffe2",
+            pretrained=getattr(backbone, "pretrained_part", ""),
         )
         return super()._load_model(checkpoint)

@@ -7,7 +7,7 @@ from typing import Any
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from torch import Tensor, nn
 
-from mask_former.checkpoint.names import Weights
+from mask_former.checkpoint.names import Weights, without_counters
 from mask_former.errors import NonFiniteError, UserError
 
 BACKBONE = "backbone."
@@ -41,22 +41,32 @@ def class_head(model: nn.Module) -> set[str]:
     return names
 
 
-def backbone_weights(file: str, weights: Weights, model: Weights, *, is_caffe2: bool) -> Weights:
+def backbone_weights(
+    file: str, weights: Weights, model: Weights, *, is_caffe2: bool, pretrained: str = ""
+) -> Weights:
     """Name the weights of a backbone as the model does, by Detectron2's matching of suffixes.
 
+    Args:
+        pretrained: the part of the backbone that files hold, such as "encoder."; there no weight
+            may be missing. Empty: all of it, but Detectron2's files lack some.
+
     Raises:
-        UserError: fewer than half of the backbone's weights are there.
+        UserError: weights of that part, or more than half of the backbone's, are missing.
     """
     # The backbone alone: its "norm.weight" is no norm of the head.
     backbone = {name: tensor for name, tensor in model.items() if name.startswith(BACKBONE)}
     weights = align_and_update_state_dicts(backbone, weights, c2_conversion=is_caffe2)
+    if pretrained:
+        part = f"{BACKBONE}{pretrained}"
+        backbone = {name: tensor for name, tensor in backbone.items() if name.startswith(part)}
+        backbone, _ = without_counters(backbone)
     # Not by what fails to load: a FrozenBatchNorm2d makes up the statistics that are missing.
     absent = {
         name: "missing in the file, or of another shape"
         for name, tensor in backbone.items()
         if name not in weights or weights[name].shape != tensor.shape
     }
-    if 2 * len(absent) > len(backbone):
+    if len(absent) > (0 if pretrained else len(backbone) / 2):
         raise UserError(
             f"{file} does not fit the backbone: of its {len(backbone)} weights "
             f"{len(backbone) - len(absent)} were found.{_listing(absent)}\n"

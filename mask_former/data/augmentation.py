@@ -11,7 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mask_former.data import large_scale_jitter
-from mask_former.data.transforms import CategoryAreaCrop, ColorAugmentation, ResizeShortestEdge
+from mask_former.data.transforms import (
+    CategoryAreaCrop,
+    ColorAugmentation,
+    InferenceResize,
+    ResizeShortestEdge,
+)
 from mask_former.errors import UserError
 
 # DETR's scales before its crop (its section A.4).
@@ -33,7 +38,7 @@ def build_augmentation(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
             no label map to look at; numbers of large-scale jitter that make no sense.
     """
     if not is_train:
-        return [T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, "choice")]
+        return [InferenceResize(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, "choice")]
     color = [ColorAugmentation(cfg.INPUT.FORMAT)] if cfg.INPUT.COLOR_AUG_SSD else []
     flip = _random_flip(cfg)
     if cfg.INPUT.DATASET_MAPPER_NAME in large_scale_jitter.NAMES:

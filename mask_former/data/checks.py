@@ -1,59 +1,83 @@
-"""What is checked about the data before training or evaluation starts."""
+"""What is checked about the data, and when. docs/CHECKS.md lists all of it.
 
-from collections.abc import Callable, Sequence
+Before anything is written, `check_data` looks at all training and test sets:
+
+- the metadata: files and folders exist, classes agree in number, name and order (`agreement.py`);
+- the annotations in memory, all of them: `coco_json.py` as they are read, then `check_records`;
+- the files: all of them exist; headers of test images have the size of their records; a few
+  samples from the first to the last are mapped, and a few annotations of test sets are read.
+
+What cannot be right is a `UserError`. What is unusual is a remark, which is logged.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 from detectron2.config import CfgNode
 
 from mask_former.data import datasets
-from mask_former.data.mapper import InstanceAnnotation, annotation_type
-from mask_former.data.metadata import read_metadata
-from mask_former.data.reading import Record, check_categories
-from mask_former.errors import MissingFileError, UserError
+from mask_former.data.agreement import check_agreement, check_classes
+from mask_former.data.mapper import MaskFormerDatasetMapper
+from mask_former.data.occurrence import annotation_remarks, class_remarks, segment_remarks
+from mask_former.data.reading import check_size_of_file, read_header
+from mask_former.data.records import (
+    Record,
+    check_a_few,
+    check_in_memory,
+    image_size,
+    load_records,
+)
+from mask_former.errors import MissingFileError, UserError, listed, prefixed
 
-# Number of samples of each training set that are mapped before training.
-_NUM_SAMPLES = 8
+logger = logging.getLogger(__name__)
+
+_ANNOTATION_FILES = ("sem_seg_file_name", "pan_seg_file_name")
 
 
-def check_data(cfg: CfgNode, *, eval_only: bool = False) -> None:
-    """Check that the files of cfg's data sets exist and that their classes fit the model.
+def check_data(cfg: CfgNode, *, eval_only: bool = False) -> list[str]:
+    """Check the data sets of cfg: metadata, annotations, and a few samples.
 
     Args:
         cfg: DATASETS.TEST and, unless `eval_only`, DATASETS.TRAIN are checked.
         eval_only: whether the training sets are left out.
 
+    Returns:
+        Remarks on what is unusual, and may be a mistake.
+
     Raises:
-        FileNotFoundError: a folder or an annotation file is missing.
-        ValueError: there is no data set, or the number of classes differs.
+        FileNotFoundError: a folder or a file is missing.
+        UserError: there is no data set, or something in one contradicts cfg, another one or itself.
     """
     key = "TEST" if eval_only else "TRAIN"
     if not cfg.DATASETS[key]:
         raise UserError(
             f"DATASETS.{key} is empty: name a data set, or a recipe with --config-file."
         )
-    names = cfg.DATASETS.TEST if eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-    for name in dict.fromkeys(names):
+    train = () if eval_only else tuple(dict.fromkeys(cfg.DATASETS.TRAIN))
+    test = tuple(dict.fromkeys(cfg.DATASETS.TEST))
+    for name in dict.fromkeys((*train, *test)):
         datasets.check_dataset(name)
         check_classes(cfg, name)
-
-
-def check_classes(cfg: CfgNode, dataset_name: str) -> None:
-    """Raise ValueError unless the data set has MODEL.SEM_SEG_HEAD.NUM_CLASSES classes."""
-    is_instance = annotation_type(cfg.INPUT.DATASET_MAPPER_NAME) is InstanceAnnotation
-    key = "thing_classes" if is_instance else "stuff_classes"
-    classes = read_metadata(dataset_name).get(key)
-    if classes is None:
-        raise UserError(
-            f"The metadata of data set {dataset_name!r} has no {key}, which the mapper "
-            f"{cfg.INPUT.DATASET_MAPPER_NAME} (INPUT.DATASET_MAPPER_NAME) needs."
-        )
-    if len(classes) != cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
-        raise UserError(
-            f"Data set {dataset_name!r} has {len(classes)} classes ({key}), but "
-            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES}; set it to "
-            f"{len(classes)}."
-        )
+    check_agreement(cfg, (*train, *test))
+    remarks: list[str] = []
+    for name in train:
+        records = load_records(name, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+        check_records(name, records, MaskFormerDatasetMapper(cfg, is_train=True))
+        remarks += annotation_remarks(cfg, name)
+        remarks += segment_remarks(cfg, name, records)
+        remarks += class_remarks(cfg, name, records)
+    for name in test:
+        records = load_records(name)
+        check_records(name, records, MaskFormerDatasetMapper(cfg, is_train=False))
+        with prefixed(f"Data set {name!r}: "):
+            check_headers(records, exif=cfg.INPUT.EXIF_ORIENTATION)
+        if name not in train:
+            remarks += annotation_remarks(cfg, name)
+            remarks += class_remarks(cfg, name, records)
+    return remarks
 
 
 def check_records(
@@ -61,26 +85,62 @@ def check_records(
     records: Sequence[Record],
     mapper: Callable[[Record], dict[str, Any]],
 ) -> Sequence[Record]:
-    """Check the category ids of all records, map a few of them, and return `records`.
+    """Check all records in memory, map a few of them, and return `records`.
 
     Args:
         dataset_name: for error messages.
         records: of that data set.
-        mapper: a `MaskFormerDatasetMapper` for training.
+        mapper: a `MaskFormerDatasetMapper`.
 
     Raises:
-        FileNotFoundError, ValueError: a record is wrong; the message names data set and file.
+        FileNotFoundError, UserError: a record is wrong; the message names data set and file.
     """
-    try:
-        for record in records:
-            segments = record.get("annotations") or record.get("segments_info", [])
-            ids = (segment["category_id"] for segment in segments)
-            check_categories(record["file_name"], ids, mapper.num_classes)
-        count = min(_NUM_SAMPLES, len(records))
-        for index in np.linspace(0, len(records) - 1, count, dtype=int):
-            mapper(records[index])
-    except MissingFileError as error:
-        raise MissingFileError(f"Data set {dataset_name!r}: {error}") from error
-    except UserError as error:
-        raise UserError(f"Data set {dataset_name!r}: {error}") from error
+    with prefixed(f"Data set {dataset_name!r}: "):
+        check_in_memory(records, mapper.num_classes)
+        check_files_exist(records)
+        check_a_few(records, mapper)
     return records
+
+
+def check_files_exist(records: Sequence[Record]) -> None:
+    """Raise FileNotFoundError if a file of the records is missing. Folders are listed once, which
+    is faster than asking for every file, above all over a network."""
+    names: dict[str, set[str]] = {}
+    missing = []
+    for path in _files(records):
+        folder, name = os.path.split(path)
+        if folder not in names:
+            exists = os.path.isdir(folder or ".")
+            names[folder] = set(os.listdir(folder or ".")) if exists else set()
+        if name not in names[folder]:
+            missing.append(path)
+    if missing:
+        raise MissingFileError(
+            f"{len(missing)} files are missing: {listed(missing, 3)}. Is the data set complete, "
+            "and the folder that it is registered with right?"
+        )
+
+
+def _files(records: Sequence[Record]) -> Iterator[str]:
+    """The local files of the records."""
+    for record in records:
+        for key in ("file_name", *_ANNOTATION_FILES):
+            if record.get(key) and "://" not in str(record[key]):
+                yield str(record[key])
+
+
+def check_headers(records: Sequence[Record], *, exif: bool) -> None:
+    """Raise UserError unless the image files have the sizes that their records say.
+
+    Args:
+        records: with `height` and `width`; others are passed over.
+        exif: whether the orientation of EXIF is applied.
+    """
+
+    def check(record: Record) -> None:
+        size = image_size(record)
+        if size is not None and "://" not in str(record["file_name"]):
+            check_size_of_file(record["file_name"], read_header(record["file_name"]), size, exif)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(check, records))

@@ -8,7 +8,7 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 
-from mask_former.data.transforms import ResizeTransform
+from mask_former.data.transforms import ResizeTransform, at_least_one_pixel
 from mask_former.errors import UserError
 
 # What INPUT.DATASET_MAPPER_NAME must be.
@@ -39,7 +39,7 @@ class ResizeScale(T.ResizeScale):
     """Detectron2's resize to a random scale, with PyTorch's bilinear filter in place of PIL's."""
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
-        resize = super().get_transform(image)
+        resize = at_least_one_pixel(super().get_transform(image))
         return ResizeTransform(resize.h, resize.w, resize.new_h, resize.new_w)
 
 

@@ -14,20 +14,18 @@ from typing import Any
 import cv2
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import (
-    DatasetFromList,
-    build_detection_test_loader,
-    get_detection_dataset_dicts,
-)
+from detectron2.data import DatasetFromList, MetadataCatalog, build_detection_test_loader
 from detectron2.data.build import trivial_batch_collator
 from detectron2.data.samplers import RepeatFactorTrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mask_former.data.checks import check_records
+from mask_former.data.json_files import forget_files
 from mask_former.data.mapper import MaskFormerDatasetMapper
 from mask_former.data.random_state import random_state_of
-from mask_former.data.reading import Record, read_image_size
+from mask_former.data.reading import read_header
+from mask_former.data.records import Record, load_records
 from mask_former.errors import UserError
 
 # Position of a sample in the stream, index of its record.
@@ -60,11 +58,13 @@ def build_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
     records = []
     with random_state_of(seed, 0):  # the checks map samples
         for name in cfg.DATASETS.TRAIN:
-            found = _load(name, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+            found = load_records(name, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
             records += check_records(name, found, mapper)
     if not records:
         raise UserError("DATASETS.TRAIN names no data set to train on.")
     dataset = SeededDataset(records, mapper, seed)
+    # What is packed is not kept a second time; the evaluators need theirs.
+    forget_files(kept=_files(cfg.DATASETS.TEST))
     sampler = BatchSampler(
         repeat_factors(cfg, records),
         batch_size=batch_size,
@@ -85,18 +85,20 @@ def build_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
     )
 
 
+def _files(names: Sequence[str]) -> list[str]:
+    """The annotation files of data sets."""
+    keys = ("json_file", "panoptic_json")
+    found = (MetadataCatalog.get(name).get(key) for name in names for key in keys)
+    return [file for file in found if file]
+
+
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
     """A loader of this process's share of a data set, one image at a time, in its order."""
     return build_detection_test_loader(
-        _load(dataset_name, filter_empty=False),
+        load_records(dataset_name),
         mapper=MaskFormerDatasetMapper(cfg, is_train=False),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
-
-
-def _load(name: str, filter_empty: bool) -> list[dict]:
-    # Detectron2's own check of the category ids is an assertion that names no file.
-    return get_detection_dataset_dicts(name, filter_empty=filter_empty, check_consistency=False)
 
 
 class SeededDataset(Dataset):
@@ -215,7 +217,7 @@ class AspectRatio:
             if "height" in record and "width" in record:
                 height, width = record["height"], record["width"]
             else:
-                height, width = read_image_size(record["file_name"])
+                height, width = read_header(record["file_name"]).shown(exif=True)
             self._wide[index] = width > height
         return self._wide[index]
 

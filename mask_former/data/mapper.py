@@ -8,17 +8,16 @@ import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Instances
 
 from mask_former.data import large_scale_jitter
 from mask_former.data.augmentation import LabelledImage, build_augmentation, pad_to_multiple
-from mask_former.data.reading import (
+from mask_former.data.reading import check_image_format, read_image
+from mask_former.data.records import (
     Record,
-    check_image_format,
+    image_size,
     read_annotations,
-    read_image,
     read_label_map,
     read_segment_map,
 )
@@ -146,6 +145,7 @@ class MaskFormerDatasetMapper:
         ignore_value: int = 255,
         size_divisibility: int = 0,
         give_valid: bool = False,
+        exif: bool = True,
     ) -> None:
         """
         Args:
@@ -157,6 +157,7 @@ class MaskFormerDatasetMapper:
             ignore_value: the label of pixels without a class.
             size_divisibility: both sides are padded to a multiple of this; 0 or less: no padding.
             give_valid: whether training samples have `valid`, the mask of annotated pixels.
+            exif: whether the orientation of EXIF is applied to images.
         """
         check_image_format(image_format)
         self.is_train = is_train
@@ -167,6 +168,7 @@ class MaskFormerDatasetMapper:
         self.ignore_value = ignore_value
         self.size_divisibility = size_divisibility
         self.give_valid = give_valid
+        self.exif = exif
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
@@ -182,6 +184,7 @@ class MaskFormerDatasetMapper:
             "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
             "size_divisibility": divisibility,
             "give_valid": cfg.MODEL.MASK_FORMER.IGNORE_VOID,
+            "exif": cfg.INPUT.EXIF_ORIENTATION,
         }
 
     def __call__(self, record: Record) -> dict[str, Any]:
@@ -192,11 +195,10 @@ class MaskFormerDatasetMapper:
                 or the configuration; the message names it.
         """
         record = dict(record)
-        image = read_image(record["file_name"], self.image_format)
-        try:
-            detection_utils.check_image_size(record, image)  # also fills in a missing size
-        except detection_utils.SizeMismatchError as error:
-            raise UserError(str(error)) from error
+        image = read_image(
+            record["file_name"], self.image_format, size=image_size(record), exif=self.exif
+        )
+        record["height"], record["width"] = image.shape[:2]
         if self.is_train:
             return self._training_sample(record, image)
         sample = LabelledImage(image)

@@ -6,6 +6,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 
 from mask_former.data.datasets import check_dataset
+from mask_former.data.datasets.instances import read_by_ourselves
 from mask_former.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,9 @@ def read_metadata(name: str) -> Metadata:
     has_classes = metadata.get("stuff_classes") or metadata.get("thing_classes")
     if not has_classes and name in DatasetCatalog:
         check_dataset(name)
-        DatasetCatalog.get(name)
+        read_by_ourselves(name)
+        if not metadata.get("thing_classes"):
+            DatasetCatalog.get(name)
     return metadata
 
 

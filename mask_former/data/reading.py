@@ -1,44 +1,156 @@
-"""Reading images and annotations. Every error names the file that is wrong."""
+"""Reading image files: pictures, label maps and panoptic PNG. Every error names the file.
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+Only formats of pictures are opened, and only where the header says what was expected: PIL would
+start other programs for some formats, and a header may promise gigabytes.
+"""
+
+import struct
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-from detectron2.data import detection_utils
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
 from mask_former.data.coco_format import decode_ids
-from mask_former.data.label_map import run_lengths
 from mask_former.errors import MissingFileError, UserError
 
-Record = Mapping[str, Any]
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""PIL's names of the formats that are opened."""
+
+_LOSSLESS = ("BMP", "GIF", "PNG", "PPM", "TIFF")
+_LOSSY_TIFF = ("jpeg", "old-jpeg", "tiff_jpeg", "webp")
+_16_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
+# What undoes the tag Orientation of EXIF.
+_ORIENTATION = 0x0112
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_GREY, _PNG_COLOURS = 0, (2, 3, 6)
 
 
-def read_image(file_name: str | Path, image_format: str | None) -> np.ndarray:
-    """Read an image as uint8 (H, W, C).
+class Header(NamedTuple):
+    """What the header of an image file says.
+
+    Attributes:
+        size: height and width in the file.
+        orientation: of EXIF; 1: as it is in the file.
+    """
+
+    size: tuple[int, int]
+    orientation: int
+
+    def shown(self, exif: bool) -> tuple[int, int]:
+        """Height and width after the orientation of EXIF is applied, if `exif`."""
+        return self.size[::-1] if exif and self.orientation >= 5 else self.size
+
+
+def read_image(
+    file_name: str | Path,
+    image_format: str,
+    *,
+    size: tuple[int, int] | None = None,
+    exif: bool = True,
+) -> np.ndarray:
+    """Read a picture as uint8 (H, W, 3).
+
+    Grey values of 16 bits are divided by 257, so that 65535 becomes 255; transparency is dropped.
 
     Args:
-        file_name: the image file.
-        image_format: a mode of PIL, such as "RGB" or "L", or "BGR"; None takes the file's own and
-            gives (H, W) where that has a single channel.
+        file_name: the image file, in one of `FORMATS`.
+        image_format: channel order, "RGB" or "BGR".
+        size: height and width that it must have, if known; others are refused before the pixels
+            are decoded.
+        exif: whether the orientation of EXIF is applied (INPUT.EXIF_ORIENTATION).
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no image, or a broken one.
+        UserError: the file is no picture, a broken one, of another size, or its pixels are
+            floating-point numbers or of 32 bits.
     """
-    with explained_read_errors(file_name):
-        if image_format != "BGR":
-            return detection_utils.read_image(str(file_name), image_format)
-        # Detectron2 would return a view that runs backwards, which slows down what comes after.
-        return cv2.cvtColor(detection_utils.read_image(str(file_name), "RGB"), cv2.COLOR_RGB2BGR)
+    with _opened(file_name) as image:
+        header = Header((image.height, image.width), _orientation(image))
+        if size is not None:
+            check_size_of_file(file_name, header, size, exif)
+        if exif and header.orientation in _TRANSPOSE:
+            image = image.transpose(_TRANSPOSE[header.orientation])
+        if image.mode in _16_BIT or (image.mode == "I" and image.format == "PNG"):
+            grey = np.asarray(image).astype(np.int64)
+            pixels = cv2.cvtColor(((grey + 128) // 257).astype(np.uint8), cv2.COLOR_GRAY2RGB)
+        elif image.mode in ("F", "I"):
+            kind = "floating-point numbers" if image.mode == "F" else "32 bits"
+            raise UserError(
+                f"{file_name} has pixels of {kind}, whose black and white nobody knows. Convert it "
+                "to 8 or 16 bits."
+            )
+        else:
+            pixels = np.asarray(image.convert("RGB"))
+        # A view that runs backwards would slow down what comes after.
+        return cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if image_format == "BGR" else pixels
+
+
+def read_labels(file_name: str | Path) -> np.ndarray:
+    """Read a label map: bool, uint8, uint16 or int32 (H, W).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: the file is broken, in a lossy format, or has not one channel of integers.
+    """
+    labels = read_lossless(file_name)
+    if labels.ndim != 2 or labels.dtype.kind not in "uib":
+        raise UserError(
+            f"{file_name}: a label map has one channel of integers, but this image is "
+            f"{labels.dtype} {labels.shape}."
+        )
+    return labels
+
+
+def read_lossless(file_name: str | Path) -> np.ndarray:
+    """The values of an image file as they are in it, (H, W) or (H, W, C).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: the file is broken, or in a format that may change values.
+    """
+    with _opened(file_name) as image:
+        compression = image.info.get("compression") if image.format == "TIFF" else None
+        if image.format not in _LOSSLESS or compression in _LOSSY_TIFF:
+            raise UserError(
+                f"{file_name} is {image.format}{f' ({compression})' if compression else ''}, which "
+                "changes labels at their borders. Make label maps again, as PNG."
+            )
+        if image.format == "PNG" and image.mode == "L" and _png_header(file_name).depth < 8:
+            raise UserError(
+                f"{file_name} has fewer than 8 bits a pixel, which are read as shades of grey, "
+                "not as numbers. Save it with 8 bits."
+            )
+        return np.asarray(image)
 
 
 def read_ids(file_name: str | Path) -> np.ndarray:
-    """Segment ids of a panoptic PNG in COCO's format, int32 (H, W). Raises as `read_image`."""
+    """Segment ids of a panoptic PNG in COCO's format, int32 (H, W).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: the file is broken, or no PNG of 8-bit colours.
+    """
+    header = _png_header(file_name)
+    if header.depth > 8 or header.color not in _PNG_COLOURS:
+        kind = "grey values" if header.color not in _PNG_COLOURS else "colours"
+        raise UserError(
+            f"{file_name} has {kind} of {header.depth} bits, but a panoptic PNG has colours of 8 "
+            "bits: the segment id is R + 256 G + 65536 B."
+        )
     with explained_read_errors(file_name):
         with PathManager.open(str(file_name), "rb") as file:
             data = np.frombuffer(file.read(), dtype=np.uint8)
@@ -49,152 +161,74 @@ def read_ids(file_name: str | Path) -> np.ndarray:
         return decode_ids(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
 
+def read_header(file_name: str | Path) -> Header:
+    """The header of an image file. Raises as `read_image`."""
+    with _opened(file_name) as image:
+        return Header((image.height, image.width), _orientation(image))
+
+
+def check_size_of_file(
+    file_name: str | Path, header: Header, size: tuple[int, int], exif: bool
+) -> None:
+    """Raise UserError unless an image has the size (height, width) that its record says."""
+    shown = header.shown(exif)
+    if shown == tuple(size):
+        return
+    hint = "Correct height and width in the annotation."
+    if header.orientation >= 5 and shown[::-1] == tuple(size):
+        hint = (
+            f"Its EXIF orientation, {header.orientation}, turns it by 90 degrees. If it was "
+            f"annotated {'without' if exif else 'with'} that, set INPUT.EXIF_ORIENTATION "
+            f"{not exif}; else correct height and width."
+        )
+    raise UserError(
+        f"Sizes differ: {file_name} is {shown[1]} x {shown[0]} (width x height), but its record "
+        f"says {size[1]} x {size[0]}. {hint}"
+    )
+
+
 def check_image_format(image_format: str) -> None:
     """Raise ValueError unless INPUT.FORMAT is one that models take."""
     if image_format not in ("RGB", "BGR"):
         raise UserError(f"INPUT.FORMAT is {image_format!r}, but images are read as RGB or BGR.")
 
 
-def read_image_size(file_name: str) -> tuple[int, int]:
-    """Height and width of an image, of which only the header is read. Raises as `read_image`."""
-    with explained_read_errors(file_name), Image.open(file_name) as image:
-        return image.height, image.width
+class _PngHeader(NamedTuple):
+    width: int
+    height: int
+    depth: int
+    color: int
 
 
-def read_label_map(
-    record: Record, size: tuple[int, int], num_classes: int, ignore_value: int
-) -> np.ndarray:
-    """Read `record`'s semantic annotation: the class of each pixel, (H, W).
-
-    It is uint8 where that holds the file's labels and the ignore value, and otherwise int32.
-
-    Args:
-        record: has `file_name` and `sem_seg_file_name`, a single-channel image.
-        size: height and width of the record's image.
-        num_classes: labels must lie in [0, num_classes) ...
-        ignore_value: ... or be this.
-
-    Raises:
-        FileNotFoundError, ValueError: the file is missing, broken, of another size, or holds
-            other labels.
-    """
-    file_name = required_field(record, "sem_seg_file_name")
-    labels = read_image(file_name, None)
-    if labels.ndim != 2 or labels.dtype.kind not in "uib":
-        raise UserError(
-            f"{file_name}: a label map has one channel of integers, but this image is "
-            f"{labels.dtype} {labels.shape}."
-        )
-    bytes_suffice = labels.itemsize == 1 and 0 <= ignore_value < 256
-    labels = labels.astype(np.uint8 if bytes_suffice else np.int32)
-    _check_size(file_name, labels.shape, record["file_name"], size)
-    wrong = (labels != ignore_value) & ((labels < 0) | (labels >= num_classes))
-    if wrong.any():
-        raise UserError(
-            f"{file_name} holds the labels {listed(np.unique(labels[wrong]))}, but labels must "
-            f"lie in 0..{num_classes - 1} (MODEL.SEM_SEG_HEAD.NUM_CLASSES is {num_classes}) or be "
-            f"{ignore_value} (MODEL.SEM_SEG_HEAD.IGNORE_VALUE)."
-        )
-    return labels
+def _png_header(file_name: str | Path) -> _PngHeader:
+    with explained_read_errors(file_name):
+        with PathManager.open(str(file_name), "rb") as file:
+            start = file.read(26)
+        if not start.startswith(_PNG):
+            raise OSError("no PNG, or a broken one")
+        header = _PngHeader(*struct.unpack(">IIBB", start[16:]))
+        if header.width * header.height > 2 * Image.MAX_IMAGE_PIXELS:
+            raise OSError(f"{header.width} x {header.height} pixels are too many")
+        return header
 
 
-def read_id_map(record: Record, size: tuple[int, int], num_classes: int) -> np.ndarray:
-    """Read `record`'s panoptic annotation: the segment id of each pixel, int32 (H, W), 0 = none.
-
-    Arguments and errors are those of `read_segment_map`.
-    """
-    numbers = read_segment_map(record, size, num_classes)
-    ids = [0] + [segment["id"] for segment in record["segments_info"]]
-    return np.array(ids, dtype=np.int32)[numbers]
-
-
-def read_segment_map(record: Record, size: tuple[int, int], num_classes: int) -> np.ndarray:
-    """Read `record`'s panoptic annotation: the number of each pixel's segment, (H, W).
-
-    They are counted from 1 in the order of `segments_info`; 0 = none. The map is uint8 if there
-    are few enough of them, and otherwise int32.
-
-    Args:
-        record: has `file_name`, `segments_info` and `pan_seg_file_name`, a PNG in COCO's format
-            (id = R + 256 G + 65536 B).
-        size: height and width of the record's image.
-        num_classes: category ids must lie in [0, num_classes).
-
-    Raises:
-        FileNotFoundError, ValueError: the file is missing, broken, of another size, or holds ids
-            that are not in `segments_info`; or an id is listed twice, or a category id is out of
-            range.
-    """
-    file_name = required_field(record, "pan_seg_file_name")
-    segments = required_field(record, "segments_info")
-    check_categories(file_name, (segment["category_id"] for segment in segments), num_classes)
-    id_map = read_ids(file_name)
-    _check_size(file_name, id_map.shape, record["file_name"], size)
-    of_image = f"segments_info of image {record.get('image_id')}"
-    ids = np.array([0] + [segment["id"] for segment in segments])
-    order = np.argsort(ids)
-    if (np.diff(ids[order]) == 0).any():
-        raise UserError(
-            f"{file_name}: the {of_image} lists the segment ids {listed(ids[1:])}, but every "
-            "segment has one of its own, and none is 0."
-        )
-    (found,), lengths = run_lengths(id_map)
-    numbers = order[np.searchsorted(ids, found, sorter=order).clip(max=len(segments))]
-    unknown = ids[numbers] != found
-    if unknown.any():
-        raise UserError(
-            f"{file_name} holds the segment ids {listed(np.unique(found[unknown]))}, not in the "
-            f"{of_image}. Do PNG and JSON belong together?"
-        )
-    numbers = numbers.astype(np.uint8 if len(ids) <= 256 else np.int32)
-    return numbers.repeat(lengths).reshape(id_map.shape)
+@contextmanager
+def _opened(file_name: str | Path) -> Iterator[Image.Image]:
+    with (
+        explained_read_errors(file_name),
+        PathManager.open(str(file_name), "rb") as file,
+        Image.open(file, formats=FORMATS) as image,
+    ):
+        yield image
 
 
-def read_annotations(record: Record, size: tuple[int, int], num_classes: int) -> list[dict]:
-    """The instance annotations of `record`, checked.
-
-    Args:
-        record: has `file_name` and `annotations` in Detectron2's format.
-        size: height and width of the record's image.
-        num_classes: category ids must lie in [0, num_classes).
-
-    Raises:
-        ValueError: an annotation has no mask, a mask of another size, or a category id out of
-            range.
-    """
-    annotations = required_field(record, "annotations")
-    file_name = record["file_name"]
-    check_categories(file_name, (a["category_id"] for a in annotations), num_classes)
-    for annotation in annotations:
-        segmentation = annotation.get("segmentation")
-        if isinstance(segmentation, dict):
-            _check_size("an instance mask", segmentation["size"], file_name, size)
-        elif not segmentation or min(len(polygon) for polygon in segmentation) < 6:
-            raise UserError(
-                f"{file_name}: annotation {annotation.get('id', '')} has no mask. Each needs a "
-                "segmentation: polygons of three or more points, or a run-length encoding."
-            )
-    return annotations
-
-
-def check_categories(file_name: str, category_ids: Iterable[int], num_classes: int) -> None:
-    """Raise ValueError unless all `category_ids` lie in [0, num_classes)."""
-    wrong = sorted({id_ for id_ in category_ids if not 0 <= id_ < num_classes})
-    if wrong:
-        raise UserError(
-            f"{file_name} is annotated with the category ids {listed(wrong)}, but contiguous ids "
-            f"must lie in 0..{num_classes - 1} (MODEL.SEM_SEG_HEAD.NUM_CLASSES is {num_classes})."
-        )
-
-
-def required_field(record: Record, key: str) -> Any:
-    """`record[key]`, or a ValueError that says which kind of data set lacks it."""
-    if key not in record:
-        raise UserError(
-            f"{record['file_name']}: its record has no {key!r}. Choose INPUT.DATASET_MAPPER_NAME "
-            "for the kind of annotation that the data set has, or another data set."
-        )
-    return record[key]
+def _orientation(image: Image.Image) -> int:
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1  # PIL would decode the whole image to look for it
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # of broken EXIF
+        return 1
 
 
 @contextmanager
@@ -202,10 +236,12 @@ def explained_read_errors(file_name: str | Path) -> Iterator[None]:
     """Turn whatever goes wrong in reading an image into an error that names the file.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_image`.
+        FileNotFoundError, UserError: as `read_image`.
     """
     try:
         yield
+    except UserError:
+        raise
     except FileNotFoundError as error:
         raise MissingFileError(
             f"{file_name} is missing. Is the data set complete? Its folder is looked for under "
@@ -214,21 +250,5 @@ def explained_read_errors(file_name: str | Path) -> Iterator[None]:
     except Exception as error:  # decoders raise anything: OSError, SyntaxError, struct.error...
         raise UserError(
             f"{file_name} cannot be read as an image ({type(error).__name__}: {error}). "
-            "Is it damaged, or only partly downloaded?"
+            f"Is it damaged, or only partly downloaded? Formats are {', '.join(FORMATS)}."
         ) from error
-
-
-def _check_size(
-    file_name: str, size: tuple[int, int], image_file: str, image_size: tuple[int, int]
-) -> None:
-    if tuple(size) != tuple(image_size):
-        raise UserError(
-            f"Sizes differ: {file_name} is {size[1]} x {size[0]} (width x height), but its image "
-            f"{image_file} is {image_size[1]} x {image_size[0]}."
-        )
-
-
-def listed(items: Sequence[Any] | np.ndarray, most: int = 10) -> str:
-    """The first few of the items, and how many more there are, for an error message."""
-    shown = ", ".join(str(item) for item in items[:most])
-    return shown + (f" and {len(items) - most} more" if len(items) > most else "")

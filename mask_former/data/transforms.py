@@ -14,6 +14,21 @@ from mask_former.data.label_map import count_pixels
 _LEVELS = np.arange(256, dtype=np.uint8)
 
 
+def at_least_one_pixel(transform: T.Transform) -> T.Transform:
+    """A transform that, if it is a resize, leaves both sides at least a pixel: Detectron2 rounds
+    the shorter side of an image of 1 x 2000 pixels down to 0."""
+    if isinstance(transform, T.ResizeTransform):
+        transform.new_h, transform.new_w = max(transform.new_h, 1), max(transform.new_w, 1)
+    return transform
+
+
+class InferenceResize(T.ResizeShortestEdge):
+    """Detectron2's resize of test images, by PIL like that of the published models."""
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        return at_least_one_pixel(super().get_transform(image))
+
+
 class ResizeShortestEdge(T.ResizeShortestEdge):
     """Detectron2's resize of training images, with PyTorch's bilinear filter in place of PIL's.
 
@@ -23,7 +38,7 @@ class ResizeShortestEdge(T.ResizeShortestEdge):
     """
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
-        resize = super().get_transform(image)
+        resize = at_least_one_pixel(super().get_transform(image))
         if isinstance(resize, T.NoOpTransform):
             return resize
         return ResizeTransform(resize.h, resize.w, resize.new_h, resize.new_w)

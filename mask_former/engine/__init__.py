@@ -3,6 +3,7 @@
 from mask_former.engine.config import get_cfg, load_config
 from mask_former.engine.errors import reported_errors
 from mask_former.engine.hooks import BestCheckpoint, ProgressBar
+from mask_former.engine.interruption import Interrupted
 from mask_former.engine.launch import is_first_process, launch
 from mask_former.engine.model import build_model
 from mask_former.engine.predict import DefaultPredictor
@@ -12,6 +13,7 @@ from mask_former.engine.trainer import Trainer
 __all__ = [
     "BestCheckpoint",
     "DefaultPredictor",
+    "Interrupted",
     "ProgressBar",
     "Trainer",
     "argument_parser",

@@ -13,6 +13,7 @@ from detectron2.config import get_cfg as get_detectron2_cfg
 from detectron2.utils.file_io import PathManager
 
 from mask_former.config import MASK2FORMER_DEFAULTS, add_mask_former_config
+from mask_former.engine.config_values import check_value
 from mask_former.errors import MissingFileError, UserError
 
 BASE_KEY = "_BASE_"
@@ -106,27 +107,50 @@ def _read_file(path: str, children: tuple[str, ...] = ()) -> Iterator[Setting]:
 
     content = _read_yaml(path)
     bases = content.pop(BASE_KEY, [])
-    for base in [bases] if isinstance(bases, str) else bases:
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise UserError(f"{path}: {BASE_KEY} is {bases!r}, but must be a file or a list of files.")
+    for base in bases:
         base = os.path.expanduser(base)
         if "://" not in base:
             base = os.path.normpath(os.path.join(os.path.dirname(path), base))
         yield from _read_file(base, (*children, path))
-    for key, value in _flatten(content):
+    try:
+        settings = list(_flatten(content))
+    except RecursionError as error:
+        raise UserError(f"{path}: a section contains itself.") from error
+    for key, value in settings:
         yield key, value, path
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain yaml whose keys are unique: of two sections of one name, yaml would drop the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if isinstance(key.value, str) and key.value in lines:
+                raise yaml.YAMLError(
+                    f"{key.value} occurs twice, in the lines {lines[key.value]} and {line}; join "
+                    "the two."
+                )
+            lines[str(key.value)] = line
+        return super().construct_mapping(node, deep)
 
 
 def _read_yaml(path: str) -> dict[str, Any]:
     try:
         with PathManager.open(path, "r") as f:
             text = f.read()
-        content = yaml.safe_load(text)
+        content = yaml.load(text, _Loader)
     except yaml.constructor.ConstructorError as error:
         line = error.problem_mark.line
         raise UserError(
             f"{path} needs more than plain yaml: {error.problem}, line {line + 1}. Nothing in a "
             f"config file is run; write the value out{_written_out(text.splitlines()[line])}."
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid yaml: {error}") from error
     if content is None:
         return {}
@@ -168,9 +192,16 @@ def _merge(cfg: CfgNode, setting: Setting) -> None:
         raise UserError(f"{source}: unknown key {key}; the nearest known key is {nearest}.")
     try:
         cfg.merge_from_list([key, value])
-    except (ValueError, TypeError, AssertionError) as error:
+    except (ValueError, TypeError, AssertionError, MemoryError, RecursionError) as error:
         example = known[key] or ("NAME",) if isinstance(known[key], tuple) else known[key]
         raise UserError(
             f"{source}: {key} must be a {type(example).__name__}, like {example!r}; "
             f"it is {value!r}."
         ) from error
+    check_value(key, _get(cfg, key), known[key], source)
+
+
+def _get(cfg: CfgNode, key: str) -> Any:
+    for name in key.split("."):
+        cfg = cfg[name]
+    return cfg

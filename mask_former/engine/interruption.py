@@ -5,6 +5,7 @@ SIGINT (Ctrl-C) are noted; the training, the evaluation or the demo looks at `as
 steps.
 """
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -103,7 +104,8 @@ def _init_worker(init: Any, worker_id: int) -> None:
 
 
 def _end_by_parent() -> None:
-    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+    parent = multiprocessing.parent_process().pid
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
         pass
     os._exit(0)
 

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
+from mask_former.data.json_files import forget_files
 from mask_former.engine.errors import reported_errors
 from mask_former.engine.host_memory import keep_freed_memory
 from mask_former.engine.interruption import Interrupted
@@ -80,6 +81,7 @@ def launch(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
         "init_method": _rendezvous(args),
         "world_size": args.num_gpus * args.num_machines,
     }
+    forget_files()  # each process reads its own; this one only waits
     processes = Processes(_start, args.num_gpus, args.num_gpus, group, main, cfg, args)
     if code := processes.run():
         sys.exit(code)

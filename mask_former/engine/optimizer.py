@@ -1,7 +1,8 @@
 """The optimizer and the learning rate's schedule, as the paper trains (section 4.1, appendix A)."""
 
 import math
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,9 +17,8 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from mask_former.errors import UserError
 
-NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, ChannelsFirstLayerNorm)
-# Swin's position embeddings, which are bare parameters.
-EMBEDDINGS = ("relative_position_bias_table", "absolute_pos_embed")
+BACKBONE = "backbone."
+NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, ChannelsFirstLayerNorm)
 
 OPTIMIZERS = ("ADAMW", "SGD")
 CLIP_TYPES = ("full_model", "norm", "value")
@@ -40,13 +40,16 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
     the weights beside them.
 
     Raises:
-        UserError: unknown SOLVER.OPTIMIZER or SOLVER.CLIP_GRADIENTS.CLIP_TYPE.
+        UserError: unknown SOLVER.OPTIMIZER or SOLVER.CLIP_GRADIENTS.CLIP_TYPE; no layer has a name
+            like SOLVER.LAYER_DECAY_PATTERN.
     """
     solver = cfg.SOLVER
     groups = param_groups(
         model,
         lr=solver.BASE_LR,
         backbone_multiplier=solver.BACKBONE_MULTIPLIER,
+        layer_decay=solver.LAYER_DECAY,
+        layer_pattern=solver.LAYER_DECAY_PATTERN,
         weight_decay=solver.WEIGHT_DECAY,
         weight_decay_norm=solver.WEIGHT_DECAY_NORM,
         weight_decay_embed=solver.WEIGHT_DECAY_EMBED,
@@ -80,11 +83,14 @@ def param_groups(
     weight_decay: float,
     weight_decay_norm: float,
     weight_decay_embed: float,
+    layer_decay: float = 1.0,
+    layer_pattern: str = "",
 ) -> list[dict[str, Any]]:
     """The trainable parameters of `model`, grouped by learning rate and weight decay.
 
-    Parameters under `backbone.` learn at `lr * backbone_multiplier`. Normalization layers decay by
-    `weight_decay_norm`; embeddings, learned positions included, by `weight_decay_embed`.
+    Parameters under `backbone.` learn at `lr * backbone_multiplier`, times the factor of
+    `layer_factors`. Normalization layers decay by `weight_decay_norm`; embeddings, and what a
+    module's `no_weight_decay()` names, such as its learned positions, by `weight_decay_embed`.
 
     Returns:
         Dicts with "params", "lr", "weight_decay", for a torch optimizer; the order of groups and
@@ -92,18 +98,69 @@ def param_groups(
         groups are as few as possible: each costs its own kernels.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    factors = layer_factors(
+        [name for name, _ in model.named_parameters()], layer_decay, layer_pattern
+    )
+    embeddings = _named_embeddings(model)
     for module, name, parameter in _trainable_parameters(model):
-        rate = lr * backbone_multiplier if name.startswith("backbone.") else lr
+        rate = lr * backbone_multiplier if name.startswith(BACKBONE) else lr
+        rate *= factors.get(name, 1.0)
         decay = weight_decay
         if isinstance(module, NORMS):
             decay = weight_decay_norm
-        elif isinstance(module, nn.Embedding) or name.endswith(EMBEDDINGS):
+        elif isinstance(module, nn.Embedding) or name in embeddings:
             decay = weight_decay_embed
         groups.setdefault((rate, decay), []).append(parameter)
     return [
         {"params": params, "lr": rate, "weight_decay": decay}
         for (rate, decay), params in groups.items()
     ]
+
+
+def layer_factors(names: Sequence[str], decay: float, pattern: str) -> dict[str, float]:
+    """Layer-wise decay of the learning rate (arXiv:2106.08254, section 3): what a layer's rate is
+    multiplied by.
+
+    The last layer has factor 1, each one before it `decay` times the factor of the next. What the
+    backbone holds before its first layer, such as the embedding of patches, has that layer's.
+
+    Args:
+        names: of all parameters, in the model's order.
+        decay: in (0, 1]; 1: all learn alike.
+        pattern: a regular expression for the names of a layer's parameters, whose group is the
+            layer's number.
+
+    Returns:
+        the factors that are not 1, by name.
+
+    Raises:
+        UserError: `decay` is out of range; below 1, and no name has the pattern.
+    """
+    if not 0 < decay <= 1:
+        raise UserError(f"SOLVER.LAYER_DECAY is {decay}; it must be above 0, and at most 1.")
+    if decay == 1:
+        return {}
+    matches = {name: match for name in names if (match := re.search(pattern, name))}
+    if not matches:
+        raise UserError(
+            f"SOLVER.LAYER_DECAY is {decay}, but no parameter has a name like "
+            f"SOLVER.LAYER_DECAY_PATTERN '{pattern}'. Set it to match the backbone's layers, or "
+            "LAYER_DECAY to 1."
+        )
+    first = list(names).index(next(iter(matches)))
+    numbers = {name: 0 for name in names[:first] if name.startswith(BACKBONE)}
+    numbers |= {name: int(match[1]) for name, match in matches.items()}
+    last = max(numbers.values())
+    return {name: decay ** (last - number) for name, number in numbers.items() if number < last}
+
+
+def _named_embeddings(model: nn.Module) -> set[str]:
+    """Full names of the parameters that modules name by `no_weight_decay()`, as timm's do."""
+    return {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in model.named_modules()
+        for name in getattr(module, "no_weight_decay", set)()
+    }
 
 
 def _trainable_parameters(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import Metadata, MetadataCatalog
-from detectron2.data import transforms as T
 from torch import nn
 
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.data.reading import check_image_format
+from mask_former.data.transforms import InferenceResize
 from mask_former.engine.model import build_model
 from mask_former.engine.setup import check_device
 from mask_former.engine.tta import with_test_time_augmentation
@@ -88,7 +88,7 @@ class DefaultPredictor:
         check_image_format(input_format)
         self.model = model.eval()
         self.metadata = Metadata() if metadata is None else metadata
-        self._resize = T.ResizeShortestEdge([min_size, min_size], max_size)
+        self._resize = InferenceResize([min_size, min_size], max_size)
         self._input_format = input_format
         self._autocast = autocast
 

@@ -1,8 +1,10 @@
 """From a command line to a process that is ready to train: flags, checks, logs, seeds."""
 
 import argparse
+import atexit
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -36,6 +38,8 @@ def argument_parser() -> argparse.ArgumentParser:
 def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Find out what would go wrong later, before anything is written.
 
+    What is no error, but may be a mistake, is kept in `args.remarks`; `setup` logs it.
+
     Raises:
         ValueError: device, precision, solver, number of classes or labels do not fit; a test set
             that cannot be evaluated.
@@ -53,9 +57,9 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
     check_writable(cfg.OUTPUT_DIR)
     if not (args.resume or args.eval_only):
         check_output_folder(cfg.OUTPUT_DIR)
-    check_data(cfg, eval_only=args.eval_only)
+    args.remarks = check_data(cfg, eval_only=args.eval_only)
     for name in cfg.DATASETS.TEST:
-        build_evaluator(cfg, name)
+        build_evaluator(cfg, name).check_ground_truth()
 
 
 def check_device(cfg: CfgNode) -> None:
@@ -124,9 +128,14 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
         logger = setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank)
     # Or a full disk fills the terminal with tracebacks of the log, and hides the one message.
     logging.raiseExceptions = False
+    atexit.register(_close_log_files, logger)
     logger.info(f"Rank of this process: {rank} of {comm.get_world_size()}")
     logger.info("Environment:\n" + collect_env_info())
+    remarks = vars(args).pop("remarks", [])
     logger.info(f"Command line: {args}")
+    if comm.is_main_process():
+        for remark in remarks:
+            logging.getLogger(__name__).warning(remark)
 
     if comm.is_main_process() and not args.eval_only:
         path = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
@@ -138,3 +147,11 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
 
     # Every process has its own random numbers, the same in every run with this SEED.
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
+
+
+def _close_log_files(logger: logging.Logger) -> None:
+    for handler in logger.handlers:
+        stream = getattr(handler, "stream", None)
+        if os.path.isfile(str(getattr(stream, "name", ""))):  # and not <stdout>
+            with suppress(OSError):  # once more: a full disk
+                stream.close()

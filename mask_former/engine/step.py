@@ -15,12 +15,14 @@ from mask_former.errors import NonFiniteError
 
 
 class MixedPrecision(nn.Module):
-    """`model` under autocast, and nothing around it."""
+    """`model` under autocast, and nothing around it; in the mode that `model` is in."""
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
         self.model = model
         self.dtype = dtype
+        # An evaluation puts the mode back that it found: the EMA of weights stays in eval mode.
+        self.training = model.training
 
     def forward(self, *inputs: Any) -> Any:
         device = next(self.model.parameters()).device

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data import transforms as T
 from torch import Tensor, nn
 
 from mask_former.data.reading import read_image
+from mask_former.data.transforms import InferenceResize
 from mask_former.engine.merge_views import Mean, QueryMean
 from mask_former.errors import UserError
 from mask_former.inference.resize import Sizes, scale_masks
@@ -39,7 +39,7 @@ class SemanticSegmentorWithTTA(nn.Module):
     Views are made and segmented one by one; there is memory for one of them and for the sum.
 
     `SemanticSegmentorWithTTA(cfg, model)` reads TEST.AUG.{MIN_SIZES, MAX_SIZE, FLIP} and
-    INPUT.FORMAT.
+    INPUT.{FORMAT, EXIF_ORIENTATION}.
 
     Args:
         model: the model; it is put into eval mode.
@@ -47,6 +47,7 @@ class SemanticSegmentorWithTTA(nn.Module):
         max_size: pixels that the longer side may have.
         flip: mirror the image, too, at every scale.
         image_format: channel order that the model expects, "RGB" or "BGR".
+        exif: whether the orientation of EXIF is applied to images that are read.
 
     Raises:
         ValueError: there is no scale.
@@ -61,6 +62,7 @@ class SemanticSegmentorWithTTA(nn.Module):
         max_size: int,
         flip: bool = True,
         image_format: str = "RGB",
+        exif: bool = True,
     ) -> None:
         super().__init__()
         if not min_sizes:
@@ -70,6 +72,7 @@ class SemanticSegmentorWithTTA(nn.Module):
         self.max_size = max_size
         self.flip = flip
         self.image_format = image_format
+        self.exif = exif
         self.eval()
 
     @classmethod
@@ -80,6 +83,7 @@ class SemanticSegmentorWithTTA(nn.Module):
             "max_size": cfg.TEST.AUG.MAX_SIZE,
             "flip": cfg.TEST.AUG.FLIP,
             "image_format": cfg.INPUT.FORMAT,
+            "exif": cfg.INPUT.EXIF_ORIENTATION,
         }
 
     @torch.no_grad()
@@ -132,8 +136,8 @@ class SemanticSegmentorWithTTA(nn.Module):
         """The views of an image, (h, w, 3), at one scale after the other."""
         height, width = image.shape[:2]
         for min_size in self.min_sizes:
-            new_size = T.ResizeShortestEdge.get_output_shape(height, width, min_size, self.max_size)
-            resized = T.ResizeTransform(height, width, *new_size).apply_image(image)
+            resize = InferenceResize([min_size], self.max_size, "choice").get_transform(image)
+            resized = resize.apply_image(image)
             resized = torch.from_numpy(resized.transpose(2, 0, 1).copy())
             yield [View(resized, flipped) for flipped in ((False, True) if self.flip else (False,))]
 
@@ -142,7 +146,7 @@ class SemanticSegmentorWithTTA(nn.Module):
             image = x["image"] if x["image"].dtype == torch.uint8 else x["image"].float()
             return image.permute(1, 2, 0).cpu().numpy()
         if "file_name" in x:
-            return read_image(x["file_name"], self.image_format)
+            return read_image(x["file_name"], self.image_format, exif=self.exif)
         raise UserError(f"an input has to have 'image' or 'file_name', this has {sorted(x)}")
 
 

@@ -27,22 +27,32 @@ class Task:
         metric: its main metric.
         switch: the key of cfg.MODEL.MASK_FORMER.TEST that switches the output on.
         annotation: the key of the metadata that names the ground truth.
-        evaluator: called with the name of the data set and the output folder.
+        evaluator: called with the config, the name of the data set and the output folder.
     """
 
     metric: str
     switch: str
     annotation: str
-    evaluator: Callable[[str, str | None], DatasetEvaluator]
+    evaluator: Callable[[CfgNode, str, str | None], DatasetEvaluator]
 
 
-SEMANTIC = Task("mIoU", "SEMANTIC_ON", "sem_seg_root", lambda name, _: SemanticEvaluator(name))
-PANOPTIC = Task("PQ", "PANOPTIC_ON", "panoptic_json", PanopticEvaluator)
-INSTANCE = Task("AP", "INSTANCE_ON", "json_file", InstanceEvaluator)
+SEMANTIC = Task(
+    "mIoU",
+    "SEMANTIC_ON",
+    "sem_seg_root",
+    # What training ignores is ignored.
+    lambda cfg, name, _: SemanticEvaluator(name, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE),
+)
+PANOPTIC = Task(
+    "PQ", "PANOPTIC_ON", "panoptic_json", lambda _, name, folder: PanopticEvaluator(name, folder)
+)
+INSTANCE = Task(
+    "AP", "INSTANCE_ON", "json_file", lambda _, name, folder: InstanceEvaluator(name, folder)
+)
 # In Cityscapes one folder has the annotations of all tasks.
 CITYSCAPES_SEMANTIC = replace(SEMANTIC, annotation="gt_dir")
 CITYSCAPES_INSTANCE = Task(
-    "AP", "INSTANCE_ON", "gt_dir", lambda name, _: CityscapesInstanceEvaluator(name)
+    "AP", "INSTANCE_ON", "gt_dir", lambda _, name, __: CityscapesInstanceEvaluator(name)
 )
 
 EVALUATORS: dict[str, tuple[Task, ...]] = {
@@ -97,7 +107,7 @@ def build_evaluator(
             f"the outputs that are switched on: set {switches}"
         )
     logger.info("%s is evaluated for %s", dataset_name, ", ".join(task.metric for task in tasks))
-    evaluators = [task.evaluator(dataset_name, output_folder) for task in tasks]
+    evaluators = [task.evaluator(cfg, dataset_name, output_folder) for task in tasks]
     # Beside a model on the CPU no core is idle.
     on_cpu = torch.device(cfg.MODEL.DEVICE).type == "cpu"
     return Evaluators(evaluators) if on_cpu else BackgroundEvaluators(evaluators)

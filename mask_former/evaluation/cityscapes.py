@@ -13,8 +13,9 @@ from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from mask_former.data.reading import read_image
-from mask_former.errors import UserError
+from mask_former.data.reading import read_labels
+from mask_former.data.records import check_a_few, load_records
+from mask_former.errors import UserError, prefixed
 from mask_former.evaluation.report import class_table, score_table
 
 logger = logging.getLogger(__name__)
@@ -82,6 +83,16 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
         # Of each annotation file, by class name.
         self._images: dict[str, dict[str, Matches]] = {}
 
+    def check_ground_truth(self) -> None:
+        """Read the first few annotations.
+
+        Raises:
+            FileNotFoundError, UserError: what `process` would raise later.
+        """
+        with prefixed(f"Data set {self._dataset_name!r}: "):
+            records = load_records(self._dataset_name)
+            check_a_few(records, lambda r: read_labels(self._ground_truth(r["file_name"])))
+
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Compare the predictions of some images with their ground truth.
 
@@ -91,7 +102,7 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
         """
         for record, output in zip(inputs, outputs, strict=True):
             gt_file = self._ground_truth(record["file_name"])
-            gt_map = read_image(gt_file, None).astype(np.int64)
+            gt_map = read_labels(gt_file).astype(np.int64)
             instances = output["instances"].to("cpu")
             masks = instances.pred_masks.numpy().astype(bool)
             if masks.shape[1:] != gt_map.shape:

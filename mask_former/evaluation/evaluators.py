@@ -22,6 +22,17 @@ class Evaluators(DatasetEvaluators):
         self.evaluators = tuple(evaluators)
         self.accepts_label_maps = all(getattr(e, "accepts_label_maps", False) for e in evaluators)
 
+    def check_ground_truth(self) -> None:
+        """Have all evaluators that can do so read their ground truth, so that what is wrong with
+        it shows before the training.
+
+        Raises:
+            FileNotFoundError, UserError: something is wrong.
+        """
+        for evaluator in self.evaluators:
+            if hasattr(evaluator, "check_ground_truth"):
+                evaluator.check_ground_truth()
+
 
 class BackgroundEvaluators(Evaluators):
     """Several evaluators as one that runs in a thread while the model predicts the next images.

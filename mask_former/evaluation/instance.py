@@ -14,10 +14,11 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from mask_former.data.coco_json import CocoFile, read_instances
+from mask_former.data.records import Record, image_size, load_records, required_field
 from mask_former.data.writing import write_json
 from mask_former.errors import MissingFileError, UserError
 from mask_former.evaluation.report import class_table, score_table
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 _METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 _IOU_TYPES = ("bbox", "segm")
+_ANNOTATION_KEYS = ("iscrowd", "area", "bbox", "segmentation")
 
 
 class InstanceEvaluator(DatasetEvaluator):
@@ -63,6 +65,31 @@ class InstanceEvaluator(DatasetEvaluator):
         # The instances of each image, in COCO's result format.
         self._images: dict[Hashable, list[dict[str, Any]]] = {}
 
+    def check_ground_truth(self) -> None:
+        """Read the annotation, and compare it with the records.
+
+        Raises:
+            FileNotFoundError, UserError: what `process` would raise later.
+        """
+        assert self._category_ids
+        for record in load_records(self._dataset_name):
+            image = self._file.images.get(required_field(record, "image_id"))
+            self._check_image(image, record)
+            own, size = (image["height"], image["width"]), image_size(record)
+            if size not in (None, own):
+                raise UserError(
+                    f"{self._metadata.json_file} says that image {record['image_id']!r} is "
+                    f"{own[1]} x {own[0]} (width x height), but its record says "
+                    f"{size[1]} x {size[0]}. Do its annotation files belong together?"
+                )
+
+    def _check_image(self, image: dict[str, Any] | None, record: Record) -> None:
+        if image is None:
+            raise UserError(
+                f"{self._metadata.json_file} has no image {record['image_id']!r} "
+                f"({record.get('file_name')})"
+            )
+
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Keep the predictions of some images, masks run-length encoded.
 
@@ -72,11 +99,7 @@ class InstanceEvaluator(DatasetEvaluator):
         category_ids = self._category_ids
         for record, output in zip(inputs, outputs, strict=True):
             image_id = record["image_id"]
-            if image_id not in self._coco.imgs:
-                raise UserError(
-                    f"{self._metadata.json_file} has no image {image_id!r} "
-                    f"({record.get('file_name')})"
-                )
+            self._check_image(self._file.images.get(image_id), record)
             results = instances_to_coco_json(output["instances"].to("cpu"), image_id)
             self._images[image_id] = [
                 {**result, "category_id": category_ids[result["category_id"]]}
@@ -95,12 +118,12 @@ class InstanceEvaluator(DatasetEvaluator):
         if not comm.is_main_process():
             return None
         images = {image_id: results for part in parts for image_id, results in part.items()}
-        if len(images) < len(self._coco.imgs):
+        if len(images) < len(self._file.images):
             logger.warning(
                 "%s: predictions for %d of %d images; AP counts the others as missed.",
                 self._dataset_name,
                 len(images),
-                len(self._coco.imgs),
+                len(self._file.images),
             )
         results = list(itertools.chain(*(images[image_id] for image_id in sorted(images))))
         if self._output_folder:
@@ -108,7 +131,7 @@ class InstanceEvaluator(DatasetEvaluator):
         return {iou_type: self._average_precision(results, iou_type) for iou_type in _IOU_TYPES}
 
     def _average_precision(self, results: list[dict[str, Any]], iou_type: str) -> dict[str, float]:
-        results = [result.copy() for result in results]  # pycocotools changes them
+        results = [{**result, **self._numbered(result)} for result in results]
         if iou_type == "segm":
             # With a box, its area would decide what is small, medium and large.
             for result in results:
@@ -140,24 +163,69 @@ class InstanceEvaluator(DatasetEvaluator):
         return nothing
 
     @cached_property
-    def _coco(self) -> COCO:
-        path = PathManager.get_local_path(self._metadata.json_file)
-        if not os.path.isfile(path):
+    def _file(self) -> CocoFile:
+        try:
+            return read_instances(self._metadata.json_file)
+        except FileNotFoundError as error:
             raise MissingFileError(
-                f"the instance annotations of {self._dataset_name} are missing: {path}"
-            )
-        with contextlib.redirect_stdout(io.StringIO()):
-            return COCO(path)
+                f"the instance annotations of {self._dataset_name} are missing: "
+                f"{self._metadata.json_file}"
+            ) from error
 
     @cached_property
-    def _category_ids(self) -> dict[int, int]:
+    def _image_numbers(self) -> dict[Hashable, int]:
+        """The number of each image id for pycocotools, in the order of the ids."""
+        return {id_: number for number, id_ in enumerate(sorted(self._file.images), start=1)}
+
+    @cached_property
+    def _category_numbers(self) -> dict[Hashable, int]:
+        """The number of each category id for pycocotools, in the order of the ids."""
+        ids = sorted(category["id"] for category in self._file.categories)
+        return {id_: number for number, id_ in enumerate(ids, start=1)}
+
+    @cached_property
+    def _coco(self) -> COCO:
+        """The ground truth, numbered from 1: to pycocotools the id 0 means no match, and ids that
+        are no numbers have no order."""
+        names = {category["id"]: category["name"] for category in self._file.categories}
+        coco = COCO()
+        coco.dataset = {
+            "images": [
+                {"id": number, **{key: self._file.images[id_][key] for key in ("height", "width")}}
+                for id_, number in self._image_numbers.items()
+            ],
+            "categories": [
+                {"id": number, "name": names[id_]} for id_, number in self._category_numbers.items()
+            ],
+            # Copies, since pycocotools changes them.
+            "annotations": [
+                {
+                    **{key: annotation[key] for key in _ANNOTATION_KEYS},
+                    **self._numbered(annotation),
+                    "id": number,
+                }
+                for number, annotation in enumerate(self._file.annotations, start=1)
+            ],
+        }
+        with contextlib.redirect_stdout(io.StringIO()):
+            coco.createIndex()
+        return coco
+
+    def _numbered(self, entry: dict[str, Any]) -> dict[str, int]:
+        """The image and the category of an annotation or a result, for pycocotools."""
+        return {
+            "image_id": self._image_numbers[entry["image_id"]],
+            "category_id": self._category_numbers[entry["category_id"]],
+        }
+
+    @cached_property
+    def _category_ids(self) -> dict[int, Hashable]:
         """Category id of the JSON by contiguous id."""
-        categories = sorted(self._coco.cats)
+        categories = list(self._category_numbers)
         to_contiguous = self._metadata.get("thing_dataset_id_to_contiguous_id") or {
             category: index for index, category in enumerate(categories)
         }
-        unknown = sorted(set(to_contiguous) - set(categories))
-        if unknown:
+        if unknown := [id_ for id_ in to_contiguous if id_ not in self._category_numbers]:
             raise UserError(
                 f"{self._metadata.json_file} lacks the categories {unknown}, which "
                 f"thing_dataset_id_to_contiguous_id of {self._dataset_name} names"

@@ -7,17 +7,29 @@ from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from mask_former.data.classes import contiguous_ids
-from mask_former.data.reading import Record, read_ids
+from mask_former.data.reading import read_header, read_ids
+from mask_former.data.records import (
+    Record,
+    check_a_few,
+    image_size,
+    load_records,
+    read_segment_map,
+    unique_records,
+)
 from mask_former.data.writing import write_json
-from mask_former.errors import UserError
-from mask_former.evaluation.panoptic_quality import PanopticQuality, SegmentInfo
+from mask_former.errors import UserError, prefixed
+from mask_former.evaluation.panoptic_quality import (
+    PanopticQuality,
+    SegmentInfo,
+    invisible_segments,
+)
 from mask_former.evaluation.report import class_table, score_table
-from mask_former.evaluation.results import categories, save_panoptic
+from mask_former.evaluation.results import categories, relative_names, save_panoptic
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +75,23 @@ class PanopticEvaluator(DatasetEvaluator):
     def reset(self) -> None:
         """Forget all images."""
         self._quality = PanopticQuality(self._is_thing)
+        # How many annotated segments of each image have no pixel.
+        self._invisible: dict[Hashable, int] = {}
         # The entry of each image in `panoptic.json`.
         self._saved: dict[Hashable, dict[str, Any]] = {}
+
+    def check_ground_truth(self) -> None:
+        """Read the list of annotations, and the first few of them.
+
+        Raises:
+            FileNotFoundError, UserError: what `process` would raise later.
+        """
+        with prefixed(f"Data set {self._dataset_name!r}: "):
+            check_a_few(self._ground_truth.values(), self._read)
+
+    def _read(self, record: Record) -> None:
+        size = image_size(record) or read_header(record["file_name"]).shown(exif=True)
+        read_segment_map(record, size, len(self._class_names))
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Compare the predictions of some images with their ground truth.
@@ -92,6 +119,7 @@ class PanopticEvaluator(DatasetEvaluator):
                     f"image {record.get('file_name')}, ground truth "
                     f"{gt['pan_seg_file_name']}: {error}"
                 ) from error
+            self._invisible[image_id] = invisible_segments(gt_map, gt["segments_info"])
             if self._output_folder:
                 self._save(image_id, pred_map, pred_segments)
 
@@ -103,6 +131,7 @@ class PanopticEvaluator(DatasetEvaluator):
         """
         parts = comm.gather(self._quality)
         saved = comm.gather(self._saved)
+        invisible = comm.gather(self._invisible)
         if not comm.is_main_process():
             return None
         quality = reduce(PanopticQuality.merge, parts)
@@ -113,6 +142,13 @@ class PanopticEvaluator(DatasetEvaluator):
                 len(quality),
                 len(self._ground_truth),
             )
+        if count := sum(reduce(dict.__or__, invisible).values()):
+            logger.warning(
+                "%s: %d segments are listed in the annotation, but have no pixel in its PNG; PQ "
+                "counts them as missed.",
+                self._dataset_name,
+                count,
+            )
         if self._output_folder:
             self._write_json({key: entry for part in saved for key, entry in part.items()})
         metrics = quality.compute()
@@ -120,7 +156,7 @@ class PanopticEvaluator(DatasetEvaluator):
         return {"panoptic_seg": metrics}
 
     def _save(self, image_id: Hashable, pred_map: np.ndarray, segments: list[SegmentInfo]) -> None:
-        name = os.path.basename(self._ground_truth[image_id]["pan_seg_file_name"])
+        name = self._names[image_id]
         path = os.path.join(self._output_folder, "panoptic", name)
         saved = save_panoptic(path, pred_map, segments, self._metadata)
         self._saved[image_id] = {"image_id": image_id, "file_name": name, "segments_info": saved}
@@ -131,13 +167,25 @@ class PanopticEvaluator(DatasetEvaluator):
         write_json(os.path.join(self._output_folder, "panoptic.json"), content)
 
     @cached_property
+    def _names(self) -> dict[Hashable, str]:
+        """Where each image's prediction is saved, relative to the folder of all."""
+        files = {id_: gt["pan_seg_file_name"] for id_, gt in self._ground_truth.items()}
+        root = self._metadata.get("panoptic_root")
+        return dict(zip(files, relative_names(list(files.values()), root), strict=True))
+
+    @cached_property
     def _ground_truth(self) -> dict[Hashable, Record]:
-        """The record of each image id, which names the PNG and its segments."""
-        return {
-            record["image_id"]: record
-            for record in DatasetCatalog.get(self._dataset_name)
-            if "pan_seg_file_name" in record
-        }
+        """The record of each image id, which names the PNG and its segments.
+
+        Raises:
+            UserError: an image has two annotations.
+        """
+        return unique_records(
+            self._dataset_name,
+            (r for r in load_records(self._dataset_name) if "pan_seg_file_name" in r),
+            "image_id",
+            "pan_seg_file_name",
+        )
 
 
 def _log(metrics: dict[str, float], pq_of_class: dict[str, float]) -> None:

@@ -120,10 +120,10 @@ def panoptic_statistics(
     """Match the segments of one image and count.
 
     A predicted and an annotated segment of one class match when their IoU exceeds 0.5; pixels
-    without annotation do not count in the union. A crowd is neither matched nor missed. A
-    prediction without match is a false positive, unless more than half of it lies on pixels
-    without annotation or on a crowd of its class (of several such crowds in an image, the last:
-    the reference evaluation looks at one only).
+    without annotation do not count in the union. An annotated segment without a pixel is missed. A
+    crowd is neither matched nor missed. A prediction without match is a false positive, unless more
+    than half of it lies on pixels without annotation or on a crowd of its class (of several such
+    crowds in an image, the last: the reference evaluation looks at one only).
 
     Args:
         pred_map: segment ids, integers (H, W); 0: nothing predicted.
@@ -137,8 +137,8 @@ def panoptic_statistics(
         positives and of false negatives; float64 (K, 4).
 
     Raises:
-        ValueError: maps of different sizes, or not of integers; segments that the map lacks, or the
-            reverse; classes out of range.
+        ValueError: maps of different sizes, or not of integers; segments that the list lacks;
+            predicted ones that the map lacks; classes out of range.
     """
     pred_class = _classes("prediction", pred_segments, num_classes)
     gt_class = _classes("ground truth", gt_segments, num_classes)
@@ -148,6 +148,10 @@ def panoptic_statistics(
     (pred_ids, gt_ids), lengths = run_lengths(pred_map, gt_map)
     columns = _index("prediction", pred_ids, pred_segments)
     rows = _index("ground truth", gt_ids, gt_segments)
+    missing = np.setdiff1d(np.arange(len(pred_segments)), columns - 1)
+    if missing.size:
+        ids = [pred_segments[index]["id"] for index in missing]
+        raise UserError(f"the prediction's list has segments without a pixel in its map: {ids}")
     shape = len(gt_segments) + 1, len(pred_segments) + 1
     overlap = np.bincount(rows * shape[1] + columns, lengths, minlength=shape[0] * shape[1])
     overlap = overlap.astype(np.int64).reshape(shape)
@@ -200,6 +204,12 @@ def overlap_statistics(
     ).astype(np.float64)
 
 
+def invisible_segments(gt_map: np.ndarray, gt_segments: Sequence[SegmentInfo]) -> int:
+    """How many segments of a list have no pixel in their map, (H, W)."""
+    (ids,), _ = run_lengths(gt_map)
+    return len({segment["id"] for segment in gt_segments} - set(np.unique(ids).tolist()))
+
+
 def check_maps(pred: np.ndarray, gt: np.ndarray) -> None:
     """Raise ValueError unless both maps are integers of one size (H, W)."""
     if pred.shape != gt.shape:
@@ -228,9 +238,6 @@ def _index(what: str, ids_in_map: np.ndarray, segments: Sequence[SegmentInfo]) -
     if not known.all():
         unknown = np.unique(ids_in_map[~known]).tolist()
         raise UserError(f"the {what}'s map has segments that its list lacks: {unknown}")
-    missing = ids[(np.bincount(position, minlength=len(ids)) == 0) & (ids != VOID)].tolist()
-    if missing:
-        raise UserError(f"the {what}'s list has segments without a pixel in its map: {missing}")
     return order[position]
 
 

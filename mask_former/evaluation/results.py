@@ -16,6 +16,7 @@ Category ids are those of the data set's own files; only semantic maps hold cont
 which `semantic.json` gives both.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -98,6 +99,21 @@ class ResultWriter:
 
     def _write(self, name: str, content: Any) -> None:
         write_json(self.folder / f"{name}.json", content)
+
+
+def relative_names(files: Sequence[str | Path], root: str | Path | None = None) -> list[str]:
+    """The paths of files below a folder, so that no two are equal where names are.
+
+    Args:
+        files: whose names are to be kept.
+        root: the folder. None, or one that does not hold them all: the deepest that does.
+    """
+    paths = [os.path.abspath(file) for file in files]
+    names = [os.path.relpath(path, root or os.path.sep) for path in paths]
+    if root is None or any(name.startswith(os.pardir) for name in names):
+        root = os.path.commonpath([os.path.dirname(path) for path in paths])
+        names = [os.path.relpath(path, root) for path in paths]
+    return names
 
 
 def save_panoptic(

@@ -6,12 +6,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from mask_former.data.reading import read_image
-from mask_former.errors import UserError
+from mask_former.data.reading import read_header, read_labels
+from mask_former.data.records import (
+    Record,
+    check_a_few,
+    image_size,
+    load_records,
+    read_label_map,
+    unique_records,
+)
+from mask_former.errors import UserError, prefixed
 from mask_former.evaluation.confusion import ConfusionMatrix
 from mask_former.evaluation.report import class_table, score_table
 
@@ -29,8 +37,9 @@ class SemanticEvaluator(DatasetEvaluator):
     device.
 
     Args:
-        dataset_name: its metadata name `stuff_classes` (all K classes) and, optionally,
-            `ignore_label` (255); its records name `sem_seg_file_name`.
+        dataset_name: its metadata name `stuff_classes` (all K classes); its records name
+            `sem_seg_file_name`.
+        ignore_label: label of pixels that do not count. None: that of the metadata, or else 255.
 
     Raises:
         ValueError: the metadata lack `stuff_classes`.
@@ -38,18 +47,28 @@ class SemanticEvaluator(DatasetEvaluator):
 
     accepts_label_maps = True  # see `Evaluators`
 
-    def __init__(self, dataset_name: str) -> None:
+    def __init__(self, dataset_name: str, ignore_label: int | None = None) -> None:
         self._dataset_name = dataset_name
         metadata = MetadataCatalog.get(dataset_name)
         if not metadata.get("stuff_classes"):
             raise UserError(f"the metadata of {dataset_name} lack `stuff_classes`")
         self._class_names = list(metadata.stuff_classes)
-        self._ignore_label = metadata.get("ignore_label", 255)
+        known = metadata.get("ignore_label", 255)
+        self._ignore_label = known if ignore_label is None else ignore_label
         self.reset()
 
     def reset(self) -> None:
         """Forget all images."""
         self._confusion = ConfusionMatrix(len(self._class_names), self._ignore_label)
+
+    def check_ground_truth(self) -> None:
+        """Read the list of annotations, and the first few of them.
+
+        Raises:
+            FileNotFoundError, UserError: what `process` would raise later.
+        """
+        with prefixed(f"Data set {self._dataset_name!r}: "):
+            check_a_few(self._ground_truth.values(), self._read)
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Compare the predictions of some images with their ground truth.
@@ -60,19 +79,20 @@ class SemanticEvaluator(DatasetEvaluator):
                 classes; sizes that disagree; labels out of range. The message names the file.
         """
         for record, output in zip(inputs, outputs, strict=True):
-            gt_file = self._ground_truth.get(record["file_name"])
-            if gt_file is None:
+            annotated = self._ground_truth.get(record["file_name"])
+            if annotated is None:
                 raise UserError(
                     f"{record['file_name']}: no record of {self._dataset_name} names this image "
                     "and a `sem_seg_file_name`"
                 )
-            gt = read_image(gt_file, None)
+            gt = read_labels(annotated["sem_seg_file_name"])
             try:
                 labels = self._labels(output["sem_seg"])
                 self._confusion.update(record["file_name"], labels, gt)
             except UserError as error:
                 raise UserError(
-                    f"image {record['file_name']}, ground truth {gt_file}: {error}"
+                    f"image {record['file_name']}, ground truth "
+                    f"{annotated['sem_seg_file_name']}: {error}"
                 ) from error
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
@@ -114,11 +134,20 @@ class SemanticEvaluator(DatasetEvaluator):
             sem_seg = sem_seg.max(dim=0).indices  # faster than argmax on a CPU
         return sem_seg.cpu().numpy()
 
+    def _read(self, record: Record) -> None:
+        size = image_size(record) or read_header(record["file_name"]).shown(exif=True)
+        read_label_map(record, size, len(self._class_names), self._ignore_label)
+
     @cached_property
-    def _ground_truth(self) -> dict[str, str]:
-        """Annotation file of each image file, which test loaders leave out of their samples."""
-        return {
-            record["file_name"]: record["sem_seg_file_name"]
-            for record in DatasetCatalog.get(self._dataset_name)
-            if "sem_seg_file_name" in record
-        }
+    def _ground_truth(self) -> dict[str, Record]:
+        """The record of each image file, which names its annotation.
+
+        Raises:
+            UserError: an image has two annotations.
+        """
+        return unique_records(
+            self._dataset_name,
+            (r for r in load_records(self._dataset_name) if "sem_seg_file_name" in r),
+            "file_name",
+            "sem_seg_file_name",
+        )

@@ -25,7 +25,8 @@ class Inference:
         void_below_half: pixels where the mask of their panoptic segment has a probability below
             0.5 are void, as in Mask2Former; else they belong to it, as in MaskFormer.
         resize_before_semantic: scale the masks to the requested size before the semantic scores
-            are summed, instead of scaling the scores. Always so with `panoptic_on`.
+            are summed, instead of scaling the scores. Always so with `panoptic_on` or
+            `instance_on`, as published.
         semantic_labels: return the class of each pixel instead of the scores of all classes,
             which takes less time and much less memory. Detectron2's evaluators want scores.
         max_instances: number of instances an image may have.
@@ -85,8 +86,8 @@ class Inference:
     ) -> Tensor:
         """Semantic scores of an image, (K, height, width), or its classes, (height, width)."""
         infer = segment.semantic_labels if labels else segment.semantic_inference
-        scale_scores = not (self.resize_before_semantic or self.panoptic_on)
-        return infer(class_logits, mask_logits, sizes, scale_scores=scale_scores)
+        before = self.resize_before_semantic or self.panoptic_on or self.instance_on
+        return infer(class_logits, mask_logits, sizes, scale_scores=not before)
 
     def panoptic(
         self, class_logits: Tensor, mask_logits: Tensor, sizes: Sizes

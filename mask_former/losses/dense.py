@@ -70,14 +70,15 @@ class AllPixels:
         Returns:
             (K, M).
         """
-        scale = Upsampling(masks.shape[-2:], targets[0].masks.shape[-2:], masks)
-        segments = scale.arrange(torch.cat([target.masks for target in targets]))
+        upsampling = Upsampling(masks.shape[-2:], targets[0].masks.shape[-2:], masks)
+        segments = upsampling.flatten(torch.cat([target.masks for target in targets]))
         valid = None
         if targets[0].valid is not None:
-            valid = scale.arrange(torch.stack([target.valid for target in targets]))
+            valid = upsampling.flatten(torch.stack([target.valid for target in targets]))
 
         def sample(masks: Tensor, segment: Tensor, image: Tensor) -> Sample:
-            return scale.up(masks), segments[segment], None if valid is None else valid[image]
+            logits = upsampling.upsample(masks)
+            return logits, segments[segment], None if valid is None else valid[image]
 
         inputs = (masks, matching.segment, matching.image)
         return in_chunks(losses, sample, *inputs, pixels=segments.shape[1])
@@ -168,16 +169,16 @@ class Upsampling:
             cells = F.interpolate(pixels, scale_factor=s, mode="bilinear")[..., s:-s, s:-s]
             self.kernel = cells.flatten(1).T.reshape(-1, 1, 3, 3).contiguous()
 
-    def up(self, masks: Tensor) -> Tensor:
+    def upsample(self, masks: Tensor) -> Tensor:
         """(M, h, w) to (M, P)."""
         masks = masks[:, None]
         if self.kernel is None:
             return F.interpolate(masks, size=self.new_size, mode="bilinear").flatten(1)
         return F.conv2d(F.pad(masks, (1, 1, 1, 1), mode="replicate"), self.kernel).flatten(1)
 
-    def arrange(self, regions: Tensor) -> Tensor:
-        """The pixels of bool (N, H, W) in the same order, as bytes (N, P): booleans are slow to
-        convert to floating point."""
+    def flatten(self, regions: Tensor) -> Tensor:
+        """The pixels of bool (N, H, W) in the order of `upsample`, as bytes (N, P): booleans are
+        slow to convert to floating point."""
         if self.kernel is not None:
             regions = F.pixel_unshuffle(regions[:, None], self.factor)
         return regions.flatten(1).view(torch.uint8)

@@ -11,7 +11,7 @@ In shapes, M masks (or Q masks and N targets) have P pixels, or points, each.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,10 +49,16 @@ class FocalLoss(MaskLoss):
 
     Args:
         alpha: weight of the target's pixels, in [0, 1]; the others have 1 - alpha.
-        gamma: how fast the weight of well-classified pixels falls, >= 0.
+        gamma: how fast the weight of well-classified pixels falls: 0 (it does not), or >= 1.
+
+    Raises:
+        ValueError: `gamma` is negative or between 0 and 1, for which a pixel that is right beyond
+            doubt has an infinite slope.
     """
 
     def __init__(self, alpha: float = 0.25, gamma: float = 2.0) -> None:
+        if gamma != 0 and not gamma >= 1:
+            raise ValueError(f"gamma is {gamma}; it must be 0 or at least 1")
         self.alpha = alpha
         self.gamma = gamma
 
@@ -130,7 +136,8 @@ def paired_losses(
     count = logits.new_full((), logits.shape[1]) if counted is None else counted.sum(-1)
 
     def sums(cost: Tensor) -> tuple[Tensor, Tensor]:
-        return _Sums.apply(cost if counted is None else cost * counted, inside)
+        cost = cost if counted is None else cost * counted
+        return (cost * inside).sum(1), cost.sum(1)
 
     totals = []
     for loss in losses:
@@ -174,6 +181,21 @@ def pairwise_losses(
     return torch.stack(totals)
 
 
+def compile_losses(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`paired_losses` or `pairwise_losses`, compiled for GPUs when it first runs there, once for
+    all sizes.
+
+    PyTorch 2.15 compiles them to code that overwrites memory on CPUs. It takes buffers of unknown
+    sizes for equal ones, too, and so none are used twice.
+    """
+    compiled = torch.compile(function, dynamic=True, options={"allow_buffer_reuse": False})
+
+    def run(losses: Sequence[MaskLoss], logits: Tensor, *others: Tensor | None) -> Any:
+        return (function if logits.device.type == "cpu" else compiled)(losses, logits, *others)
+
+    return run
+
+
 def _exceeding_and_missing(logits: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """What `MaskLoss.pixel` takes, of pixels outside of a target and inside."""
     p, entropy = _Wrong.apply(logits)
@@ -190,26 +212,11 @@ class _Wrong(torch.autograd.Function):
         right = 1 - p
         ctx.save_for_backward(p, right)
         ctx.set_materialize_grads(False)
-        return p, z.clamp(min=0).sub_(torch.maximum(p, right).log_())
+        return p, z.clamp(min=0) - torch.maximum(p, right).log()
 
     @staticmethod
     def backward(ctx, grad_p, grad_entropy):
         p, right = ctx.saved_tensors
-        if grad_p is None:
-            return grad_entropy * p
-        slope = grad_p * right
-        return (slope if grad_entropy is None else slope.add_(grad_entropy)).mul_(p)
-
-
-class _Sums(torch.autograd.Function):
-    """Sums of what pixels cost, (M, P), inside of targets and everywhere, (M,) each."""
-
-    @staticmethod
-    def forward(ctx, cost, inside):
-        ctx.save_for_backward(inside)
-        return (cost[:, None] @ inside[:, :, None])[:, 0, 0], cost.sum(1)
-
-    @staticmethod
-    def backward(ctx, grad_inside, grad_everywhere):
-        (inside,) = ctx.saved_tensors
-        return torch.addcmul(grad_everywhere[:, None], grad_inside[:, None], inside), None
+        slopes = [grad_p * right] if grad_p is not None else []
+        slopes += [grad_entropy] if grad_entropy is not None else []
+        return sum(slopes[1:], slopes[0]) * p if slopes else None

@@ -9,7 +9,7 @@ from detectron2.data.transforms import NoOpTransform
 from detectron2.structures import Instances
 
 from mask_former.data.classes import class_names
-from mask_former.data.reading import read_annotations, read_id_map, read_label_map
+from mask_former.data.records import read_annotations, read_id_map, read_label_map
 from mask_former.data.targets import instance_target
 from mask_former.visualization.draw import draw_instances, draw_panoptic, draw_semantic
 

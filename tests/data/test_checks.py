@@ -2,11 +2,14 @@ import numpy as np
 import pytest
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 from PIL import Image
 
 from mask_former.config import add_mask_former_config
-from mask_former.data.checks import check_classes, check_data, check_records
+from mask_former.data.agreement import check_classes
+from mask_former.data.checks import check_data, check_records
 from mask_former.data.mapper import MaskFormerDatasetMapper
+from tests.data.small_coco import instances, write_files, write_json
 
 NAME, OTHER = "test_checks_panoptic", "test_checks_other"
 
@@ -121,3 +124,57 @@ def test_error_of_a_sample_names_data_set_and_file(cfg, records, kind, tmp_path)
     path.write_bytes(b"") if kind is ValueError else path.unlink()
     with pytest.raises(kind, match=f"{NAME}.*19.png"):
         check_records(NAME, records, MaskFormerDatasetMapper(cfg))
+
+
+def test_all_files_are_looked_for(cfg, records, tmp_path):
+    (tmp_path / "11.png").unlink()  # none of those that are tried
+    with pytest.raises(FileNotFoundError, match=rf"{NAME}.*2 files are missing: .*11\.png"):
+        check_records(NAME, records, MaskFormerDatasetMapper(cfg))
+
+
+def test_sizes_of_all_test_images_are_compared(cfg, records):
+    records[11].update(height=8, width=9)
+    with pytest.raises(ValueError, match=rf"{OTHER}.*11\.png is 8 x 8 .* says 9 x 8"):
+        check_data(cfg)
+
+
+def test_masks_of_all_records_are_checked(cfg, records):
+    cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_instance"
+    square = [[1.0, 1.0, 5.0, 1.0, 5.0, 5.0]]
+    for record in records:
+        annotations = [{"id": 1, "category_id": 2, "segmentation": square}]
+        record.update(height=8, width=8, annotations=annotations)
+    mapper = MaskFormerDatasetMapper(cfg)
+    assert check_records(NAME, records, mapper) is records
+    records[11]["annotations"].append({"id": 4711, "category_id": 2, "segmentation": []})
+    with pytest.raises(ValueError, match=rf"{NAME}.*11\.png: annotation 4711 has no mask"):
+        check_records(NAME, records, mapper)
+
+
+def test_label_maps_of_other_images(cfg, records, tmp_path):
+    """As Detectron2 pairs them when an image and another label map are missing."""
+    for number, record in enumerate(records):
+        record["sem_seg_file_name"] = str(tmp_path / f"{number + (number > 10)}.png")
+    with pytest.raises(ValueError, match=r"9 of 20 label maps .*12\.png for .*11\.png"):
+        check_records(NAME, records, MaskFormerDatasetMapper(cfg))
+    for number, record in enumerate(records):  # a naming of its own
+        record["sem_seg_file_name"] = str(tmp_path / f"{number}.png")
+        record["file_name"] = str(tmp_path / f"{19 - number}.png")
+    check_records(NAME, records, MaskFormerDatasetMapper(cfg))
+
+
+def test_instances_that_detectron2_has_registered_are_checked(cfg, tmp_path):
+    write_files(tmp_path)
+    content = instances()
+    content["annotations"][2]["segmentation"]["counts"][2] -= 1
+    path = write_json(tmp_path / "x.json", content)
+    DatasetCatalog.remove(OTHER)
+    MetadataCatalog.remove(OTHER)
+    register_coco_instances(OTHER, {}, path, str(tmp_path / "images"))
+    cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_instance"
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, cfg.DATASETS.TEST = 2, (OTHER,)
+    with pytest.raises(ValueError, match=r"x\.json: annotation 3: the counts .* cover 1999"):
+        check_data(cfg, eval_only=True)
+    write_json(tmp_path / "x.json", instances())
+    assert check_data(cfg, eval_only=True) == []
+    assert MetadataCatalog.get(OTHER).thing_classes == ["cat", "dog"]

@@ -1,146 +1,156 @@
-"""What is wrong with a file or a record is named."""
+"""Pictures: only what can be read rightly is read."""
 
-from pathlib import Path
+import struct
+import zlib
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.annotated import HEIGHT, WIDTH, mapper
+from mask_former.data.reading import (
+    check_size_of_file,
+    read_header,
+    read_ids,
+    read_image,
+    read_labels,
+)
+from mask_former.errors import UserError
+
+HEIGHT, WIDTH = 12, 16
 
 
-def error(cfg, name, record, kind=ValueError):
-    with pytest.raises(kind) as info:
-        mapper(cfg, name)(record)
-    return str(info.value)
+def save(path, values, **options):
+    Image.fromarray(values).save(path, **options)
+    return str(path)
 
 
-@pytest.mark.parametrize("id_", [0, 1000])
-def test_segment_without_an_id_of_its_own(cfg, record, id_):
-    record["segments_info"][1]["id"] = id_
-    record["segments_info"][2]["id"] = 1000
-    message = error(cfg, "mask_former_panoptic", record)
-    assert record["pan_seg_file_name"] in message and "image 17" in message
-    assert f"5000, {id_}, 1000, 4000" in message
+@pytest.fixture
+def noise():
+    return np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 
 
-def test_unknown_mapper(cfg):
-    with pytest.raises(ValueError, match="'semantic'; known are .*mask_former_semantic.*detr_pan"):
-        mapper(cfg, "semantic")
+def test_grey_values_of_16_bits_are_scaled(tmp_path):
+    values = np.linspace(0, 65535, HEIGHT * WIDTH).astype(np.uint16).reshape(HEIGHT, WIDTH)
+    for name in ("x.png", "x.tif"):
+        image = read_image(save(tmp_path / name, values), "RGB")
+        assert image.shape == (HEIGHT, WIDTH, 3) and image.dtype == np.uint8
+        assert np.array_equal(image[..., 0], np.round(values / 257).astype(np.uint8))
 
 
-FILES = [
-    ("mask_former_semantic", "file_name"),
-    ("mask_former_semantic", "sem_seg_file_name"),
-    ("mask_former_panoptic", "pan_seg_file_name"),
-]
-
-
-@pytest.mark.parametrize("name, key", FILES)
-@pytest.mark.parametrize("damage", ["empty", "text", "cut", "flipped"])
-def test_damaged_file(cfg, record, name, key, damage):
-    path = Path(record[key])
-    content = path.read_bytes()
-    path.write_bytes(
-        {
-            "empty": b"",
-            "text": b"<html>404</html>",
-            "cut": content[:-40],
-            "flipped": content[:40] + bytes(255 - b for b in content[40:]),
-        }[damage]
-    )
-    message = error(cfg, name, record)
-    assert str(path) in message and "cannot be read as an image" in message
-
-
-def test_partly_downloaded_jpeg(cfg, record, tmp_path):
-    path = tmp_path / "image.jpg"
-    noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
-    Image.fromarray(noise).save(path)
-    path.write_bytes(path.read_bytes()[:-500])
-    assert str(path) in error(cfg, "mask_former_semantic", {**record, "file_name": str(path)})
-
-
-@pytest.mark.parametrize("name, key", FILES)
-def test_missing_file(cfg, record, name, key):
-    Path(record[key]).unlink()
-    message = error(cfg, name, record, FileNotFoundError)
-    assert record[key] in message and "DETECTRON2_DATASETS" in message
-
-
-@pytest.mark.parametrize("name, key", FILES[1:])
-def test_annotation_of_another_size(cfg, record, name, key):
-    with Image.open(record[key]) as image:
-        cropped = image.crop((0, 0, 30, 20))
-    cropped.save(record[key])
-    message = error(cfg, name, record)
-    assert record[key] in message and record["file_name"] in message
-    assert "30 x 20" in message and f"{WIDTH} x {HEIGHT}" in message
-
-
-def test_record_of_another_size(cfg, record):
-    record["width"] = 35
-    message = error(cfg, "mask_former_semantic", record)
-    assert record["file_name"] in message and "(36, 24)" in message and "(35, 24)" in message
-
-
-def test_labels_out_of_range(cfg, record):
-    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 3
-    message = error(cfg, "mask_former_semantic", record)
-    assert record["sem_seg_file_name"] in message and "labels 3, 4," in message
-    assert "0..2" in message and "255" in message
-
-
-def test_another_ignore_value(cfg, record):
-    cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = 254
-    assert "labels 255," in error(cfg, "mask_former_semantic", record)
-
-
-def test_colour_image_as_label_map(cfg, record):
-    record["sem_seg_file_name"] = record["pan_seg_file_name"]
-    message = error(cfg, "mask_former_semantic", record)
-    assert record["sem_seg_file_name"] in message and "one channel" in message
-
-
-def test_segment_that_the_record_does_not_know(cfg, record):
-    del record["segments_info"][1]  # id 2000
-    message = error(cfg, "detr_panoptic", record)
-    assert record["pan_seg_file_name"] in message and "ids 2000," in message and "17" in message
-
-
-def test_categories_out_of_range(cfg, record):
-    record["segments_info"][1]["category_id"] = 5
-    message = error(cfg, "mask_former_panoptic", record)
-    assert record["pan_seg_file_name"] in message and "category ids 5," in message
-    record["annotations"][1]["category_id"] = -1
-    message = error(cfg, "mask_former_instance", record)
-    assert record["file_name"] in message and "category ids -1," in message
-
-
-@pytest.mark.parametrize("segmentation", [None, [], [[1, 1, 5, 5]]])
-def test_instance_without_a_mask(cfg, record, segmentation):
-    record["annotations"].append({"id": 99, "category_id": 0, "segmentation": segmentation})
-    message = error(cfg, "mask_former_instance", record)
-    assert record["file_name"] in message and "99 has no mask" in message
-
-
-def test_instance_mask_of_another_size(cfg, record):
-    rle = {"size": [8, 8], "counts": [10, 54]}
-    record["annotations"].append({"category_id": 0, "segmentation": rle})
-    message = error(cfg, "mask_former_instance", record)
-    assert record["file_name"] in message and "8 x 8" in message
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_pixels_without_a_known_white_are_refused(tmp_path, kind):
+    path = save(tmp_path / "x.tif", np.ones((HEIGHT, WIDTH), dtype=kind))
+    with pytest.raises(UserError, match=r"x\.tif has pixels of .*Convert it"):
+        read_image(path, "RGB")
 
 
 @pytest.mark.parametrize(
-    "name, key",
-    [
-        ("mask_former_semantic", "sem_seg_file_name"),
-        ("mask_former_panoptic", "pan_seg_file_name"),
-        ("mask_former_panoptic", "segments_info"),
-        ("mask_former_instance", "annotations"),
-    ],
+    "read", [lambda p: read_image(p, "RGB"), read_labels, read_header, read_ids]
 )
-def test_record_of_another_kind_of_data_set(cfg, record, name, key):
-    del record[key]
-    message = error(cfg, name, record)
-    assert key in message and "INPUT.DATASET_MAPPER_NAME" in message
+def test_no_program_is_started(tmp_path, monkeypatch, read):
+    """PIL runs Ghostscript on PostScript, whatever the file is called."""
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\necho 10.0\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    path = tmp_path / "photo.jpg"
+    path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 48\n%%EndComments\n%%EOF\n")
+    with pytest.raises(UserError, match=r"photo\.jpg cannot be read as an image"):
+        read(path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_size_is_checked_before_pixels_are_decoded(tmp_path, noise, monkeypatch):
+    path = save(tmp_path / "x.png", noise)
+    monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(UserError, match=r"x\.png is 16 x 12 .* its record says 9 x 8"):
+        read_image(path, "RGB", size=(8, 9))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    with pytest.raises(UserError, match="DecompressionBomb"):
+        read_image(path, "RGB")
+    with pytest.raises(UserError, match="too many"):
+        read_ids(path)
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_exif(tmp_path, noise, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / "x.jpg", noise, exif=exif)
+    turned = read_image(path, "RGB")
+    bare = read_image(path, "RGB", exif=False)
+    assert np.array_equal(turned, np.rot90(bare, {3: 2, 6: 3, 8: 1}[orientation]))
+    header = read_header(path)
+    assert header.shown(exif=True) == turned.shape[:2] and header.shown(False) == (HEIGHT, WIDTH)
+    check_size_of_file(path, header, turned.shape[:2], exif=True)
+
+
+@pytest.mark.parametrize("exif", [True, False])
+def test_exif_is_named_where_sizes_differ(tmp_path, noise, exif):
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    path = save(tmp_path / "x.jpg", noise, exif=tag)
+    size = (HEIGHT, WIDTH) if exif else (WIDTH, HEIGHT)
+    with pytest.raises(UserError, match=f"EXIF orientation.* INPUT.EXIF_ORIENTATION {not exif}"):
+        read_image(path, "RGB", size=size, exif=exif)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("x.jpg", {}), ("x.webp", {}), ("x.tif", {"compression": "jpeg"})],
+)
+def test_label_maps_in_lossy_formats_are_refused(tmp_path, noise, name, options):
+    path = save(tmp_path / name, noise[..., 0], **options)
+    with pytest.raises(UserError, match=f"{name} is .*Make label maps again, as PNG"):
+        read_labels(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("x.png", np.uint8), ("x.png", np.uint16), ("x.tif", np.uint16), ("x.bmp", np.uint8)],
+)
+def test_label_maps_are_read_as_they_are(tmp_path, noise, name, kind):
+    values = noise[..., 0].astype(kind) * (np.iinfo(kind).max // 255)
+    assert np.array_equal(read_labels(save(tmp_path / name, values)), values)
+
+
+def test_label_maps_of_fewer_bits(tmp_path):
+    """PIL reads grey values of 2 bits, 1, 2, 3, as 85, 170, 255."""
+
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", 4, 1, 2, 0, 0, 0, 0)
+    pixels = zlib.compress(b"\0" + bytes([0b00011011]))
+    chunks = [chunk(b"IHDR", header), chunk(b"IDAT", pixels), chunk(b"IEND", b"")]
+    path = tmp_path / "x.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    assert read_image(path, "RGB")[0, :, 0].tolist() == [0, 85, 170, 255]
+    with pytest.raises(UserError, match="fewer than 8 bits"):
+        read_labels(path)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.ones((HEIGHT, WIDTH), np.uint8), np.ones((HEIGHT, WIDTH), np.uint16)],
+)
+def test_panoptic_png_of_grey_values(tmp_path, values):
+    with pytest.raises(UserError, match=r"x\.png has grey values of (8|16) bits"):
+        read_ids(save(tmp_path / "x.png", values))
+
+
+def test_panoptic_png_of_16_bits(tmp_path):
+    cv2.imwrite(str(tmp_path / "x.png"), np.full((HEIGHT, WIDTH, 3), 300, dtype=np.uint16))
+    with pytest.raises(UserError, match=r"x\.png has colours of 16 bits"):
+        read_ids(tmp_path / "x.png")
+
+
+def test_panoptic_file_that_is_no_png(tmp_path, noise):
+    with pytest.raises(UserError, match=r"x\.jpg cannot be read.*no PNG"):
+        read_ids(save(tmp_path / "x.jpg", noise))
+    palette = Image.fromarray(noise).quantize(8)
+    palette.save(tmp_path / "x.png")
+    colors = np.asarray(palette.convert("RGB")).astype(int)
+    assert np.array_equal(read_ids(tmp_path / "x.png"), colors @ [1, 256, 65536])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mask_former.data.reading import read_image
+from mask_former.data.reading import read_image, read_lossless
 from mask_former.data.writing import write_image, write_json
 from mask_former.errors import UnwritableFileError
 
@@ -17,7 +17,7 @@ from mask_former.errors import UnwritableFileError
 def test_label_maps_keep_their_depth(tmp_path, dtype):
     labels = np.arange(6, dtype=dtype).reshape(2, 3) + np.iinfo(dtype).max - 5
     write_image(tmp_path / "new" / "x.png", labels)
-    read = read_image(tmp_path / "new" / "x.png", None)
+    read = read_lossless(tmp_path / "new" / "x.png")
     assert read.dtype == dtype and np.array_equal(read, labels)
 
 

@@ -8,6 +8,7 @@ import torch
 
 from mask_former.engine import Trainer, argument_parser, check_run, setup
 from mask_former.engine.setup import check_device, check_output_folder
+from mask_former.evaluation import PanopticEvaluator
 from tests.engine.tiny import restored_loggers, tiny_cfg
 
 ROOT = Path(__file__).parents[2]
@@ -140,3 +141,24 @@ def test_seeds_differ_between_processes_only(tmp_path, monkeypatch):
             setup(tiny_cfg(tmp_path, SEED=5), args)
         drawn.append(torch.rand(()).item())
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_what_may_be_a_mistake_is_logged(tmp_path, shapes_root, caplog):
+    args = argument_parser().parse_args([])
+    cfg = tiny_cfg(tmp_path, MODEL__MASK_FORMER__NUM_OBJECT_QUERIES=2)
+    check_run(cfg, args)
+    with caplog.at_level("WARNING"):
+        setup(cfg, args)
+    log = (tmp_path / "log.txt").read_text()
+    assert "images have more segments than the model has queries" in log
+    assert "NUM_OBJECT_QUERIES is 2" in log
+
+
+def test_ground_truth_is_read_before_the_training(tmp_path, shapes_root, monkeypatch):
+    read = []
+    original = PanopticEvaluator.check_ground_truth
+    monkeypatch.setattr(
+        PanopticEvaluator, "check_ground_truth", lambda self: read.append(1) or original(self)
+    )
+    check_run(tiny_cfg(tmp_path), argument_parser().parse_args([]))
+    assert read == [1]

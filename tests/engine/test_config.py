@@ -76,6 +76,55 @@ def test_a_value_of_the_wrong_type(write):
         load_config(opts=["DATASETS.TEST", "ade20k_sem_seg_val"])
 
 
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("SOLVER:\n  BASE_LR: 0.1\nINPUT: {}\nSOLVER:\n  MAX_ITER: 5", "1 and 4"),
+        ("SOLVER:\n  BASE_LR: 0.1\n  BASE_LR: 0.2", "2 and 3"),
+    ],
+)
+def test_a_key_that_occurs_twice(write, text, lines):
+    path = write("a.yaml", text)
+    with pytest.raises(ValueError, match=f"{path} .*twice, in the lines {lines}"):
+        load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("SOLVER.BASE_LR", -0.1, "but must be at least 0"),
+        ("SOLVER.BASE_LR", float("nan"), "must be a finite number"),
+        ("SOLVER.WEIGHT_DECAY", float("inf"), "must be a finite number"),
+        ("SOLVER.STEPS", (10, -1), "must be at least 0"),
+        ("INPUT.MIN_SIZE_TRAIN", ("big",), "elements must be whole numbers, not 'big'"),
+        ("INPUT.MIN_SIZE_TRAIN", (480, 0), "must be at least 1"),
+        ("INPUT.MAX_SIZE_TEST", -1, "must be at least 1"),
+        ("INPUT.FORMAT", "rgb", "must be one of RGB, BGR"),
+        ("INPUT.RANDOM_FLIP", "both", "must be one of none, horizontal, vertical"),
+        ("DATASETS.TRAIN", (1,), "elements must be texts"),
+        ("MODEL.MASK_FORMER.DROPOUT", 1.5, r"must be in 0\.\.1"),
+        ("MODEL.PIXEL_STD", [1.0, "x", 1.0], "elements must be numbers"),
+        ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 0, "must be at least 1"),
+    ],
+)
+def test_values_out_of_range(key, value, message):
+    with pytest.raises(ValueError, match=f"command line: {key} is .*{message}"):
+        load_config(opts=[key, value])
+
+
+@pytest.mark.parametrize("base", [5, "[1]", "{a: b}"])
+def test_a_base_that_is_no_file(write, base):
+    path = write("a.yaml", f"_BASE_: {base}")
+    with pytest.raises(ValueError, match=f"{path}: _BASE_ is .* must be a file"):
+        load_config(path)
+
+
+def test_yaml_that_contains_itself(write):
+    path = write("a.yaml", "SOLVER: &a\n  BASE_LR: *a")
+    with pytest.raises(ValueError, match=path):
+        load_config(path)
+
+
 def test_a_section_is_not_replaced_by_a_value(write):
     with pytest.raises(ValueError, match="SOLVER is a section"):
         load_config(opts=["SOLVER", "{'MAX_ITER': 1}"])

@@ -136,6 +136,21 @@ def test_a_second_ctrl_c_ends_at_once():
     assert result.stdout == "SIGINT\n" and "Traceback" not in result.stderr
 
 
+@pytest.fixture
+def start():
+    """`tiny.start`, of processes that do not outlive a test that fails."""
+    started = []
+
+    def start(*args, **options):
+        started.append(tiny.start(*args, **options))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
 def wait_for(path, process):
     """Until a file is there, which a training writes."""
     while not path.exists():
@@ -148,10 +163,12 @@ def load(folder):
     return torch.load(folder / name, weights_only=True)
 
 
-def test_a_signal_to_one_of_two_processes_ends_both_after_the_same_iteration(shapes_root, tmp_path):
+def test_a_signal_to_one_of_two_processes_ends_both_after_the_same_iteration(
+    shapes_root, tmp_path, start
+):
     cfg = tiny.tiny_cfg(tmp_path / "run", SOLVER__MAX_ITER=1000, SOLVER__CHECKPOINT_PERIOD=500)
-    process = tiny.start(cfg, "--num-gpus", "2", "--kill-after", "1", "--by", "SIGTERM")
-    output, _ = process.communicate(timeout=120)
+    process = start(cfg, "--num-gpus", "2", "--kill-after", "1", "--by", "SIGTERM")
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == EXIT_CODE, output.decode()
     assert b"Traceback" not in output
     # It was sent after iteration 1 was recorded: all know of it in the next.
@@ -162,36 +179,36 @@ def test_a_signal_to_one_of_two_processes_ends_both_after_the_same_iteration(sha
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
-def test_the_processes_end_with_the_launcher(shapes_root, tmp_path, name):
+def test_the_processes_end_with_the_launcher(shapes_root, tmp_path, start, name):
     """Started as in the background of a script, and signalled alone. Its processes have its output
     open, which ends only when all of them have."""
-    cfg = tiny.tiny_cfg(tmp_path / "run", SOLVER__MAX_ITER=100_000, SOLVER__CHECKPOINT_PERIOD=1)
-    process = tiny.start(
+    cfg = tiny.tiny_cfg(tmp_path / "run", SOLVER__MAX_ITER=3000, SOLVER__CHECKPOINT_PERIOD=1)
+    process = start(
         cfg, "--num-gpus", "2", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)
     )
     folder = Path(cfg.OUTPUT_DIR)
     wait_for(folder / "last_checkpoint", process)
     process.send_signal(signal.SIGINT)  # has no effect
     process.send_signal(signal.Signals[name])
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == (EXIT_CODE if name == "SIGTERM" else -signal.SIGKILL)
     assert b"SIGTERM ended the training." in output and b"Traceback" not in output
     last = load(folder)["trainer"]["iteration"]
-    assert f"{last + 1} of 100000 iterations are kept".encode() in output
+    assert f"{last + 1} of 3000 iterations are kept".encode() in output
 
 
-def test_workers_leave_signals_to_their_process(shapes_root, tmp_path):
+def test_workers_leave_signals_to_their_process(shapes_root, tmp_path, start):
     """Ctrl-C in a terminal, and Slurm's signals, reach them, too."""
     cfg = tiny.tiny_cfg(
         tmp_path / "run",
-        SOLVER__MAX_ITER=100_000,
+        SOLVER__MAX_ITER=3000,
         SOLVER__CHECKPOINT_PERIOD=1,
         DATALOADER__NUM_WORKERS=1,
     )
-    process = tiny.start(cfg, start_new_session=True)
+    process = start(cfg, start_new_session=True)
     wait_for(tmp_path / "run" / "last_checkpoint", process)
     for name in SIGNALS:
         os.killpg(process.pid, signal.Signals[name])
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == EXIT_CODE, output.decode()
     assert b"Traceback" not in output

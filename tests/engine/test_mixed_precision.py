@@ -49,6 +49,15 @@ def test_evaluation_in_bfloat16_is_nearly_that_in_float32(shapes_root, tmp_path,
     assert not torch.is_autocast_enabled("cpu")
 
 
+@pytest.mark.parametrize("mode", [True, False])
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_an_evaluation_leaves_the_model_in_its_mode(shapes_root, tmp_path, name, mode):
+    cfg = tiny.tiny_cfg(tmp_path, MODEL__DEVICE="cpu", TEST__PRECISION=name)
+    model = Trainer.build_model(cfg).train(mode)
+    Trainer.test(cfg, model)
+    assert {module.training for module in model.modules()} == {mode}
+
+
 def test_only_the_model_is_under_autocast():
     model = MixedPrecision(nn.Linear(4, 4), torch.bfloat16)
     x = torch.ones(1, 4)

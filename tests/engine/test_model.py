@@ -49,6 +49,8 @@ def test_compile(make, monkeypatch):
     compiled, ran = [], []
 
     def record(call, **_):
+        if not hasattr(call, "__self__"):  # the losses
+            return call
         compiled.append(call.__self__)
 
         def run(*inputs):

@@ -166,6 +166,15 @@ def test_mask2formers_schedules(name):
         assert found == pytest.approx([expected / 10, expected], rel=1e-4)
 
 
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.positions = nn.Parameter(torch.zeros(2))
+
+    def no_weight_decay(self):
+        return {"positions"}
+
+
 class Parts(nn.Module):
     """One parameter of each kind; the shared and the frozen one count once, and not at all."""
 
@@ -174,9 +183,7 @@ class Parts(nn.Module):
         self.backbone = nn.Module()
         self.backbone.conv = nn.Conv2d(3, 4, 1, bias=False)
         self.backbone.norm = nn.BatchNorm2d(4)
-        self.backbone.attention = nn.Module()
-        table = nn.Parameter(torch.zeros(2))
-        self.backbone.attention.relative_position_bias_table = table
+        self.backbone.attention = Attention()
         self.queries = nn.Embedding(2, 4)
         self.layer_norm = nn.LayerNorm(4)
         self.linear = nn.Linear(4, 4)
@@ -199,7 +206,7 @@ def test_the_rules_for_norms_embeddings_and_backbone():
     assert found == [
         (0.5, 0.1, ["backbone.conv.weight"]),
         (0.5, 0.2, ["backbone.norm.weight", "backbone.norm.bias"]),
-        (0.5, 0.3, ["backbone.attention.relative_position_bias_table"]),
+        (0.5, 0.3, ["backbone.attention.positions"]),
         (1.0, 0.3, ["queries.weight"]),
         (1.0, 0.2, ["layer_norm.weight", "layer_norm.bias"]),
         (1.0, 0.1, ["linear.weight", "linear.bias"]),

@@ -99,7 +99,15 @@ def test_nothing_to_evaluate_says_what_to_switch_on(
         build_evaluator(config(**switches), name)
 
 
-@pytest.mark.parametrize("name", ["coco_2017_val_panoptic", "ade20k_sem_seg_val", "coco_2017_val"])
-def test_detectron2s_own_data_sets(name):
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("coco_2017_val_panoptic", ["PanopticEvaluator", "InstanceEvaluator"]),
+        ("ade20k_sem_seg_val", ["SemanticEvaluator"]),
+        ("coco_2017_val", ["InstanceEvaluator"]),
+    ],
+)
+def test_detectron2s_own_data_sets(name, expected):
     """Built without a file of the data set being touched."""
-    build_evaluator(config(**ALL_ON), name)
+    evaluators = build_evaluator(config(**ALL_ON), name).evaluators
+    assert [type(evaluator).__name__ for evaluator in evaluators] == expected

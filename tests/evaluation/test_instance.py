@@ -46,7 +46,7 @@ def dataset(tmp_path, register):
                     "segmentation": {**rle, "counts": rle["counts"].decode()},
                 }
             )
-    images = [{"id": i, "height": SIZE, "width": SIZE, "file_name": ""} for i in range(8)]
+    images = [{"id": i, "height": SIZE, "width": SIZE, "file_name": f"{i}.jpg"} for i in range(8)]
     categories = [{"id": i, "name": n} for i, n in zip(CATEGORY_IDS, NAMES, strict=True)]
     content = {"images": images, "annotations": annotations, "categories": categories}
     (tmp_path / "instances.json").write_text(json.dumps(content))
@@ -146,6 +146,32 @@ def test_nothing_predicted_is_0(dataset, processed):
     metrics = evaluator.evaluate()
     for task in ("bbox", "segm"):
         assert {metrics[task][key] for key in ("AP", "AP50", "AP-cat", "AP-cow")} == {0.0}
+
+
+@pytest.mark.parametrize("what", ["ids from 0", "no ids", "texts"])
+def test_ids_do_not_matter(dataset, tmp_path, what):
+    """To pycocotools an annotation of id 0 is never found."""
+    name, truth = dataset
+    path = tmp_path / "instances.json"
+    content = json.loads(path.read_text())
+    for number, annotation in enumerate(content["annotations"]):
+        annotation["id"] = number
+        if what == "no ids":
+            del annotation["id"]
+        elif what == "texts":
+            annotation.update(id=f"{number}", image_id=f"i{annotation['image_id']}")
+    inputs = records()
+    if what == "texts":
+        for entry in (*content["images"], *inputs):
+            key = "id" if "id" in entry else "image_id"
+            entry[key] = f"i{entry[key]}"
+    path.write_text(json.dumps(content))
+    evaluator = InstanceEvaluator(name, output_folder=str(tmp_path / "out"))
+    evaluator.process(inputs, [output(things) for things in truth])
+    metrics = evaluator.evaluate()
+    assert metrics["segm"]["AP"] == metrics["bbox"]["AP"] == pytest.approx(100)
+    saved = json.loads((tmp_path / "out" / "instances.json").read_text())
+    assert {result["image_id"] for result in saved} <= {r["image_id"] for r in inputs}
 
 
 def test_nothing_annotated_is_nan(dataset, tmp_path):

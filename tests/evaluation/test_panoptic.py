@@ -107,6 +107,40 @@ def test_saved_predictions_score_the_same_elsewhere(dataset, tmp_path):
     assert list(metrics.values()) == pytest.approx([100 * s for s in theirs.stats], rel=1e-12)
 
 
+def test_images_of_one_name_in_subfolders(dataset, tmp_path):
+    name, maps = dataset
+    path = tmp_path / "panoptic.json"
+    content = json.loads(path.read_text())
+    for annotation in content["annotations"]:
+        png = f"{annotation['image_id']}/x.png"
+        (tmp_path / "panoptic" / png).parent.mkdir()
+        (tmp_path / "panoptic" / annotation["file_name"]).rename(tmp_path / "panoptic" / png)
+        annotation["file_name"] = png
+    path.write_text(json.dumps(content))
+    evaluator = PanopticEvaluator(name, output_folder=str(tmp_path / "out"))
+    evaluator.process(records(), [output(id_map) for id_map in maps])
+    evaluator.evaluate()
+    saved = json.loads((tmp_path / "out" / "panoptic.json").read_text())["annotations"]
+    assert [entry["file_name"] for entry in saved] == [f"{100 + i}/x.png" for i in range(5)]
+    for entry, id_map in zip(saved, maps, strict=True):
+        found = np.array(Image.open(tmp_path / "out" / "panoptic" / entry["file_name"]))
+        assert np.array_equal(found @ [1, 256, 256**2], id_map)
+
+
+def test_a_segment_without_a_pixel_is_missed_and_said(dataset, tmp_path, log):
+    name, maps = dataset
+    path = tmp_path / "panoptic.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["segments_info"].append({"id": 9, "category_id": 17})
+    path.write_text(json.dumps(content))
+    evaluator = PanopticEvaluator(name)
+    evaluator.check_ground_truth()
+    evaluator.process(records(), [output(id_map) for id_map in maps])
+    metrics = evaluator.evaluate()["panoptic_seg"]
+    assert metrics["RQ_th"] == pytest.approx(100 * (1 + 5 / 5.5) / 2) and metrics["SQ_th"] == 100
+    assert any("1 segments are listed" in message for message in log)
+
+
 def test_nothing_is_saved_unless_asked(dataset, tmp_path):
     name, maps = dataset
     before = sorted(tmp_path.rglob("*"))
@@ -180,7 +214,7 @@ class TestErrors:
     def test_category_that_the_metadata_lack(self, dataset, tmp_path):
         path = tmp_path / "panoptic.json"
         path.write_text(path.read_text().replace('"category_id": 93', '"category_id": 94'))
-        with pytest.raises(ValueError, match=r"panoptic\.json.* image 100: .* \[94\]"):
+        with pytest.raises(ValueError, match=r"panoptic\.json.* image 100, .* category_id 94"):
             self.process(dataset)
 
     def test_png_not_there(self, dataset, tmp_path):

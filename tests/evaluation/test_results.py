@@ -8,7 +8,7 @@ from detectron2.data import Metadata
 from detectron2.structures import BitMasks, Instances
 from PIL import Image
 
-from mask_former.data.reading import read_id_map
+from mask_former.data.records import read_id_map
 from mask_former.evaluation.results import ResultWriter, categories, save_panoptic, save_semantic
 
 METADATA = Metadata(

@@ -85,6 +85,25 @@ def test_warns_of_missing_images(dataset, log):
     assert any("4 of 6 images" in message for message in log)
 
 
+def test_what_training_ignores_is_ignored(dataset):
+    name, records = dataset
+    labels = np.array(Image.open(records[1]["sem_seg_file_name"]))
+    Image.fromarray(np.where(labels == 255, 0, labels)).save(records[1]["sem_seg_file_name"])
+    outputs = [{"sem_seg": torch.from_numpy(np.maximum(labels, 1) % 255).int()}]
+    found = metrics(SemanticEvaluator(name, ignore_label=0), records[1:2], outputs)
+    assert found["mIoU"] == 100 and np.isnan(found["IoU-sky"])
+    assert metrics(SemanticEvaluator(name), records[1:2], outputs)["mIoU"] < 90
+
+
+def test_two_annotations_of_one_image(dataset):
+    name, records = dataset
+    records[1]["file_name"] = records[0]["file_name"]
+    with pytest.raises(
+        ValueError, match=r"two records have the file_name '0\.jpg'.*0\.png.*1\.png"
+    ):
+        SemanticEvaluator(name).check_ground_truth()
+
+
 def test_sixteen_bit_annotations(tmp_path, register):
     path = tmp_path / "labels.tif"
     labels = np.array([[0, 1, 65535], [299, 299, 2]], dtype=np.uint16)
@@ -191,7 +210,7 @@ class TestErrors:
 
     def test_colour_image(self, dataset, tmp_path):
         Image.new("RGB", (17, 12)).save(tmp_path / "0.png")
-        with pytest.raises(ValueError, match=r"0\.png: .*ground truth \(12, 17, 3\)"):
+        with pytest.raises(ValueError, match=r"0\.png: .*one channel .*\(12, 17, 3\)"):
             self.process(dataset, torch.zeros(K, 12, 17))
 
     def test_metadata_without_classes(self, register):

@@ -151,13 +151,13 @@ def test_costs_are_at_the_masks_resolution_with_the_nearest_pixel_of_a_segment(t
 def test_upsampling(new_size):
     generator = torch.Generator().manual_seed(0)
     masks = torch.randn(3, 5, 7, generator=generator, dtype=torch.float64, requires_grad=True)
-    scale = Upsampling((5, 7), new_size, masks)
+    upsampling = Upsampling((5, 7), new_size, masks)
     expected = F.interpolate(masks[:, None], size=new_size, mode="bilinear")[:, 0]
     threshold = 0.3
     # The same pixels in the same, unknown order: those of a region are where they should be.
-    inside = scale.arrange(expected > threshold).bool()
-    up = scale.up(masks)
-    assert up.shape == inside.shape and inside.equal(up > threshold)
-    torch.testing.assert_close(up.sort(1).values, expected.flatten(1).sort(1).values)
-    there, back = (torch.autograd.grad(x.square().sum(), masks)[0] for x in (up, expected))
+    inside = upsampling.flatten(expected > threshold).bool()
+    upsampled = upsampling.upsample(masks)
+    assert upsampled.shape == inside.shape and inside.equal(upsampled > threshold)
+    torch.testing.assert_close(upsampled.sort(1).values, expected.flatten(1).sort(1).values)
+    there, back = (torch.autograd.grad(x.square().sum(), masks)[0] for x in (upsampled, expected))
     torch.testing.assert_close(there, back)

@@ -150,3 +150,19 @@ def test_losses_stay_finite_for_extreme_logits():
     (gradient,) = torch.autograd.grad(loss, logits)
     assert gradient[0].tolist() == pytest.approx([-0.25 / 2, 0.75 / 2])
     assert paired_loss(FocalLoss(), logits, ~wrong).item() == of_right
+
+
+@all_losses
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32], ids=["whole", "fractions"])
+def test_pixels_that_are_right_or_wrong_beyond_doubt_have_finite_slopes(loss, dtype):
+    logits = torch.tensor([[-200.0, -30.0, 0.0, 30.0, 200.0]], requires_grad=True)
+    for target in (0, 1):
+        value = paired_loss(loss, logits, torch.full((1, 5), target, dtype=dtype))
+        (gradient,) = torch.autograd.grad(value.sum(), logits)
+        assert value.isfinite().all() and gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("gamma", [-1.0, 0.5, math.nan])
+def test_a_focal_loss_whose_slope_is_infinite(gamma):
+    with pytest.raises(ValueError, match=f"gamma is {gamma}"):
+        FocalLoss(gamma=gamma)

@@ -23,7 +23,7 @@ from mask_former.data.datasets.catalog import IGNORE_LABEL
 from mask_former.data.datasets.instances import register_instances
 from mask_former.data.datasets.panoptic import register_panoptic
 from mask_former.data.datasets.preparing import build_folder, pair_files, require_path
-from mask_former.data.reading import read_image
+from mask_former.data.reading import read_lossless
 from mask_former.data.writing import write_image
 from mask_former.errors import UserError
 
@@ -158,7 +158,7 @@ def _write_semantic(num_classes: int, source: Path, target: Path) -> None:
 
 
 def _read_semantic(path: Path) -> np.ndarray:
-    labels = read_image(path, None)
+    labels = read_lossless(path)
     if labels.ndim != 2 or labels.dtype != np.uint8:
         raise UserError(f"{path} is {labels.dtype} {labels.shape}, not a map of 8-bit labels")
     return labels.astype(np.int32)
@@ -204,7 +204,7 @@ def panoptic_map(
 
 def _write_panoptic(things: dict[int, int], sources: tuple[Path, Path], target: Path) -> dict:
     """Write one panoptic image; returns its size and segments for the JSON files."""
-    semantic, instances = _read_semantic(sources[0]), read_image(sources[1], None)
+    semantic, instances = _read_semantic(sources[0]), read_lossless(sources[1])
     if instances.shape != (*semantic.shape, 3):
         raise UserError(
             f"{sources[1]} has the shape {instances.shape}, but should be RGB of the size of "

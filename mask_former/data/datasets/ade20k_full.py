@@ -22,9 +22,9 @@ from mask_former.data.datasets.preparing import (
     require_path,
 )
 from mask_former.data.datasets.semantic import register_semantic
-from mask_former.data.reading import explained_read_errors, listed, read_image
+from mask_former.data.reading import explained_read_errors, read_lossless
 from mask_former.data.writing import write_image
-from mask_former.errors import UserError
+from mask_former.errors import UserError, listed
 
 FOLDER = "ADE20K_2021_17_01"
 SPLITS = {"train": "training", "val": "validation"}
@@ -178,7 +178,7 @@ def label_file(image: Path) -> Path:
 
 def read_classes(path: Path) -> np.ndarray:
     """Class of each pixel, counted from 1 in the index, 0 for none: int32 (H, W)."""
-    image = read_image(path, None)
+    image = read_lossless(path)
     if image.ndim != 3 or image.dtype != np.uint8:
         raise UserError(f"{path} is {image.dtype} {image.shape}, not an RGB image")
     # Red has a multiple of 10 for every 256 classes, blue tells instances apart.

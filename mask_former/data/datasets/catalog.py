@@ -1,6 +1,5 @@
 """Registering data sets without touching the disk, and checking that their files exist."""
 
-import json
 import os
 from collections.abc import Callable
 from functools import partial
@@ -113,12 +112,3 @@ def _missing(name: str, location: str, prepare_command: str | None) -> MissingFi
         f"{ROOT_VARIABLE} to the folder that holds all data sets ({setting}), or correct the path "
         "that the data set is registered with."
     )
-
-
-def read_json(path: str | Path) -> dict[str, Any]:
-    """The content of a JSON file; ValueError with its name if it is not valid."""
-    with PathManager.open(str(path), encoding="utf-8") as file:
-        try:
-            return json.load(file)
-        except ValueError as error:
-            raise UserError(f"{path} is not valid JSON: {error}") from error

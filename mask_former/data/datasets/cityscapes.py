@@ -30,7 +30,7 @@ from mask_former.data.datasets.preparing import (
     require_path,
     verify_folder,
 )
-from mask_former.data.reading import read_image
+from mask_former.data.reading import read_labels
 from mask_former.data.writing import write_image
 from mask_former.errors import MissingFileError, UserError
 
@@ -137,7 +137,7 @@ def _instances_json(folder: Path, split: str) -> Path:
 
 def _convert(source: Path, path: Path) -> dict[str, Any]:
     """Write both label images of a map of instance ids; returns its size and segments."""
-    ids = read_image(source, None).astype(np.int32)
+    ids = read_labels(source).astype(np.int32)
     # Groups of indistinct objects, and what has no instances, have their label as id.
     labels = np.where(ids < 1000, ids, ids // 1000)
     class_of = np.full(256, IGNORE_LABEL, dtype=np.uint8)

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
-from mask_former.data.datasets.catalog import IGNORE_LABEL, read_json
+from mask_former.data.datasets.catalog import IGNORE_LABEL
 from mask_former.data.datasets.panoptic import register_panoptic
 from mask_former.data.datasets.preparing import (
     build_folder,
     require_files,
     require_path,
 )
+from mask_former.data.json_files import read_json
 from mask_former.data.reading import read_ids
 from mask_former.data.writing import write_image
 from mask_former.errors import UserError

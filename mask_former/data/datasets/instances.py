@@ -1,14 +1,24 @@
 """Data sets in COCO's instance format."""
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from detectron2.data.datasets import load_coco_json
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
 
-from mask_former.data.datasets.catalog import read_json, register_lazily
-from mask_former.errors import UserError
+from mask_former.data.coco_json import (
+    CheckedAnnotations,
+    check_same_classes,
+    instance_categories,
+    read_instances,
+)
+from mask_former.data.datasets.catalog import Records, register_lazily
+
+# What a record keeps of its annotations.
+_KEPT = ("id", "iscrowd", "bbox", "segmentation", "keypoints")
 
 
 def register_instances(
@@ -41,7 +51,7 @@ def register_instances(
         known, read_metadata = {**category_metadata(categories), **known}, dict
     register_lazily(
         name,
-        partial(load_coco_json, str(json_file), str(image_root), name),
+        partial(load_instances, str(json_file), str(image_root), name),
         read_metadata,
         evaluator_type=evaluator_type,
         image_root=image_root,
@@ -51,11 +61,52 @@ def register_instances(
     )
 
 
+def read_by_ourselves(name: str) -> None:
+    """Have a data set of Detectron2's `register_coco_instances` read by `load_instances`, whose
+    annotation is then checked, and read once. Its classes become known."""
+    load, metadata = DatasetCatalog[name], MetadataCatalog.get(name)
+    if getattr(load, "__qualname__", "") != "register_coco_instances.<locals>.<lambda>":
+        return
+    json_file, image_root = str(metadata.json_file), str(metadata.image_root)
+    if not metadata.get("thing_classes"):
+        metadata.set(**_read_metadata(json_file))
+    DatasetCatalog[name] = partial(load_instances, json_file, image_root, name)
+
+
+def load_instances(json_file: str, image_root: str, name: str) -> Records:
+    """The records of a data set in COCO's instance format, in Detectron2's format, by image id.
+
+    Their masks are those of the file, which is read once a process; they must not be changed.
+
+    Raises:
+        UserError: the annotation contradicts itself, the metadata, or its format.
+    """
+    file = read_instances(json_file)
+    metadata = MetadataCatalog.get(name)
+    contiguous = metadata.thing_dataset_id_to_contiguous_id
+    check_same_classes(file, contiguous, metadata.thing_classes)
+    by_image = file.by_image()
+    return [
+        {
+            "file_name": os.path.join(image_root, image["file_name"]),
+            "height": image["height"],
+            "width": image["width"],
+            "image_id": image_id,
+            "annotations": CheckedAnnotations(
+                {
+                    **{key: annotation[key] for key in _KEPT if key in annotation},
+                    "category_id": contiguous[annotation["category_id"]],
+                    "bbox_mode": BoxMode.XYWH_ABS,
+                }
+                for annotation in by_image[image_id]
+            ),
+        }
+        for image_id, image in sorted(file.images.items())
+    ]
+
+
 def _read_metadata(json_file: str | Path) -> dict[str, Any]:
-    try:
-        return category_metadata(read_json(json_file)["categories"])
-    except KeyError as error:
-        raise UserError(f"{json_file} is not in COCO's instance format: no key {error}") from error
+    return category_metadata(instance_categories(str(json_file)))
 
 
 def category_metadata(categories: Sequence[dict[str, Any]]) -> dict[str, Any]:

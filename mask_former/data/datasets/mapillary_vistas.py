@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from mask_former.data.classes import contiguous_ids
-from mask_former.data.datasets.catalog import read_json, register_lazily
+from mask_former.data.coco_json import panoptic_categories
+from mask_former.data.datasets.catalog import register_lazily
 from mask_former.data.datasets.panoptic import category_metadata, load_panoptic
 from mask_former.data.datasets.preparing import pair_files, require_files, require_path
 from mask_former.data.datasets.semantic import register_semantic
-from mask_former.data.reading import read_ids, read_image
+from mask_former.data.json_files import read_json
+from mask_former.data.reading import read_ids, read_labels
 from mask_former.errors import UserError
 
 SPLITS = {"train": "training", "val": "validation"}
@@ -81,7 +83,7 @@ def read_classes(config: Path) -> dict[str, Any]:
 
 def _read_panoptic_metadata(name: str, config: Path, panoptic_json: Path) -> dict[str, Any]:
     classes = read_classes(config)
-    categories = sorted(read_json(panoptic_json)["categories"], key=lambda c: c["id"])
+    categories = sorted(panoptic_categories(str(panoptic_json)), key=lambda c: c["id"])
     if len(categories) != len(classes["stuff_classes"]):
         raise UserError(
             f"{panoptic_json} has {len(categories)} categories, {config} "
@@ -125,7 +127,7 @@ def _check_classes_agree(
     """Compare the classes of an image's segments with its semantic labels."""
     contiguous = contiguous_ids(metadata)
     ids = read_ids(paths["panoptic_root"] / annotation["file_name"])
-    labels = read_image(paths["sem_seg_root"] / annotation["file_name"], None)
+    labels = read_labels(paths["sem_seg_root"] / annotation["file_name"])
     for segment in annotation["segments_info"]:
         class_id = contiguous[segment["category_id"]]
         inside = labels[ids == segment["id"]]

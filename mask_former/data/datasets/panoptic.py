@@ -1,22 +1,23 @@
 """Data sets in COCO's panoptic format."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import MetadataCatalog
+from detectron2.data import Metadata, MetadataCatalog
 
 from mask_former.data.classes import contiguous_ids
+from mask_former.data.coco_entries import check_categories
+from mask_former.data.coco_json import check_same_classes, panoptic_categories, read_panoptic
 from mask_former.data.datasets.catalog import (
     IGNORE_LABEL,
     Records,
     check_dataset,
-    read_json,
     register_lazily,
 )
-from mask_former.errors import UserError
+from mask_former.data.json_files import Json
 
 
 def register_panoptic(
@@ -72,7 +73,7 @@ def register_panoptic(
 
 
 def _read_categories(name: str, panoptic_json: str | Path) -> dict[str, Any]:
-    return category_metadata(name, read_json(panoptic_json).get("categories", ()))
+    return category_metadata(name, panoptic_categories(str(panoptic_json)))
 
 
 def load_panoptic(name: str) -> Records:
@@ -80,37 +81,22 @@ def load_panoptic(name: str) -> Records:
 
     Raises:
         FileNotFoundError: a file or folder that the metadata name does not exist.
-        ValueError: the annotation is no JSON, or contradicts itself or the metadata.
+        UserError: the annotation contradicts itself, the metadata, or its format.
     """
     check_dataset(name)
-    path = MetadataCatalog.get(name).panoptic_json
-    content = read_json(path)
-    try:
-        images = {image["id"]: image for image in content["images"]}
-        records = [_record(name, annotation, images) for annotation in content["annotations"]]
-    except KeyError as error:
-        raise UserError(
-            f"{path} is not in COCO's panoptic format: an entry lacks the key {error}"
-        ) from error
-    if not records:
-        raise UserError(f"{path} holds no annotations")
-    return records
-
-
-def _record(name: str, annotation: dict[str, Any], images: dict[int, dict]) -> dict[str, Any]:
     metadata = MetadataCatalog.get(name)
+    file = read_panoptic(metadata.panoptic_json)
+    check_same_classes(file, contiguous_ids(metadata), metadata.stuff_classes)
+    return [_record(metadata, annotation, file.images) for annotation in file.annotations]
+
+
+def _record(metadata: Metadata, annotation: Json, images: dict[Hashable, Json]) -> dict[str, Any]:
     things = metadata.thing_dataset_id_to_contiguous_id
     contiguous = contiguous_ids(metadata)
-    image_id, label_file = annotation["image_id"], annotation["file_name"]
-    segments = annotation["segments_info"]
-    unknown = {segment["category_id"] for segment in segments} - contiguous.keys()
-    if image_id not in images or unknown:
-        what = f"category ids {sorted(unknown)}" if unknown else "image id"
-        raise UserError(f"{metadata.panoptic_json}, annotation of image {image_id}: unknown {what}")
-    image = images[image_id]
+    image, label_file = images[annotation["image_id"]], annotation["file_name"]
     record = {
         "file_name": os.path.join(metadata.image_root, image["file_name"]),
-        "image_id": image_id,
+        "image_id": annotation["image_id"],
         "height": image["height"],
         "width": image["width"],
         "pan_seg_file_name": os.path.join(metadata.panoptic_root, label_file),
@@ -120,7 +106,7 @@ def _record(name: str, annotation: dict[str, Any], images: dict[int, dict]) -> d
                 "category_id": contiguous[segment["category_id"]],
                 "isthing": segment["category_id"] in things,
             }
-            for segment in segments
+            for segment in annotation["segments_info"]
         ],
     }
     if metadata.get("sem_seg_root") is not None:
@@ -130,15 +116,8 @@ def _record(name: str, annotation: dict[str, Any], images: dict[int, dict]) -> d
 
 def category_metadata(name: str, categories: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Class names, colours and the mappings from dataset ids to contiguous ids."""
-    for category in categories:
-        if lacking := {"id", "name", "isthing"} - category.keys():
-            raise UserError(
-                f"data set {name!r}: category {category} lacks {sorted(lacking)}, which every "
-                "category of a panoptic annotation has"
-            )
+    check_categories({"categories": list(categories)}, f"data set {name!r}", ("isthing",))
     ids = [category["id"] for category in categories]
-    if not ids or len(set(ids)) < len(ids):
-        raise UserError(f"data set {name!r} needs categories of distinct ids, got the ids {ids}")
     is_thing = [bool(category["isthing"]) for category in categories]
     things_first = sorted(is_thing, reverse=True) == is_thing
     classes = [category["name"] for category in categories]

@@ -17,8 +17,7 @@ from typing import Any, TypeVar
 import cv2
 from tqdm import tqdm
 
-from mask_former.data.reading import listed
-from mask_former.errors import MissingFileError, UserError
+from mask_former.errors import MissingFileError, UserError, listed
 
 Job = TypeVar("Job")
 JOURNAL = "journal.jsonl"

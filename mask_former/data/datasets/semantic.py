@@ -1,13 +1,17 @@
 """Data sets of two folders, images and semantic label maps."""
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from detectron2.data.datasets import load_sem_seg
+from detectron2.utils.file_io import PathManager
 
-from mask_former.data.datasets.catalog import IGNORE_LABEL, register_lazily
+from mask_former.data.datasets.catalog import IGNORE_LABEL, Records, register_lazily
+from mask_former.errors import MissingFileError, listed
+
+logger = logging.getLogger(__name__)
 
 
 def register_semantic(
@@ -42,7 +46,7 @@ def register_semantic(
     """
     register_lazily(
         name,
-        partial(load_sem_seg, str(sem_seg_root), str(image_root), label_suffix, image_suffix),
+        partial(load_semantic, str(sem_seg_root), str(image_root), label_suffix, image_suffix),
         read_metadata,
         evaluator_type="sem_seg",
         image_root=image_root,
@@ -52,3 +56,42 @@ def register_semantic(
         ignore_label=ignore_label,
         prepare_command=prepare_command,
     )
+
+
+def load_semantic(
+    sem_seg_root: str, image_root: str, label_suffix: str, image_suffix: str
+) -> Records:
+    """The records of images and label maps that have one name but for the suffix, by name.
+
+    Unlike Detectron2's `load_sem_seg`, which pairs files by their order where there are as many
+    label maps as images, it never pairs two of different names. What has no partner is left out,
+    with a warning.
+
+    Raises:
+        FileNotFoundError: there is no pair.
+    """
+    images, labels = (
+        {
+            name[: -len(suffix)].rstrip("."): f"{folder}/{name}"
+            for name in PathManager.ls(folder)
+            if name.endswith(suffix) and not name.startswith(".")
+        }
+        for folder, suffix in ((image_root, image_suffix), (sem_seg_root, label_suffix))
+    )
+    pairs = sorted(images.keys() & labels.keys())
+    if not pairs:
+        raise MissingFileError(
+            f"{image_root} (*{image_suffix}, {len(images)} files) and {sem_seg_root} "
+            f"(*{label_suffix}, {len(labels)} files) have no file of the same name: an image and "
+            "its label map differ in the suffix only."
+        )
+    for what, alone in (("images", images), ("label maps", labels)):
+        if lonely := sorted(alone.keys() - set(pairs)):
+            logger.warning(
+                "%s: %d %s are left out, since they have no partner of the same name: %s",
+                image_root,
+                len(lonely),
+                what,
+                listed(lonely, 5),
+            )
+    return [{"file_name": images[name], "sem_seg_file_name": labels[name]} for name in pairs]

@@ -59,7 +59,7 @@ def test_records_of_a_users_data_set(name, paths):
             "width": 6,
             "pan_seg_file_name": str(paths["panoptic_root"] / "a.png"),
             "segments_info": [
-                {"id": 7, "category_id": 1, "isthing": False},
+                {"id": 7, "category_id": 1, "isthing": False, "iscrowd": 0},
                 {"id": 8, "category_id": 0, "isthing": True, "iscrowd": 1},
             ],
         }
@@ -142,9 +142,9 @@ def change(content: dict, what: str) -> None:
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("unknown image", "image 32: unknown image id"),
-        ("unknown category", r"image 31: unknown category ids \[123\]"),
-        ("missing key", "lacks the key 'segments_info'"),
+        ("unknown image", "annotations.0. has the image_id 32"),
+        ("unknown category", "image 31, segment 7 has the category_id 123"),
+        ("missing key", "has no 'segments_info'"),
         ("no annotations", "no annotations"),
     ],
 )

@@ -1,0 +1,185 @@
+"""The entries of COCO's annotation files: ids, references, flags and numbers.
+
+Errors name the file and the entry.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from typing import Any
+
+from mask_former.data.geometry import MARGIN, mask_area, mask_box
+from mask_former.data.json_files import Json, as_flag, as_id, as_text, described, entries
+from mask_former.errors import UserError
+
+# Segment ids are colours of 24 bits, and black is no segment.
+_MAX_SEGMENT_ID = 2**24 - 1
+
+Place = Callable[[], str]
+"""What an entry is called in an error message."""
+
+
+def check_categories(content: Any, path: str, required: Sequence[str] = ()) -> list[Json]:
+    """The categories of an annotation: ids and names are unique, `isthing` becomes 0 or 1.
+
+    Args:
+        content: of the file.
+        path: for error messages.
+        required: keys beside `id` and `name`.
+    """
+    categories = entries(content, "categories", path, ("id", "name", *required))
+    if not categories:
+        raise UserError(f"{path}: 'categories' is empty.")
+    ids: dict[Hashable, str] = {}
+    of_name: dict[str, Hashable] = {}
+    for category in categories:
+        id_ = category["id"] = new_id(ids, category["id"], f"{path}: the id of category")
+        name = as_text(category["name"], f"{path}: the name of category {id_!r}")
+        if name in of_name:
+            raise UserError(
+                f"{path}: the categories {of_name[name]!r} and {id_!r} both have the name "
+                f"{name!r}. Rename one, or make them one: metrics are told apart by name."
+            )
+        of_name[name] = id_
+        if "isthing" in category:
+            category["isthing"] = as_flag(
+                category["isthing"], f"{path}: isthing of category {id_!r}, {name!r},"
+            )
+    check_types(path, "categories", ids)
+    return categories
+
+
+def new_id(known: dict[Hashable, Any], value: Any, place: str, content: Any = None) -> Hashable:
+    """An id that is not among the `known`, to which it is added."""
+    number = f"number {len(known) + 1}"
+    id_ = as_id(value, f"{place} {number}")
+    if id_ in known:
+        raise UserError(f"{place} {number} is {id_!r}, which occurs before: ids are unique.")
+    known[id_] = content
+    return id_
+
+
+def check_types(path: str, what: str, ids: dict[Hashable, Any]) -> None:
+    """Raise UserError if ids are partly numbers and partly texts, which have no order."""
+    if len({type(id_) for id_ in ids}) > 1:
+        text = next(id_ for id_ in ids if isinstance(id_, str))
+        raise UserError(
+            f"{path}: the ids of {what} are partly numbers, partly text, such as {text!r}. Make "
+            "all of them one or the other."
+        )
+
+
+def place_of(path: str, annotation: Json, index: int) -> str:
+    """What an annotation, at an index of its list, is called in an error message."""
+    name = f"annotation {annotation['id']!r}" if "id" in annotation else f"annotations[{index}]"
+    return f"{path}: {name}"
+
+
+def check_references(
+    annotation: Json, place: Place, images: dict[Hashable, Json], categories: Any
+) -> None:
+    """Check image and category of an instance; `iscrowd` becomes 0 or 1."""
+    check_image(annotation, place, images)
+    _check_category(annotation, place, categories)
+    annotation["iscrowd"] = _flag(annotation, "iscrowd", place)
+    if _flag(annotation, "ignore", place):
+        raise UserError(f"{place()} has 'ignore' 1, which means nothing here: set iscrowd to 1.")
+
+
+def check_image(annotation: Json, place: Place, images: dict[Hashable, Json]) -> None:
+    """Raise UserError unless the `image_id` of an annotation is one of `images`."""
+    if type(annotation["image_id"]) is not int:
+        annotation["image_id"] = as_id(annotation["image_id"], f"{place()}: its image_id")
+    if annotation["image_id"] not in images:
+        raise UserError(
+            f"{place()} has the image_id {annotation['image_id']!r}, which no image has; an image "
+            f"id of this file is {next(iter(images))!r}."
+        )
+
+
+def _check_category(annotation: Json, place: Place, categories: Any) -> None:
+    if type(annotation["category_id"]) is not int:
+        annotation["category_id"] = as_id(annotation["category_id"], f"{place()}: its category_id")
+    if annotation["category_id"] not in categories:
+        raise UserError(
+            f"{place()} has the category_id {annotation['category_id']!r}, which no category has; "
+            f"a category id of this file is {next(iter(categories))!r}."
+        )
+
+
+def _flag(annotation: Json, key: str, place: Place) -> int:
+    value = annotation.get(key)
+    return value if type(value) is int and value in (0, 1) else as_flag(value, f"{place()}: {key}")
+
+
+def check_numbers(annotation: Json, place: Place, size: tuple[int, int]) -> None:
+    """Check `area` and `bbox`, where they are given."""
+    area, box = annotation.get("area"), annotation.get("bbox")
+    if area is not None and not (_is_number(area) and area >= 0):
+        raise UserError(
+            f"{place()}: its area is {described(area)}, but must be a number of pixels. Leave it "
+            "out to have it computed."
+        )
+    if box is None:
+        return
+    sound = isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))
+    if sound:
+        (x, y, width, height), (rows, columns) = box, size
+        near_x = -MARGIN * columns <= x and x + width <= (1 + MARGIN) * columns
+        near_y = -MARGIN * rows <= y and y + height <= (1 + MARGIN) * rows
+        sound = near_x and near_y and width >= 0 and height >= 0
+    if not sound:
+        raise UserError(
+            f"{place()}: its bbox is {described(box)}, but must be [x, y, width, height] in pixels "
+            f"of its image, which is {size[1]} x {size[0]}. Leave it out to have it computed."
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def complete(annotation: Json, size: tuple[int, int], remarks: Counter) -> None:
+    """Fill in what is missing, and count it."""
+    remarks["are crowds"] += annotation["iscrowd"]
+    for key, compute in (("area", mask_area), ("bbox", mask_box)):
+        if annotation.get(key) is None:
+            remarks[f"have no {key}, which is computed from the mask"] += 1
+            annotation[key] = compute(annotation["segmentation"], size)
+
+
+def check_segments(
+    annotation: Json, place: str, stuff: dict[Hashable, bool], remarks: Counter
+) -> None:
+    """Check the segments of a panoptic annotation, and count what is unusual.
+
+    Args:
+        annotation: of one image.
+        place: what it is called in an error message.
+        stuff: whether a category is stuff, by id.
+        remarks: is counted up.
+    """
+    segments = entries(annotation, "segments_info", place, ("id", "category_id"))
+    ids: set[int] = set()
+    stuff_seen: set[Hashable] = set()
+    for segment in segments:
+        id_ = segment["id"]
+        if type(id_) is float and id_.is_integer():
+            id_ = segment["id"] = int(id_)
+        if type(id_) is not int or not 0 < id_ <= _MAX_SEGMENT_ID:
+            raise UserError(
+                f"{place}: the id of a segment is {described(id_)}, but must be a whole number in "
+                f"1..{_MAX_SEGMENT_ID}, the colour R + 256 G + 65536 B of its pixels."
+            )
+        if id_ in ids:
+            raise UserError(f"{place} lists the segment {id_} twice.")
+        ids.add(id_)
+        of_segment = partial("{}, segment {}".format, place, id_)
+        _check_category(segment, of_segment, stuff)
+        segment["iscrowd"] = _flag(segment, "iscrowd", of_segment)
+        remarks["segments are crowds"] += segment["iscrowd"]
+        if stuff[segment["category_id"]] and not segment["iscrowd"]:
+            if segment["category_id"] in stuff_seen:
+                remarks["stuff segments have a class that another of their image has"] += 1
+            stuff_seen.add(segment["category_id"])

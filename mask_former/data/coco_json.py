@@ -1,0 +1,200 @@
+"""COCO's two annotation files, of instances and panoptic: read, checked and completed, in memory.
+
+A file is read once a process, and what comes of it is shared by training and evaluation. What is
+refused and what is repaired is listed in docs/CHECKS.md.
+"""
+
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from mask_former.data.coco_entries import (
+    check_categories,
+    check_image,
+    check_numbers,
+    check_references,
+    check_segments,
+    check_types,
+    complete,
+    new_id,
+    place_of,
+)
+from mask_former.data.geometry import FRACTIONS, Masked, check_masks, check_size
+from mask_former.data.json_files import Json, as_text, entries, once_per_file, read_json
+from mask_former.errors import UserError, listed
+
+
+class CheckedAnnotations(list):
+    """The instance annotations of a record, whose masks have been checked when they were read."""
+
+
+@dataclass
+class CocoFile:
+    """The checked content of an annotation file.
+
+    Attributes:
+        path: of the file.
+        images: by id, in the order of the file.
+        categories: in the order of the file.
+        annotations: in the order of the file. Flags are 0 or 1.
+        remarks: how many annotations are unusual, by what is unusual.
+    """
+
+    path: str
+    images: dict[Hashable, Json]
+    categories: list[Json]
+    annotations: list[Json]
+    remarks: Counter = field(default_factory=Counter)
+
+    def size(self, annotation: Json) -> tuple[int, int]:
+        """Height and width of an annotation's image."""
+        image = self.images[annotation["image_id"]]
+        return image["height"], image["width"]
+
+    def summary(self) -> list[str]:
+        """Remarks on what is unusual, in one line; none if nothing is."""
+        remarks = [f"{count} {what}" for what, count in self.remarks.items() if count]
+        return [f"{self.path}: {'; '.join(remarks)}."] if remarks else []
+
+    def by_image(self) -> dict[Hashable, list[Json]]:
+        """The annotations of each image, also of those without any."""
+        result: dict[Hashable, list[Json]] = {image_id: [] for image_id in self.images}
+        for annotation in self.annotations:
+            result[annotation["image_id"]].append(annotation)
+        return result
+
+
+@once_per_file
+def read_instances(path: str) -> CocoFile:
+    """Read an instance annotation.
+
+    Missing or null `iscrowd`, `area` and `bbox` become 0, and what the mask says.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: no JSON, or content that contradicts COCO's format or itself.
+    """
+    file = _read(path, ("image_id", "category_id"))
+    categories = {category["id"] for category in file.categories}
+    ids: dict[Hashable, None] = {}
+    masked = []
+    for index, annotation in enumerate(file.annotations):
+        place = partial(place_of, path, annotation, index)
+        if "id" in annotation:
+            annotation["id"] = new_id(ids, annotation["id"], f"{path}: the id of annotation")
+        check_references(annotation, place, file.images, categories)
+        check_numbers(annotation, place, file.size(annotation))
+        masked.append(Masked(annotation, file.size(annotation), place))
+    check_types(path, "annotations", ids)
+    file.remarks.update(check_masks(iter(masked)))
+    polygons = [item for item in masked if isinstance(item.annotation["segmentation"], list)]
+    if polygons and file.remarks[FRACTIONS] == len(polygons):
+        raise UserError(
+            f"{polygons[0].place()}, like all others, has coordinates in 0..1 only, fractions of "
+            "the size of its image. COCO's format has pixels: multiply x by the width and y by "
+            "the height."
+        )
+    for annotation, size, _ in masked:
+        complete(annotation, size, file.remarks)
+    if masked and file.remarks["are crowds"] == len(masked):
+        raise UserError(
+            f"{path}: all {len(masked)} annotations are crowds (iscrowd 1), of which nothing is "
+            "learned or evaluated. Some tools write iscrowd 1 for every run-length encoding: set "
+            "it to 0."
+        )
+    return file
+
+
+def instance_categories(path: str) -> list[Json]:
+    """The categories of an instance annotation, checked, sorted by id. Raises as
+    `read_instances`."""
+    return sorted(check_categories(read_json(path), path), key=lambda category: category["id"])
+
+
+@once_per_file
+def read_panoptic(path: str) -> CocoFile:
+    """Read a panoptic annotation, whose `segments_info` are checked, too.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: no JSON, or content that contradicts COCO's format or itself.
+    """
+    file = _read(path, ("image_id", "file_name", "segments_info"), ("isthing",))
+    if not file.annotations:
+        raise UserError(f"{path} holds no annotations.")
+    stuff = {category["id"]: not category["isthing"] for category in file.categories}
+    image_ids: dict[Hashable, None] = {}
+    names: dict[str, Hashable] = {}
+    for index, annotation in enumerate(file.annotations):
+        check_image(annotation, partial(place_of, path, annotation, index), file.images)
+        place = f"{path}: the annotation of image {annotation['image_id']!r}"
+        new_id(image_ids, annotation["image_id"], f"{path}: the image of annotation")
+        name = as_text(annotation["file_name"], f"{place}: its file_name")
+        if name in names:
+            raise UserError(
+                f"{place} has the file_name {name!r}, like that of image {names[name]!r}. Each "
+                "image needs its own; are there subfolders that the names leave out?"
+            )
+        names[name] = annotation["image_id"]
+        check_segments(annotation, place, stuff, file.remarks)
+    missing = len(file.images) - len(file.annotations)
+    file.remarks["images have no annotation, and are left out"] += missing
+    return file
+
+
+def panoptic_categories(path: str) -> list[Json]:
+    """The categories of a panoptic annotation, checked, in its order. Raises as
+    `read_panoptic`."""
+    return check_categories(read_json(path), path, ("isthing",))
+
+
+def _read(path: str, keys: Sequence[str], category_keys: Sequence[str] = ()) -> CocoFile:
+    """The file with checked images and categories, and unchecked annotations."""
+    content = read_json(path)
+    found = entries(content, "images", path, ("id", "file_name", "height", "width"))
+    categories = check_categories(content, path, category_keys)
+    annotations = entries(content, "annotations", path, keys)
+    images: dict[Hashable, Json] = {}
+    names: dict[str, Hashable] = {}
+    for image in found:
+        ids = image["id"] = new_id(images, image["id"], f"{path}: the id of image", image)
+        place = f"{path}: image {ids!r}"
+        name = as_text(image["file_name"], f"{place}: its file_name")
+        if name in names:
+            raise UserError(
+                f"{place} has the file_name {name!r}, like image {names[name]!r}. Each image needs "
+                "its own; are there subfolders that the names leave out?"
+            )
+        names[name] = ids
+        image["height"], image["width"] = check_size(image["height"], image["width"], place)
+    check_types(path, "images", images)
+    if not images:
+        raise UserError(f"{path} holds no images.")
+    return CocoFile(path, images, categories, annotations)
+
+
+def check_same_classes(
+    file: CocoFile, contiguous: Mapping[Hashable, int], classes: Sequence[str]
+) -> None:
+    """Raise UserError unless the categories of a file are those that its data set has.
+
+    Args:
+        file: read from the data set.
+        contiguous: contiguous id of each category id, by the metadata.
+        classes: names by contiguous id. A file may have other names for the same classes, but not
+            the name of one for another.
+    """
+    for category in file.categories:
+        id_, name = category["id"], category["name"]
+        if id_ not in contiguous:
+            raise UserError(
+                f"{file.path}: the category {id_!r}, {name!r}, is none of those that its data set "
+                f"is registered with, whose ids are {listed(list(contiguous))}."
+            )
+        own = classes[contiguous[id_]] if contiguous[id_] < len(classes) else name
+        if own != name and name in classes:
+            raise UserError(
+                f"{file.path}: the category {id_!r} is {name!r}, but {own!r} in the metadata that "
+                "its data set is registered with. Which id has which name?"
+            )

@@ -1,0 +1,91 @@
+"""Which values the keys of a configuration may have, beyond the type of their default."""
+
+import math
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from mask_former.errors import UserError
+
+_INF = math.inf
+# Least and largest value, of lists that of every element.
+_RANGES: tuple[tuple[float, float, str], ...] = (
+    (1, _INF, "INPUT.MIN_SIZE_TRAIN INPUT.MAX_SIZE_TRAIN INPUT.MAX_SIZE_TEST INPUT.IMAGE_SIZE"),
+    (0, _INF, "INPUT.MIN_SIZE_TEST INPUT.MIN_SCALE INPUT.MAX_SCALE INPUT.CROP.SIZE"),
+    (0, 1, "INPUT.CROP.SINGLE_CATEGORY_MAX_AREA"),
+    (0, _INF, "SOLVER.BASE_LR SOLVER.BACKBONE_MULTIPLIER SOLVER.WEIGHT_DECAY"),
+    (0, _INF, "SOLVER.WEIGHT_DECAY_EMBED SOLVER.WEIGHT_DECAY_NORM SOLVER.GAMMA SOLVER.STEPS"),
+    (0, _INF, "SOLVER.WARMUP_FACTOR SOLVER.WARMUP_ITERS SOLVER.CLIP_GRADIENTS.CLIP_VALUE"),
+    (0, 1, "SOLVER.MOMENTUM SOLVER.EMA_DECAY"),
+    (0, _INF, "DATALOADER.NUM_WORKERS DATALOADER.REPEAT_THRESHOLD TEST.EVAL_PERIOD"),
+    (1, _INF, "TEST.DETECTIONS_PER_IMAGE TEST.AUG.MIN_SIZES TEST.AUG.MAX_SIZE"),
+    (1, _INF, "MODEL.SEM_SEG_HEAD.NUM_CLASSES MODEL.SEM_SEG_HEAD.MASK_DIM"),
+    (1, _INF, "MODEL.SEM_SEG_HEAD.CONVS_DIM MODEL.MASK_FORMER.NUM_OBJECT_QUERIES"),
+    (1, _INF, "MODEL.MASK_FORMER.NHEADS MODEL.MASK_FORMER.HIDDEN_DIM"),
+    (1, _INF, "MODEL.MASK_FORMER.DIM_FEEDFORWARD MODEL.MASK_FORMER.OVERSAMPLE_RATIO"),
+    (0, _INF, "MODEL.MASK_FORMER.ENC_LAYERS MODEL.MASK_FORMER.DEC_LAYERS"),
+    (0, _INF, "MODEL.MASK_FORMER.TRAIN_NUM_POINTS MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS"),
+    (0, _INF, "MODEL.MASK_FORMER.CLASS_WEIGHT MODEL.MASK_FORMER.MASK_WEIGHT"),
+    (0, _INF, "MODEL.MASK_FORMER.DICE_WEIGHT MODEL.MASK_FORMER.NO_OBJECT_WEIGHT"),
+    (0, 1, "MODEL.MASK_FORMER.DROPOUT MODEL.MASK_FORMER.IMPORTANCE_SAMPLE_RATIO"),
+    (0, 1, "MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD"),
+    (0, 1, "MODEL.MASK_FORMER.TEST.OVERLAP_THRESHOLD"),
+    (0, 1, "MODEL.SWIN.DROP_RATE MODEL.SWIN.ATTN_DROP_RATE MODEL.SWIN.DROP_PATH_RATE"),
+)
+_RANGE = {key: (low, high) for low, high, keys in _RANGES for key in keys.split()}
+_KINDS = {"texts": (str,), "whole numbers": (int,), "numbers": (int, float)}
+_CHOICES = {
+    "INPUT.RANDOM_FLIP": ("none", "horizontal", "vertical"),
+    "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
+    "INPUT.FORMAT": ("RGB", "BGR"),
+}
+
+
+def check_value(key: str, value: Any, default: Any, source: str) -> None:
+    """Raise UserError unless a key may have a value.
+
+    Args:
+        key: full name.
+        value: of the type of `default`, which has been checked.
+        default: whose elements those of `value` must be like, if it has any.
+        source: where the value stands, for the error message.
+    """
+    place = f"{source}: {key} is {value!r}, but "
+    if key in _CHOICES and value not in _CHOICES[key]:
+        raise UserError(f"{place}must be one of {', '.join(_CHOICES[key])}.")
+    elements = list(_leaves(value))
+    if kind := _kind_of_elements(key, default):
+        for element in elements:
+            if not _is(kind, element):
+                raise UserError(f"{place}its elements must be {kind}, not {element!r}.")
+    low, high = _RANGE.get(key, (-_INF, _INF))
+    for element in elements:
+        if isinstance(element, float) and not math.isfinite(element):
+            raise UserError(f"{place}must be a finite number.")
+        if isinstance(element, int | float) and not low <= element <= high:
+            limit = f"at least {low}" if high == _INF else f"in {low}..{high}"
+            raise UserError(f"{place}must be {limit}.")
+
+
+def _leaves(value: Any):
+    """The numbers and texts in nested lists."""
+    if isinstance(value, list | tuple):
+        for element in value:
+            yield from _leaves(element)
+    elif not isinstance(value, CfgNode):
+        yield value
+
+
+def _kind_of_elements(key: str, default: Any) -> str | None:
+    """What the elements of a list must be, by those of its default; None: anything."""
+    if not isinstance(default, list | tuple):
+        return None
+    if key in ("DATASETS.TRAIN", "DATASETS.TEST"):
+        return "texts"
+    elements = list(_leaves(default))
+    fitting = (kind for kind in _KINDS if elements and all(_is(kind, e) for e in elements))
+    return next(fitting, None)
+
+
+def _is(kind: str, element: Any) -> bool:
+    return type(element) in _KINDS[kind]
