@@ -9,19 +9,24 @@ import json
 import os
 import resource
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.modeling import build_model
+from detectron2 import modeling
 from detectron2.structures import BitMasks, Instances
 
 import mask_former
+from mask_former import engine
 from mask_former.engine import load_config
 from mask_former.engine.optimizer import build_optimizer
 
-try:
+# An older one builds models by Detectron2's function, and lays its memory out by itself. Files are
+# looked for, since an editable installation would import those that are missing from elsewhere.
+build_model = getattr(engine, "build_model", modeling.build_model)
+if Path(mask_former.__file__).with_name("precision.py").exists():
     from mask_former.precision import prepare
-except ImportError:  # an older one lays its memory out by itself
+else:
 
     def prepare(cfg: Any, model: torch.nn.Module, *, training: bool) -> None:
         pass
