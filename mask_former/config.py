@@ -233,7 +233,7 @@ def _add_solver(cfg: CN) -> None:
     # natively, else float16 on a GPU, else float32. Costs and losses stay in float32.
     cfg.SOLVER.AMP.DTYPE = "auto"
     # Arithmetic of evaluation and prediction: float32, bfloat16 or float16; or auto: with
-    # SOLVER.AMP.ENABLED as SOLVER.AMP.DTYPE auto, so that a model is judged in what it learned in,
+    # SOLVER.AMP.ENABLED as SOLVER.AMP.DTYPE, so that a model is judged in what it learned in,
     # and float32 without, as in all recipes of MaskFormer's. Post-processing stays in float32.
     cfg.TEST.PRECISION = "auto"
     # The metric by which the best checkpoint is chosen, e.g. "panoptic_seg/PQ". Empty: the first

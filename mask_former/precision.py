@@ -86,7 +86,11 @@ def inference_precision(cfg: CfgNode) -> Precision:
     if name == "auto" and not cfg.SOLVER.AMP.ENABLED:
         return Precision(None, "TEST.PRECISION auto: SOLVER.AMP.ENABLED False")
     device = torch.device(cfg.MODEL.DEVICE)
-    return _choose("TEST.PRECISION", name, device, native_dtypes(device))
+    native = native_dtypes(device)
+    learned_in = cfg.SOLVER.AMP.DTYPE
+    if name == "auto" and (learned_in == "float32" or _LOW.get(learned_in) in native):
+        name = learned_in  # on another device than that of the training it may not be there
+    return _choose("TEST.PRECISION", name, device, native)
 
 
 def _choose(key: str, name: str, device: torch.device, native: frozenset[torch.dtype]) -> Precision:

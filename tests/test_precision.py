@@ -93,6 +93,14 @@ def test_auto(native, device, natively, training, inference):
     assert inference_precision(cfg).dtype is inference
 
 
+def test_a_model_is_evaluated_in_what_it_learned_in_where_that_is_native(native):
+    native(BF16, FP16)
+    for name, expected in (("float16", FP16), ("bfloat16", BF16), ("float32", None)):
+        assert inference_precision(make_cfg("cuda", SOLVER__AMP__DTYPE=name)).dtype is expected
+    native(BF16)
+    assert inference_precision(make_cfg("cpu", SOLVER__AMP__DTYPE="float16")).dtype is BF16
+
+
 def test_without_mixed_precision_auto_is_float32(native):
     native(BF16, FP16)
     cfg = make_cfg("cuda", amp=False)
