@@ -66,14 +66,14 @@ def test_equals_detectron2(options, size):
 
 
 @pytest.mark.parametrize("size", [(64, 96), (61, 150), (224, 224)])
-def test_bits_of_detectron2(size):
-    """The published models' order of operations: float32 outputs are theirs."""
+def test_float32_outputs_are_detectron2s(size):
+    """But for rounding: linear layers and maps have other shapes in between."""
     options = {**TINY, "window_size": 7, "drop_path_rate": 0.0}
     theirs, ours = SwinTransformer(**options), make(**options)
     ours.load_state_dict(theirs.state_dict(), strict=True)
     image = torch.randn(2, 3, *size)
     for ours_map, expected in zip(ours(image).values(), theirs(image).values(), strict=True):
-        assert torch.equal(ours_map, expected)
+        torch.testing.assert_close(ours_map, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

@@ -21,7 +21,8 @@ OPTIONS = {
 
 
 def test_a_resumed_run_in_mixed_precision_continues(shapes_root, tmp_path):
-    options = {"SOLVER__AMP__ENABLED": True, "SOLVER__AMP__DTYPE": "bfloat16"}
+    """In bfloat16 where the processor has it."""
+    options = {"SOLVER__AMP__ENABLED": True}
     options |= {"SOLVER__CHECKPOINT_PERIOD": 2, "SOLVER__MAX_ITER": 4}
     cfg = tiny.tiny_cfg(tmp_path / "run", **OPTIONS, **options)
     straight = tiny.run_here(cfg)
