@@ -37,22 +37,21 @@ class TrainLoop(TrainerBase):
         self.iter = self.start_iter = start_iter
         self.max_iter = max_iter
         self.stopping = ""
-        kept = ""
-        with EventStorage(start_iter) as self.storage:
+        # With the last evaluation, and until the last word, which another signal must not cut off.
+        with noted_signals(), EventStorage(start_iter) as self.storage:
             try:
-                with noted_signals():
-                    self._iterate()
-                    if self.stopping:
-                        kept = self.keep()
+                self._iterate()
+                if self.stopping:
+                    self.keep()
             except Exception as error:
                 logger.error(f"The training failed: {error}", exc_info=is_bug(error))
                 raise
             finally:
                 self.after_train()
-        if self.stopping:
-            message = f"{self.stopping} ended the training. {kept}"
-            logger.warning(message)
-            raise Interrupted(message if comm.is_main_process() else "")
+            if self.stopping:
+                message = f"{self.stopping} ended the training. {self.kept()}"
+                logger.warning(message)
+                raise Interrupted(message if comm.is_main_process() else "")
 
     def _iterate(self) -> None:
         logger.info(f"Training starts at iteration {self.start_iter}.")
@@ -66,8 +65,11 @@ class TrainLoop(TrainerBase):
                 return
             self.iter += 1
 
-    def keep(self) -> str:
-        """Save what is needed to go on after this iteration, and say what is kept."""
+    def keep(self) -> None:
+        """Save what is needed to go on after this iteration."""
+
+    def kept(self) -> str:
+        """What there is to go on from, in words."""
         return "Nothing is kept."
 
     def record(self, losses: Mapping[str, Tensor], data_time: float) -> None:

@@ -160,12 +160,15 @@ class Trainer(TrainLoop):
             self._hooks = [hook for hook in self._hooks if not isinstance(hook, hooks.EvalHook)]
         super().after_train()
 
-    def keep(self) -> str:
+    def keep(self) -> None:
         if not is_due(self, self.cfg.SOLVER.CHECKPOINT_PERIOD):
             self._random_state.gather()
             self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
         comm.synchronize()  # Processes that end may end the others.
-        return describe_kept(self.checkpointer, self.iter + 1, self.max_iter)
+
+    def kept(self) -> str:
+        done = min(self.iter + 1, self.max_iter)
+        return describe_kept(self.checkpointer, done, self.max_iter)
 
     def build_hooks(self) -> list[HookBase]:
         """The hooks, in the order in which they run."""

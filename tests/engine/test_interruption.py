@@ -76,7 +76,12 @@ def test_a_checkpoint_that_is_due_is_written_once(tmp_path, iteration, kept, cap
     assert sum(kept in text for text in written) == 1
 
 
-def test_a_signal_ends_an_evaluation_without_metrics_of_half_of_the_images(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("period", "iterations", "kept"), [(2, 2, "model_0000001.pth"), (4, 4, "model_final.pth")]
+)
+def test_a_signal_ends_an_evaluation_without_metrics_of_half_of_the_images(
+    tmp_path, monkeypatch, period, iterations, kept
+):
     seen = []
 
     def process(self, inputs, outputs):
@@ -89,12 +94,26 @@ def test_a_signal_ends_an_evaluation_without_metrics_of_half_of_the_images(tmp_p
     monkeypatch.setattr(ToyEvaluator, "process", process)
     monkeypatch.setattr(ToyEvaluator, "evaluate", evaluate)
     cfg = toy_cfg(tmp_path / "run")
-    cfg.TEST.EVAL_PERIOD = 2
+    cfg.TEST.EVAL_PERIOD = period
     trainer = ToyTrainer(cfg)
-    with pytest.raises(Interrupted, match="SIGUSR1.*2 of 4 iterations"):
+    with pytest.raises(Interrupted, match=f"SIGUSR1.*{iterations} of 4 iterations.*{kept}"):
         trainer.train()
     assert len(seen) == 1
-    assert (tmp_path / "run" / "last_checkpoint").read_text() == "model_0000001.pth"
+    assert (tmp_path / "run" / "last_checkpoint").read_text() == kept
+
+
+def test_a_signal_after_the_last_iteration_waits_for_the_last_word(tmp_path, caplog):
+    """As when the launcher of two processes was killed, which they notice one after the other."""
+
+    class Again(HookBase):
+        def after_train(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    trainer = ToyTrainer(toy_cfg(tmp_path))
+    trainer.register_hooks([Signal(1, "SIGUSR1"), Again()])
+    with pytest.raises(Interrupted, match="SIGUSR1 ended the training. 2 of 4"):
+        trainer.train()
+    assert "SIGUSR1 ended the training. 2 of 4" in caplog.text
 
 
 def test_exit_codes(capsys):
