@@ -1,0 +1,214 @@
+"""What is in a data set, and what is wrong with it: all of its records, read on all cores."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from detectron2.config import CfgNode
+from tqdm import tqdm
+
+from mask_former.data.agreement import check_agreement, check_classes, classes_of
+from mask_former.data.datasets.catalog import check_dataset
+from mask_former.data.datasets.preparing import run_jobs
+from mask_former.data.inspection import Fault, Inspection, Inspector, Remark
+from mask_former.data.json_files import forget_files
+from mask_former.data.occurrence import annotation_remarks
+from mask_former.data.records import Record, check_pairs, load_records
+from mask_former.errors import MissingFileError, UserError, collected_faults, listed
+
+
+@dataclass
+class DatasetReport:
+    """What was found in a data set.
+
+    Attributes:
+        name: of the data set.
+        classes: names by contiguous id.
+        num_queries: of the model; 0: it has none.
+        records: those that could be read from the annotation files.
+        inspections: of the records, in the same order.
+        faults, remarks: what is wrong with the data set as a whole.
+    """
+
+    name: str
+    classes: Sequence[str] = ()
+    num_queries: int = 0
+    records: Sequence[Record] = ()
+    inspections: list[Inspection] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    remarks: list[Remark] = field(default_factory=list)
+
+    def add_fault(self, kind: str, error: UserError) -> None:
+        """Keep an error of the data set as a whole."""
+        missing = isinstance(error, MissingFileError)
+        self.faults.append(Fault("missing" if missing else kind, self.name, str(error)))
+
+    def all_faults(self) -> list[Fault]:
+        """Those of the data set, then those of its records."""
+        return [*self.faults, *(fault for found in self.inspections for fault in found.faults)]
+
+    def all_remarks(self) -> list[Remark]:
+        """Those of the data set, then those of its records."""
+        return [*self.remarks, *(remark for found in self.inspections for remark in found.remarks)]
+
+    def class_counts(self) -> list[dict[str, Any]]:
+        """Of each class its `name`, and the `images`, `segments` and `pixels` that it has."""
+        counts = np.zeros((3, len(self.classes)), np.int64)
+        for found in self.inspections:
+            counts[0, np.unique(found.classes)] += 1
+            np.add.at(counts[1], found.classes, 1)
+            np.add.at(counts[2], found.classes, found.areas)
+        return [
+            {"name": name, "images": images, "segments": segments, "pixels": pixels}
+            for name, (images, segments, pixels) in zip(
+                self.classes, counts.T.tolist(), strict=True
+            )
+        ]
+
+    def sizes(self) -> Counter[tuple[int, int]]:
+        """How many images have a size (height, width)."""
+        return Counter(found.size for found in self.inspections if found.size)
+
+    def segments_per_image(self) -> np.ndarray:
+        """The number of segments of each image, int64 (N,)."""
+        return np.array([len(found.classes) for found in self.inspections], np.int64)
+
+    def segment_areas(self) -> np.ndarray:
+        """The pixels of each segment, int64 (N,)."""
+        return np.concatenate([np.zeros(0, np.int64), *(f.areas for f in self.inspections)])
+
+    def annotated_share(self) -> float:
+        """The share of pixels that belong to a segment or crowd, in 0..1."""
+        total = sum(found.size[0] * found.size[1] for found in self.inspections if found.size)
+        return sum(found.pixels for found in self.inspections if found.size) / total if total else 0
+
+    def examples(self, count: int) -> list[Record]:
+        """Records to look at: one with each class, the rarest classes first, and others evenly from
+        the first to the last. Those with faults are left out."""
+        sound = [i for i, found in enumerate(self.inspections) if not found.faults]
+        chosen: dict[int, None] = {}
+        rarest = np.argsort([entry["images"] for entry in self.class_counts()], kind="stable")
+        for label in rarest.tolist():
+            having = [i for i in sound if (self.inspections[i].classes == label).any()]
+            if having and len(chosen) < count and not any(i in chosen for i in having):
+                chosen[having[len(having) // 2]] = None
+        others = [i for i in sound if i not in chosen]
+        rest = min(count - len(chosen), len(others))
+        chosen.update((others[i], None) for i in np.linspace(0, len(others) - 1, rest, dtype=int))
+        return [self.records[i] for i in sorted(chosen)]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything but the records, serializable as JSON."""
+        segments = Counter(self.segments_per_image().tolist())
+        return {
+            "name": self.name,
+            "num_images": len(self.inspections),
+            "num_queries": self.num_queries,
+            "faults": [fault._asdict() for fault in self.all_faults()],
+            "remarks": [remark._asdict() for remark in self.all_remarks()],
+            "classes": self.class_counts(),
+            "annotated_share": self.annotated_share(),
+            "sizes": [
+                {"height": height, "width": width, "images": count}
+                for (height, width), count in sorted(self.sizes().items())
+            ],
+            "segments_per_image": [
+                {"segments": number, "images": segments[number]} for number in sorted(segments)
+            ],
+        }
+
+
+def examine(cfg: CfgNode, *, workers: int | None = None) -> list[DatasetReport]:
+    """Read all files of all training and test sets of `cfg`, with a progress bar for each set.
+
+    Args:
+        cfg: what annotations are, their classes and what is ignored follow from it.
+        workers: number of processes; None: one per CPU.
+
+    Returns:
+        a report for each data set; no fault raises.
+    """
+    names = list(dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)))
+    if not names:
+        raise UserError("DATASETS.TRAIN and DATASETS.TEST are empty: there is nothing to check.")
+    reports = [_examine(cfg, name, workers) for name in names]
+    if not any(f.kind == "data set" for report in reports for f in report.faults):
+        try:
+            check_agreement(cfg, names)
+        except UserError as error:
+            reports[-1].add_fault("data set", error)
+    _add_shared_images(cfg, reports)
+    return reports
+
+
+def _examine(cfg: CfgNode, name: str, workers: int | None) -> DatasetReport:
+    report = DatasetReport(name)
+    if cfg.MODEL.META_ARCHITECTURE == "MaskFormer":
+        report.num_queries = cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES
+    with collected_faults() as faults:
+        try:
+            check_dataset(name)
+            report.classes = classes_of(cfg, name)
+            report.records = load_records(name)
+            report.remarks += [
+                Remark("annotations", name, r) for r in annotation_remarks(cfg, name)
+            ]
+        except UserError as error:
+            report.add_fault("data set", error)
+        finally:
+            forget_files()  # where entries are left out
+    report.faults += [Fault("json", name, str(error)) for error in faults]
+    if not report.classes:
+        return report
+    for check in (lambda: check_classes(cfg, name), lambda: check_pairs(report.records)):
+        try:
+            check()
+        except UserError as error:
+            report.add_fault("data set", error)
+    inspect = Inspector.from_config(cfg, len(report.classes))
+    results = run_jobs(inspect, report.records, workers)
+    report.inspections += tqdm(results, name, len(report.records), unit="image")
+    report.remarks += _remarks(report)
+    return report
+
+
+def _remarks(report: DatasetReport) -> Iterator[Remark]:
+    """Remarks on the data set as a whole."""
+    missing = [entry["name"] for entry in report.class_counts() if not entry["images"]]
+    if missing:
+        what = f"{len(missing)} of {len(report.classes)} classes never occur: {listed(missing)}"
+        yield Remark("class", report.name, what)
+    counts = report.segments_per_image()
+    crowded = counts > report.num_queries
+    if report.num_queries and crowded.any():
+        yield Remark(
+            "queries",
+            report.name,
+            f"{crowded.sum()} of {len(counts)} images have more segments than the model has "
+            f"queries (MODEL.MASK_FORMER.NUM_OBJECT_QUERIES is {report.num_queries}), up to "
+            f"{counts.max()}",
+        )
+    first: dict[bytes, str] = {}
+    for found in report.inspections:
+        if found.digest and first.setdefault(found.digest, found.file) != found.file:
+            yield Remark("copy", found.file, f"the same picture as {first[found.digest]}")
+
+
+def _add_shared_images(cfg: CfgNode, reports: Sequence[DatasetReport]) -> None:
+    """Remark on the images of test sets that are trained on."""
+    digests = {
+        report.name: {found.digest: found.file for found in report.inspections}
+        for report in reports
+    }
+    trained = {}
+    for name in cfg.DATASETS.TRAIN:
+        trained.update(digests[name])
+    for report in reports:
+        if report.name in cfg.DATASETS.TEST and report.name not in cfg.DATASETS.TRAIN:
+            report.remarks += [
+                Remark("leak", file, f"is evaluated and trained on, as {trained[digest]}")
+                for digest, file in digests[report.name].items()
+                if digest and digest in trained
+            ]
