@@ -23,6 +23,7 @@ def add_mask_former_config(cfg: CN) -> None:
     # DeepLab's keys bring the poly schedule, the crop with a category area limit and the
     # ResNet-c stem.
     add_deeplab_config(cfg)
+    _add_datasets(cfg)
     _add_input(cfg)
     _add_model(cfg)
     _add_swin(cfg)
@@ -32,6 +33,17 @@ def add_mask_former_config(cfg: CN) -> None:
     _add_test(cfg)
     for key in REMOVED_KEYS:
         cfg.register_deprecated_key(key)
+
+
+def _add_datasets(cfg: CN) -> None:
+    # Modules, by name (my_project.data) or file (my_data.py), that are imported first: what they
+    # register (data sets, backbones, predictors, evaluators) can then be named by other keys.
+    cfg.IMPORTS = ()
+    # Data sets of your own, by the name under which DATASETS.TRAIN and TEST list them. Their keys,
+    # with defaults, are in mask_former/data/datasets/custom.py. NUM_CLASSES, IGNORE_VALUE, the
+    # mapper and the outputs of TEST follow from data sets of your own, however registered, unless
+    # they are set where these are named, or later.
+    cfg.DATASETS.CUSTOM = CN(new_allowed=True)
 
 
 def _add_input(cfg: CN) -> None:
