@@ -91,8 +91,8 @@ def describe(report: DatasetReport) -> str:
             f"{report.annotated_share():.1%} of the pixels are annotated.",
             _heading("Sizes (width x height)") + _sizes(report),
             _heading(_segments_title(report)) + _histogram(report.segments_per_image()),
-            _heading("Sides of segments in pixels (square root of the area)")
-            + _histogram(np.sqrt(report.segment_areas()).round().astype(np.int64)),
+            _heading("Segments by their side in pixels, the square root of the area")
+            + _doublings(np.sqrt(report.segment_areas())),
             _heading("Classes") + _classes(report),
         ]
     parts += _entries("Faults", report.all_faults(), FAULTS)
@@ -118,28 +118,40 @@ def _sizes(report: DatasetReport) -> str:
     """Each size where there are few, else the sides of the images."""
     sizes = report.sizes()
     if not sizes:
-        return "  unknown"
+        return "unknown"
     if len(sizes) <= 8:
-        largest = max(sizes.values())
-        rows = [
-            (f"{w} x {h}", count, _bar(count, largest)) for (h, w), count in sizes.most_common()
-        ]
-        return tabulate(rows, tablefmt="plain")
+        names = [f"{width} x {height}" for (height, width), _ in sizes.most_common()]
+        return _bars(names, sorted(sizes.values(), reverse=True))
     sides = np.repeat(np.array(list(sizes)), list(sizes.values()), axis=0)
     shorter, longer = sides.min(axis=1), sides.max(axis=1)
     return f"shorter side\n{_histogram(shorter)}\nlonger side\n{_histogram(longer)}"
 
 
-def _histogram(values: np.ndarray, bins: int = 8) -> str:
-    """How many of the whole numbers lie in which range."""
+def _doublings(values: np.ndarray) -> str:
+    """How many of the numbers, at least 1, lie between two powers of 2."""
     if not len(values):
-        return "  none"
+        return "none"
+    exponents = np.floor(np.log2(values)).astype(np.int64)
+    first = int(exponents.min())
+    counts = np.bincount(exponents - first).tolist()
+    names = [f"{2**e}..{2 ** (e + 1) - 1}" for e in range(first, first + len(counts))]
+    return _bars(names, counts)
+
+
+def _histogram(values: np.ndarray, bins: int = 8) -> str:
+    """How many of the whole numbers lie in which of some ranges of one width."""
+    if not len(values):
+        return "none"
     low, high = int(values.min()), int(values.max())
     step = max(-(-(high + 1 - low) // bins), 1)
     counts = np.bincount((values - low) // step)
     starts = [low + step * i for i in range(len(counts))]
     names = [str(a) if step == 1 else f"{a}..{a + step - 1}" for a in starts]
-    rows = [(n, c, _bar(c, counts.max())) for n, c in zip(names, counts.tolist(), strict=True)]
+    return _bars(names, counts.tolist())
+
+
+def _bars(names: Sequence[str], counts: Sequence[int]) -> str:
+    rows = [(n, c, _bar(c, max(counts))) for n, c in zip(names, counts, strict=True)]
     return tabulate(rows, tablefmt="plain", colalign=("right", "right", "left"))
 
 

@@ -156,7 +156,7 @@ def read_panoptic(path: str) -> CocoFile:
         except UserError as error:
             report(error)
     file.annotations = sound
-    missing = len(file.images) - len(file.annotations)
+    missing = len(file.images) - len(image_ids)
     file.remarks["images have no annotation, and are left out"] += missing
     return file
 

@@ -49,6 +49,11 @@ class Fault(NamedTuple):
     file: str
     message: str
 
+    @classmethod
+    def of(cls, kind: str, file: str, error: UserError) -> "Fault":
+        """The fault that an error tells of."""
+        return cls("missing" if isinstance(error, MissingFileError) else kind, file, str(error))
+
 
 class Remark(NamedTuple):
     """What is unusual, and may be a mistake: `kind`, the image's `file` and a `message`."""
@@ -92,8 +97,7 @@ class Inspection:
         try:
             yield
         except UserError as error:
-            missing = isinstance(error, MissingFileError)
-            self.faults.append(Fault("missing" if missing else kind, self.file, str(error)))
+            self.faults.append(Fault.of(kind, self.file, error))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from mask_former.data.inspection import Fault, Inspection, Inspector, Remark
 from mask_former.data.json_files import forget_files
 from mask_former.data.occurrence import annotation_remarks
 from mask_former.data.records import Record, check_pairs, load_records
-from mask_former.errors import MissingFileError, UserError, collected_faults, listed
+from mask_former.errors import UserError, collected_faults, listed
 
 
 @dataclass
@@ -40,10 +42,13 @@ class DatasetReport:
     faults: list[Fault] = field(default_factory=list)
     remarks: list[Remark] = field(default_factory=list)
 
-    def add_fault(self, kind: str, error: UserError) -> None:
-        """Keep an error of the data set as a whole."""
-        missing = isinstance(error, MissingFileError)
-        self.faults.append(Fault("missing" if missing else kind, self.name, str(error)))
+    @contextmanager
+    def faults_of(self, kind: str) -> Iterator[None]:
+        """Keep the error of a user in this block as a fault of the data set."""
+        try:
+            yield
+        except UserError as error:
+            self.faults.append(Fault.of(kind, self.name, error))
 
     def all_faults(self) -> list[Fault]:
         """Those of the data set, then those of its records."""
@@ -121,56 +126,61 @@ class DatasetReport:
 
 
 def examine(cfg: CfgNode, *, workers: int | None = None) -> list[DatasetReport]:
-    """Read all files of all training and test sets of `cfg`, with a progress bar for each set.
+    """Read all files of all training and test sets of `cfg`, with a progress bar.
 
     Args:
         cfg: what annotations are, their classes and what is ignored follow from it.
         workers: number of processes; None: one per CPU.
 
     Returns:
-        a report for each data set; no fault raises.
+        a report for each data set.
+
+    Raises:
+        UserError: there is no data set.
     """
     names = list(dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)))
     if not names:
         raise UserError("DATASETS.TRAIN and DATASETS.TEST are empty: there is nothing to check.")
-    reports = [_examine(cfg, name, workers) for name in names]
-    if not any(f.kind == "data set" for report in reports for f in report.faults):
-        try:
+    reports = [_read_annotations(cfg, name) for name in names]
+    if not any(fault.kind == "data set" for report in reports for fault in report.faults):
+        with reports[-1].faults_of("data set"):
             check_agreement(cfg, names)
-        except UserError as error:
-            reports[-1].add_fault("data set", error)
+    jobs = [
+        (Inspector.from_config(cfg, len(report.classes)), record)
+        for report in reports
+        for record in report.records
+    ]
+    results = run_jobs(_inspect, jobs, workers)
+    results = iter(list(tqdm(results, "Reading all files", len(jobs), unit="image")))
+    for report in reports:
+        report.inspections += islice(results, len(report.records))
+        report.remarks += _remarks(report)
     _add_shared_images(cfg, reports)
     return reports
 
 
-def _examine(cfg: CfgNode, name: str, workers: int | None) -> DatasetReport:
+def _inspect(job: tuple[Inspector, Record]) -> Inspection:
+    inspector, record = job
+    return inspector(record)
+
+
+def _read_annotations(cfg: CfgNode, name: str) -> DatasetReport:
+    """A report with what can be known without the files of the records."""
     report = DatasetReport(name)
     if cfg.MODEL.META_ARCHITECTURE == "MaskFormer":
         report.num_queries = cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES
-    with collected_faults() as faults:
-        try:
-            check_dataset(name)
-            report.classes = classes_of(cfg, name)
-            report.records = load_records(name)
-            report.remarks += [
-                Remark("annotations", name, r) for r in annotation_remarks(cfg, name)
-            ]
-        except UserError as error:
-            report.add_fault("data set", error)
-        finally:
-            forget_files()  # where entries are left out
+    with collected_faults() as faults, report.faults_of("data set"):
+        check_dataset(name)
+        report.classes = classes_of(cfg, name)
+        report.records = load_records(name)
+        report.remarks += [Remark("annotations", name, r) for r in annotation_remarks(cfg, name)]
+    forget_files()  # of which entries are left out
     report.faults += [Fault("json", name, str(error)) for error in faults]
-    if not report.classes:
-        return report
-    for check in (lambda: check_classes(cfg, name), lambda: check_pairs(report.records)):
-        try:
-            check()
-        except UserError as error:
-            report.add_fault("data set", error)
-    inspect = Inspector.from_config(cfg, len(report.classes))
-    results = run_jobs(inspect, report.records, workers)
-    report.inspections += tqdm(results, name, len(report.records), unit="image")
-    report.remarks += _remarks(report)
+    if report.classes:
+        with report.faults_of("data set"):
+            check_classes(cfg, name)
+        with report.faults_of("data set"):
+            check_pairs(report.records)
     return report
 
 
