@@ -130,6 +130,8 @@ class MSDeformAttnPixelDecoder(nn.Module):
     def forward(self, features: dict[str, Tensor]) -> PixelFeatures:
         """Decode `features`, {name: (B, C, h, w)}."""
         device = next(iter(features.values())).device.type
+        # There is none for shapes without values, the "meta" device.
+        device = device if torch.amp.is_autocast_available(device) else "cpu"
         with torch.autocast(device, enabled=False):
             inputs = zip(self.encoded, self.input_proj, strict=True)
             maps = self.transformer([project(features[name].float()) for name, project in inputs])
