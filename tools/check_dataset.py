@@ -62,11 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--pictures", type=int, default=16, help="of each data set on the sheet (%(default)s)"
     )
+    parser.add_argument("--limit", type=int, help="images of each data set; default: all")
     parser.add_argument("--workers", type=int, help="processes; default: one per CPU")
     args = parser.parse_intermixed_args(argv)
     with reported_errors():
         cfg = load_config(args.config, args.opts)
-        reports = examine(cfg, workers=args.workers)
+        reports = examine(cfg, workers=args.workers, limit=args.limit)
         for report in reports:
             print(describe(report))
         if args.json:
@@ -85,7 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def describe(report: DatasetReport) -> str:
     """The report in words and histograms."""
-    parts = [f"\n{report.name}: {len(report.inspections)} images"]
+    seen = len(report.inspections)
+    of_them = f", of which {seen} were read" if seen < report.num_images else ""
+    parts = [f"\n{report.name}: {report.num_images} images{of_them}"]
     if report.inspections:
         parts += [
             f"{report.annotated_share():.1%} of the pixels are annotated.",
@@ -197,7 +200,7 @@ def draw_sheet(cfg: CfgNode, reports: Sequence[DatasetReport], pictures: int) ->
     sheets = []
     for report in reports:
         if examples := report.examples(pictures):
-            title = f"{report.name}: {len(examples)} of {len(report.records)} images"
+            title = f"{report.name}: {len(examples)} of {report.num_images} images"
             metadata = MetadataCatalog.get(report.name)
             exif = cfg.INPUT.EXIF_ORIENTATION
             sheets.append(ground_truth_sheet(examples, metadata, title, exif=exif))

@@ -1,5 +1,6 @@
 """What is in a data set, and what is wrong with it: all of its records, read on all cores."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from mask_former.data.occurrence import annotation_remarks
 from mask_former.data.records import Record, check_pairs, load_records
 from mask_former.errors import UserError, collected_faults, listed
 
+_IMAGES_PER_PROCESS = 100
+
 
 @dataclass
 class DatasetReport:
@@ -29,7 +32,8 @@ class DatasetReport:
         name: of the data set.
         classes: names by contiguous id.
         num_queries: of the model; 0: it has none.
-        records: those that could be read from the annotation files.
+        num_images: of the data set.
+        records: those whose files are read.
         inspections: of the records, in the same order.
         faults, remarks: what is wrong with the data set as a whole.
     """
@@ -37,6 +41,7 @@ class DatasetReport:
     name: str
     classes: Sequence[str] = ()
     num_queries: int = 0
+    num_images: int = 0
     records: Sequence[Record] = ()
     inspections: list[Inspection] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
@@ -109,7 +114,8 @@ class DatasetReport:
         segments = Counter(self.segments_per_image().tolist())
         return {
             "name": self.name,
-            "num_images": len(self.inspections),
+            "num_images": self.num_images,
+            "num_read": len(self.inspections),
             "num_queries": self.num_queries,
             "faults": [fault._asdict() for fault in self.all_faults()],
             "remarks": [remark._asdict() for remark in self.all_remarks()],
@@ -125,12 +131,15 @@ class DatasetReport:
         }
 
 
-def examine(cfg: CfgNode, *, workers: int | None = None) -> list[DatasetReport]:
+def examine(
+    cfg: CfgNode, *, workers: int | None = None, limit: int | None = None
+) -> list[DatasetReport]:
     """Read all files of all training and test sets of `cfg`, with a progress bar.
 
     Args:
         cfg: what annotations are, their classes and what is ignored follow from it.
         workers: number of processes; None: one per CPU.
+        limit: of the images of each set, evenly from the first to the last; None: all.
 
     Returns:
         a report for each data set.
@@ -145,11 +154,18 @@ def examine(cfg: CfgNode, *, workers: int | None = None) -> list[DatasetReport]:
     if not any(fault.kind == "data set" for report in reports for fault in report.faults):
         with reports[-1].faults_of("data set"):
             check_agreement(cfg, names)
+    for report in reports:
+        report.num_images = len(report.records)
+        if limit is not None and limit < report.num_images:
+            chosen = np.linspace(0, report.num_images - 1, limit, dtype=int)
+            report.records = [report.records[i] for i in chosen]
     jobs = [
         (Inspector.from_config(cfg, len(report.classes)), record)
         for report in reports
         for record in report.records
     ]
+    if workers is None:  # starting a process takes as long as reading many images
+        workers = min(os.cpu_count() or 1, 1 + len(jobs) // _IMAGES_PER_PROCESS)
     results = run_jobs(_inspect, jobs, workers)
     results = iter(list(tqdm(results, "Reading all files", len(jobs), unit="image")))
     for report in reports:

@@ -186,9 +186,7 @@ def test_label_maps(semantic):
     save(semantic / "train_labels" / "1.png", [[255] * WIDTH] * HEIGHT)
     train, val = report("mask_former_semantic", NAMES)
     (fault,) = train.all_faults()
-    assert (
-        fault.kind == "annotation" and "labels 3, 200, but labels must lie in 0..2" in fault.message
-    )
+    assert fault.kind == "annotation" and "holds the values 3, 200, but" in fault.message
     (empty,) = [remark for remark in train.all_remarks() if remark.kind == "empty"]
     assert empty.file == str(semantic / "train" / "1.png")
     assert [entry["pixels"] for entry in train.class_counts()] == [1200, 800, 0]

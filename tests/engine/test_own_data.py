@@ -1,6 +1,5 @@
 """Data sets of the user's own: what a config need not say, and from yaml to metrics."""
 
-import json
 
 import pytest
 import yaml

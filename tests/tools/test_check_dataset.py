@@ -55,7 +55,7 @@ def test_faults(config, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "images that cannot be read, or have another size: 1" in said
     assert "annotations that cannot be read, or do not fit: 2" in said
-    assert said.count("holds the labels 7") == 2 and "3 faults" in said
+    assert said.count("holds the values 7") == 2 and "3 faults" in said
 
 
 def test_nothing_to_draw(config, tmp_path):

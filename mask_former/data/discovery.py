@@ -1,0 +1,273 @@
+"""What DATASETS.CUSTOM has to say about images and labels, found out by looking at them."""
+
+import os
+import random
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mask_former.data.datasets.class_file import read_class_file
+from mask_former.data.datasets.pairs import find_pairs
+from mask_former.data.json_files import Json, entries, read_json
+from mask_former.data.label_encoding import LabelImage
+from mask_former.data.label_map import count_pixels
+from mask_former.data.reading import read_label_image
+from mask_former.data.writing import write_json
+from mask_former.errors import MissingFileError, UserError
+
+SPLITS = ("train", "val")
+# Of the images, where there is no split for validation, this share is held out.
+HELD_OUT = 0.1
+# Label maps that are looked at to find out which values occur, and colours that may be classes.
+_NUM_MAPS, _MOST_COLORS = 300, 256
+_IGNORED = 255
+
+
+class Finding(NamedTuple):
+    """A key of the data set, its value, and why."""
+
+    key: str
+    value: Any
+    why: str
+
+
+def discover(
+    images: str,
+    labels: str,
+    output: Path,
+    *,
+    classes: str = "",
+    png: str = "",
+) -> list[Finding]:
+    """The keys of an entry of DATASETS.CUSTOM.
+
+    Args:
+        images: folder of the images. "{split}" in a path stands for train and val; it is found
+            by itself where folders or files of these names are there.
+        labels: folder of label maps, or a JSON of instances or panoptic segments.
+        output: the config that is made. Where there is nothing to validate on, the lists or the
+            JSON of the two parts are written beside it.
+        classes: a file of the classes, or their names, separated by commas.
+        png: panoptic: the folder of the PNG. Empty: beside the JSON, of its name.
+
+    Raises:
+        FileNotFoundError: something is not there.
+        UserError: it is none of the formats.
+    """
+    images, labels, png = _with_splits(images, labels, png)
+    for path in (images, labels):
+        if not os.path.exists(path.format(split=SPLITS[0])):
+            raise MissingFileError(f"{path.format(split=SPLITS[0])} does not exist.")
+    is_json = labels.endswith((".json", ".json.gz"))
+    found = _of_json(images, labels, png) if is_json else _of_maps(images, labels, classes)
+    if "{split}" in images + labels:
+        found.insert(1, Finding("SPLITS", list(SPLITS), "each is a data set, NAME_train, NAME_val"))
+        return found
+    hold_out = _hold_out_json if is_json else _hold_out_images
+    return hold_out(found, images, labels, output)
+
+
+def _with_splits(images: str, labels: str, png: str) -> tuple[str, str, str]:
+    """The paths with {split} in them, where train and val are there."""
+    if "{split}" in images + labels:
+        return images, labels, png
+    inside, named = (
+        [path and make(path) for path in (images, labels, png)]
+        for make in (lambda path: os.path.join(path, "{split}"), _split_named)
+    )
+    candidates = [
+        tuple(inside),
+        tuple(named),
+        (inside[0], *named[1:]),  # a JSON for each folder of images
+        (images, *named[1:]),  # a JSON for each part of one folder
+    ]
+    for paths in candidates:
+        if "{split}" in paths[1] and all(
+            os.path.exists(path.format(split=split)) for path in paths if path for split in SPLITS
+        ):
+            return paths
+    return images, labels, png
+
+
+def _split_named(path: str) -> str:
+    """With {split} in place of the last "train" in a path."""
+    before, found, after = path.rpartition(SPLITS[0])
+    return f"{before}{{split}}{after}" if found else path
+
+
+def _of_json(images: str, labels: str, png: str) -> list[Finding]:
+    path = labels.format(split=SPLITS[0])
+    annotations = entries(read_json(path), "annotations", path, ())
+    if not annotations:
+        raise UserError(f"{path} holds no annotations.")
+    if "segments_info" not in annotations[0]:
+        return [
+            Finding("FORMAT", "instances", "the JSON has a mask for each annotation"),
+            Finding("IMAGES", images, ""),
+            Finding("JSON", labels, ""),
+        ]
+    beside = Path(labels.removesuffix(".gz").removesuffix(".json"))
+    places = [Path(png)] if png else [beside, beside.parents[1] / beside.name]
+    png = next((str(p) for p in places if os.path.isdir(str(p).format(split=SPLITS[0]))), "")
+    if not png:
+        raise MissingFileError(
+            f"{path} is a panoptic JSON, but the folder of its PNG is not there: "
+            f"{str(places[0]).format(split=SPLITS[0])}. Name it with --png."
+        )
+    found = [
+        Finding("FORMAT", "panoptic", "the JSON has the segments of PNG"),
+        Finding("IMAGES", images, ""),
+        Finding("LABELS", png, "the PNG of the segments"),
+        Finding("JSON", labels, ""),
+    ]
+    categories = entries(read_json(path), "categories", path, ("name",))
+    if not all("isthing" in category for category in categories):
+        names = [category["name"] for category in categories]
+        why = "the JSON does not say which classes are countable things: leave out what is stuff"
+        found.append(Finding("THINGS", names, why))
+    return found
+
+
+def _of_maps(images: str, labels: str, classes: str) -> list[Finding]:
+    found = [
+        Finding("FORMAT", "semantic", "a label map for each image"),
+        Finding("IMAGES", images, ""),
+        Finding("LABELS", labels, ""),
+    ]
+    pairs = find_pairs(images.format(split=SPLITS[0]), labels.format(split=SPLITS[0]))
+    step = -(-len(pairs) // _NUM_MAPS)
+    maps = [read_label_image(label_map) for _, label_map in pairs[::step]]
+    seen = f"in {len(maps)} of {len(pairs)} label maps"
+    names = [name.strip() for name in classes.split(",")] if "," in classes else []
+    class_file = classes if classes and not names else _class_file(labels)
+    if class_file:
+        count = len(read_class_file(class_file).names)
+        return [*found, Finding("CLASS_FILE", class_file, f"names {count} classes")]
+    if any(pixels.ndim == 3 for pixels, _ in maps):
+        return [*found, *_of_colors(maps, names, seen)]
+    return [*found, *_of_values(maps, names, seen)]
+
+
+def _class_file(labels: str) -> str:
+    """A file of classes that lies with the labels, or beside them."""
+    folder = Path(labels.split("{split}")[0])
+    for place in (folder, folder.parent):
+        for name in ("labelmap.txt", "classes.txt", "classes.json", "labels.txt"):
+            if (place / name).is_file():
+                return str(place / name)
+    return ""
+
+
+def _of_values(maps: Sequence[LabelImage], names: list[str], seen: str) -> list[Finding]:
+    pixels: Counter[int] = Counter()
+    for image in maps:
+        labels, counts = count_pixels(image.pixels.astype(np.int64))
+        pixels.update(dict(zip(labels.tolist(), counts.tolist(), strict=True)))
+    total = pixels.total()
+    if set(pixels) == {0, _IGNORED} or (len(names) == 2 and set(pixels) <= {0, _IGNORED}):
+        why = f"{seen} there are 0 ({pixels[0] / total:.0%} of the pixels) and 255, two classes"
+        return [
+            Finding("ENCODING", "binary", why),
+            Finding("CLASSES", names or ["background", "foreground"], _rename(names)),
+        ]
+    values = sorted(value for value in pixels if value != _IGNORED)
+    shares = ", ".join(f"{v}: {pixels[v] / total:.1%}" for v in values[:12])
+    why = f"the values {seen}, with their share of the pixels: {shares}"
+    if 0 in pixels:
+        why += ". 0 is a class here; if it only says that nothing is annotated there, IGNORE: [0]"
+    if _IGNORED in pixels:
+        why += f". 255 is ignored: {pixels[_IGNORED] / total:.1%}"
+    if names and len(names) != len(values):
+        values = list(range(len(names)))
+    elif not names and values[-1] < 2 * len(values):
+        values = list(range(values[-1] + 1))
+    classes = names or [f"class_{value}" for value in values]
+    found = [Finding("CLASSES", classes, f"{why}. {_rename(names)}".rstrip(" ."))]
+    if values != list(range(len(values))):
+        found.append(Finding("LABEL_VALUES", values, "of the classes, in their order"))
+    return found
+
+
+def _of_colors(maps: Sequence[LabelImage], names: list[str], seen: str) -> list[Finding]:
+    pixels: Counter[tuple[int, ...]] = Counter()
+    for image in maps:
+        colors, counts = np.unique(image.pixels[..., :3].reshape(-1, 3), axis=0, return_counts=True)
+        pixels.update(dict(zip(map(tuple, colors.tolist()), counts.tolist(), strict=True)))
+        if len(pixels) > _MOST_COLORS:
+            raise UserError(
+                f"The labels have more than {_MOST_COLORS} colours: they are no label maps, or "
+                "were saved with loss."
+            )
+    colors = [list(color) for color in sorted(pixels)]
+    if names and len(names) != len(colors):
+        raise UserError(
+            f"--classes names {len(names)} classes, but there are {len(colors)} colours, "
+            f"{colors}: name a file that says which class has which, as CVAT's labelmap.txt."
+        )
+    classes = names or ["color_{}_{}_{}".format(*color) for color in colors]
+    why = f"the colours {seen}, sorted. {_rename(names)}".rstrip(" .")
+    return [
+        Finding("CLASSES", classes, why),
+        Finding("COLORS", colors, "of the classes, in their order"),
+    ]
+
+
+def _rename(names: list[str]) -> str:
+    return "" if names else "Nobody told their names: rename them"
+
+
+def _hold_out_images(found: list[Finding], images: str, labels: str, output: Path) -> list[Finding]:
+    names = [os.path.relpath(image, images) for image, _ in find_pairs(images, labels)]
+    lists = str(output.with_name(f"{output.stem}_{{split}}.txt"))
+    parts = _parts(names)
+    for split, part in zip(SPLITS, parts, strict=True):
+        Path(lists.format(split=split)).write_text("\n".join(part) + "\n", encoding="utf-8")
+    return [
+        found[0],
+        Finding("SPLITS", list(SPLITS), _why_held_out(parts)),
+        *found[1:],
+        Finding("IMAGE_LIST", lists, "the images of each part"),
+    ]
+
+
+def _hold_out_json(found: list[Finding], images: str, labels: str, output: Path) -> list[Finding]:
+    content: Json = read_json(labels)
+    ids = [image["id"] for image in entries(content, "images", labels, ("id",))]
+    files = str(output.with_name(f"{output.stem}_{{split}}.json"))
+    parts = _parts(ids)
+    for split, part in zip(SPLITS, parts, strict=True):
+        kept = set(part)
+        write_json(
+            files.format(split=split),
+            {
+                **content,
+                "images": [image for image in content["images"] if image["id"] in kept],
+                "annotations": [a for a in content["annotations"] if a["image_id"] in kept],
+            },
+        )
+    return [
+        found[0],
+        Finding("SPLITS", list(SPLITS), _why_held_out(parts)),
+        *(f._replace(value=files) if f.key == "JSON" else f for f in found[1:]),
+    ]
+
+
+def _parts(items: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """The items to train on and those that are held out, at random, the same in every run."""
+    if len(items) < 2:
+        raise UserError("There is one image: at least one to train on and one to test are needed.")
+    count = max(round(HELD_OUT * len(items)), 1)
+    held_out = set(random.Random(0).sample(range(len(items)), count))
+    train = [item for i, item in enumerate(items) if i not in held_out]
+    return train, [items[i] for i in sorted(held_out)]
+
+
+def _why_held_out(parts: tuple[list[Any], list[Any]]) -> str:
+    return (
+        f"{len(parts[0])} images to train on, {len(parts[1])} held out at random, to validate. If "
+        "some images are nearly the same, such as frames of a video, do it by hand: keep these "
+        "in one part"
+    )
