@@ -83,7 +83,7 @@ def _files(root: str) -> Iterator[str]:
         return
     for folder, subfolders, names in os.walk(root, followlinks=True):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        yield from (os.path.join(folder, name) for name in names if not name.startswith("."))
+        yield from (os.path.join(folder, n) for n in sorted(names) if not n.startswith("."))
 
 
 def _is_in(file: str, root: str, folder: str) -> bool:
