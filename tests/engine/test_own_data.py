@@ -11,6 +11,7 @@ from mask_former.engine import argument_parser, check_run
 from mask_former.engine.config import load_config
 from tests.engine import tiny
 
+pytestmark = pytest.mark.usefixtures("restored_catalog")
 NAMES = [category["name"] for category in CATEGORIES]
 # The data set "shapes" as a user would describe it.
 COMMON = {"SPLITS": ["train", "val"], "ROOT": "", "IMAGES": "{split}"}
@@ -38,16 +39,6 @@ EXPECTED = {
         },
     ),
 }
-
-
-@pytest.fixture(autouse=True)
-def unregistered():
-    """Data sets that a test registers are gone after it."""
-    before = set(DatasetCatalog)
-    yield
-    for name in set(DatasetCatalog) - before:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
 
 
 @pytest.fixture
@@ -81,6 +72,9 @@ def test_from_yaml_to_metrics(task, write, caplog):
     said = f"NUM_CLASSES 6 (data set 'mine_train' has 6 classes: {', '.join(NAMES[:6])})"
     assert (said in caplog.text) == (task == "instances")
     check_run(cfg, argument_parser().parse_args([]))
+    for name in ("mine_train", "mine_val"):  # as in a process that is started for the training
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
     metrics = tiny.run_here(cfg)["metrics"]
     for result, metric in outputs.values():
         assert 0 <= metrics[result][metric] <= 100

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from PIL import Image
 
 from mask_former.data.datasets import check_dataset, register_instances
@@ -13,18 +13,10 @@ from mask_former.engine.config import get_cfg
 from mask_former.errors import MissingFileError, UserError
 from tests.data import small_coco
 
+pytestmark = pytest.mark.usefixtures("restored_catalog")
 SEMANTIC = {"FORMAT": "semantic", "IMAGES": "images", "LABELS": "labels", "CLASSES": ["a", "b"]}
 INSTANCES = {"FORMAT": "instances", "IMAGES": "images", "JSON": "x.json"}
 PANOPTIC = {"FORMAT": "panoptic", "IMAGES": "images", "LABELS": "labels", "JSON": "x.json"}
-
-
-@pytest.fixture(autouse=True)
-def unregistered():
-    before = set(DatasetCatalog)
-    yield
-    for name in set(DatasetCatalog) - before:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
 
 
 def register(**entries):
