@@ -6,6 +6,8 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from PIL import Image
 
+from mask_former.data import MaskFormerDatasetMapper
+from mask_former.data.checks import check_records
 from mask_former.data.datasets import check_dataset, register_instances
 from mask_former.data.datasets.custom import custom_dataset, register_custom
 from mask_former.data.records import load_records, read_label_map
@@ -41,6 +43,13 @@ def test_instances(coco, tmp_path):
     records = load_records("mine")
     assert records[0]["file_name"] == str(tmp_path / "images/a.png")
     assert [len(record["annotations"]) for record in records] == [1, 2]
+
+
+def test_a_missing_image_names_the_keys(coco, tmp_path):
+    register(mine={**INSTANCES, **coco, "JSON": "instances.json"})
+    (tmp_path / "images/b.png").unlink()
+    with pytest.raises(MissingFileError, match="1 files are missing.*CUSTOM.mine.IMAGES, .*JSON"):
+        check_records("mine", load_records("mine"), MaskFormerDatasetMapper(get_cfg()))
 
 
 def test_panoptic(coco, tmp_path):
