@@ -42,10 +42,10 @@ def find_pairs(
         FileNotFoundError: there is no pair, or none for an image of the list.
         UserError: several images or label maps have one name; the label maps are lossy.
     """
-    files = list(_files(sem_seg_root))
+    files = list(find_files(sem_seg_root))
     labels = _by_name(files, sem_seg_root, (label_suffix,) if label_suffix else _LOSSLESS)
     if Path(image_root) != Path(sem_seg_root):
-        files = [f for f in _files(image_root) if not _is_in(f, image_root, sem_seg_root)]
+        files = [f for f in find_files(image_root) if not _is_in(f, image_root, sem_seg_root)]
     elif label_suffix:
         files = sorted(set(files) - set(labels.values()))
     images = _by_name(files, image_root, (image_suffix,) if image_suffix else (*_LOSSLESS, *_LOSSY))
@@ -76,14 +76,14 @@ def find_pairs(
     return [(images[name], labels[name]) for name in pairs]
 
 
-def _files(root: str) -> Iterator[str]:
+def find_files(root: str) -> Iterator[str]:
     """The files in a folder, and in its subfolders if it is local; hidden ones are left out."""
     if "://" in root:
         yield from (f"{root}/{name}" for name in PathManager.ls(root))
         return
     for folder, subfolders, names in os.walk(root, followlinks=True):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        yield from (os.path.join(folder, name) for name in names if not name.startswith("."))
+        yield from (os.path.join(folder, n) for n in sorted(names) if not n.startswith("."))
 
 
 def _is_in(file: str, root: str, folder: str) -> bool:
@@ -124,7 +124,7 @@ def _listed_images(images: dict[str, str], image_list: str) -> dict[str, str]:
 
 
 def _refuse_lossy(images: dict[str, str], sem_seg_root: str) -> None:
-    files = [file for file in _files(sem_seg_root) if file not in images.values()]
+    files = [file for file in find_files(sem_seg_root) if file not in images.values()]
     lossy = {
         name: file
         for file in files

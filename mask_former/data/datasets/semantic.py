@@ -5,13 +5,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from detectron2.data import MetadataCatalog
 
 from mask_former.data.datasets.catalog import Records, register_lazily
 from mask_former.data.datasets.class_file import Classes, completed, read_class_file
-from mask_former.data.datasets.pairs import find_pairs
+from mask_former.data.datasets.pairs import find_files, find_pairs
 from mask_former.data.datasets.semantic_classes import semantic_metadata
-from mask_former.errors import prefixed
+from mask_former.data.reading import read_label_image
+from mask_former.errors import UserError, prefixed
 
 
 def register_semantic(
@@ -64,9 +66,11 @@ def register_semantic(
     """
     if read_metadata is None:
         given = Classes(classes, colors, label_values)
-        read_metadata = partial(_metadata, name, given, class_file, ignore, encoding, ignore_label)
+        describe = partial(_metadata, name, given, class_file, ignore, encoding, ignore_label)
         if class_file is None:
-            known, read_metadata = {**read_metadata(), **known}, dict
+            known = {**describe(), **known}
+            describe = dict
+        read_metadata = partial(_with_colors, name, describe, label_suffix)
     elif ignore_label is not None:
         known["ignore_label"] = ignore_label
     register_lazily(
@@ -95,6 +99,36 @@ def _metadata(
         if class_file is not None:
             given = completed(given, read_class_file(class_file), class_file)
         return semantic_metadata(given, ignore, encoding, ignore_label)
+
+
+def _with_colors(
+    name: str, describe: Callable[[], dict[str, Any]], label_suffix: str
+) -> dict[str, Any]:
+    """What `describe` returns and, where no colours are known, those of the label maps' palette."""
+    found = describe()
+    known = {**vars(MetadataCatalog.get(name)), **found}
+    if known.get("stuff_colors"):
+        return found
+    values: dict[int, int] = {}
+    for value, label in known["label_encoding"].values.items():
+        values.setdefault(label, value)
+    palette = _first_palette(known["sem_seg_root"], label_suffix)
+    indices = [values[label] for label in range(len(known["stuff_classes"]))]
+    if palette is None or max(indices) >= len(palette):
+        return found
+    colors = palette[indices].tolist()
+    are_different = len(set(map(tuple, colors))) == len(colors)
+    return {**found, "stuff_colors": colors} if are_different else found
+
+
+def _first_palette(sem_seg_root: str, label_suffix: str) -> np.ndarray | None:
+    """The palette of the first label map, or None."""
+    files = (file for file in find_files(sem_seg_root) if file.endswith(label_suffix))
+    file = next(files, None)
+    try:
+        return None if file is None else read_label_image(file).palette
+    except UserError:  # it may be another file; the label maps themselves are checked
+        return None
 
 
 def load_semantic(name: str, image_suffix: str = "", label_suffix: str = "") -> Records:
