@@ -40,9 +40,7 @@ def with_classes(cfg: CfgNode, classes: Sequence[Category], name: str) -> CfgNod
         classes: COCO's categories, by contiguous id.
         name: under which their metadata are registered; the copy's only test set.
     """
-    metadata = Metadata()
-    metadata.set(name=name, **metadata_of(classes))
-    MetadataCatalog[name] = metadata
+    MetadataCatalog[name] = Metadata(name=name, **metadata_of(classes))
     cfg = cfg.clone()
     cfg.defrost()
     cfg.DATASETS.TEST = (name,)
