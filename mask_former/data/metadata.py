@@ -37,13 +37,14 @@ def with_classes(cfg: CfgNode, classes: Sequence[Category], name: str) -> CfgNod
     """A copy of `cfg` for a model that knows its classes, and needs no data set for them.
 
     Args:
-        classes: COCO's categories, by contiguous id.
+        classes: COCO's categories, by contiguous id; they decide NUM_CLASSES.
         name: under which their metadata are registered; the copy's only test set.
     """
     MetadataCatalog[name] = Metadata(name=name, **metadata_of(classes))
     cfg = cfg.clone()
     cfg.defrost()
     cfg.DATASETS.TEST = (name,)
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = len(classes)
     return cfg
 
 

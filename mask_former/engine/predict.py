@@ -16,6 +16,7 @@ from mask_former.data.reading import check_image_format
 from mask_former.data.transforms import InferenceResize
 from mask_former.engine.model import build_model
 from mask_former.engine.setup import check_device
+from mask_former.engine.sliding_window import with_sliding_window
 from mask_former.engine.tta import with_test_time_augmentation
 from mask_former.errors import UserError
 from mask_former.precision import prepare
@@ -58,22 +59,15 @@ def select_task(cfg: CfgNode, task: str | None = None, threshold: float | None =
 
 
 def with_stored_classes(cfg: CfgNode) -> CfgNode:
-    """`cfg` with the classes that MODEL.WEIGHTS was trained on in place of DATASETS.TEST; as it is
-    if the file does not say. See `data.metadata.with_classes`.
+    """`cfg` with the classes that MODEL.WEIGHTS was trained on, see `data.metadata.with_classes`; as
+    it is if the file does not say.
 
     Raises:
-        UserError: the file is missing or broken, or NUM_CLASSES is not that of its classes.
+        UserError: the file is missing or broken.
     """
     file = local_file(cfg.MODEL.WEIGHTS)
     classes = read_classes(file)
-    if classes is None:
-        return cfg
-    if len(classes) != cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
-        raise UserError(
-            f"{file} was trained on {len(classes)} classes, but MODEL.SEM_SEG_HEAD.NUM_CLASSES is "
-            f"{cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES}. Use the config.yaml of its training."
-        )
-    return with_classes(cfg, classes, file)
+    return cfg if classes is None else with_classes(cfg, classes, file)
 
 
 class DefaultPredictor:
@@ -124,8 +118,8 @@ class DefaultPredictor:
         model = build_model(cfg)
         precision = prepare(cfg, model, training=False)
         MaskFormerCheckpointer(model, accept_backbone=False).load(cfg.MODEL.WEIGHTS)
-        if cfg.TEST.AUG.ENABLED:
-            model = with_test_time_augmentation(cfg, model)
+        augment = with_test_time_augmentation if cfg.TEST.AUG.ENABLED else with_sliding_window
+        model = augment(cfg, model)
         return {
             "model": model,
             "min_size": cfg.INPUT.MIN_SIZE_TEST,

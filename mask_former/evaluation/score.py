@@ -17,7 +17,7 @@ from tqdm import tqdm
 from mask_former.data.json_files import entries, read_json
 from mask_former.data.records import Record, load_records
 from mask_former.errors import MissingFileError, UserError, listed
-from mask_former.evaluation.build import EVALUATORS, build_evaluator
+from mask_former.evaluation.build import annotated_tasks, build_evaluator
 from mask_former.evaluation.instance import InstanceEvaluator
 from mask_former.evaluation.panoptic import PanopticEvaluator
 from mask_former.evaluation.saved import SavedPanoptic, SavedSemantic, read_instance_results
@@ -85,9 +85,8 @@ def score(results: Mapping[str, Path], cfg: CfgNode, dataset_name: str) -> dict[
         cfg.MODEL.MASK_FORMER.TEST[switch] = kind in results
     records = load_records(dataset_name)
     metadata = MetadataCatalog.get(dataset_name)
-    tasks = EVALUATORS.get(metadata.get("evaluator_type"), ())
-    possible = {task.switch for task in tasks if task == tasks[0] or metadata.get(task.annotation)}
-    if tasks and not possible & {_SWITCHES[kind] for kind in results}:
+    possible = {task.switch for task in annotated_tasks(dataset_name)}
+    if not possible & {_SWITCHES[kind] for kind in results}:
         kinds = [kind for kind, switch in _SWITCHES.items() if switch in possible]
         raise UserError(
             f"The results are {' and '.join(results)} ({listed(list(results.values()))}), but "
