@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import NamedTuple
 
+from mask_former.checkpoint.classes import Category, classes_in
 from mask_former.checkpoint.compatibility import has_head
 from mask_former.checkpoint.hugging_face import find_weights, from_hugging_face
 from mask_former.checkpoint.imagenet import RESNET, SWIN, TIMM_SWIN, from_classifier
@@ -31,11 +32,13 @@ class Conversion(NamedTuple):
         source: a key of `SOURCES`, or "ours".
         weights: ours.
         left_out: the source's names of what we have no counterpart of.
+        classes: that they were trained on; None: the file does not say.
     """
 
     source: str
     weights: Weights
     left_out: list[str]
+    classes: list[Category] | None = None
 
 
 SOURCES: dict[str, Source] = {
@@ -84,7 +87,8 @@ def read_as_ours(path: str, source: str | None = None) -> Conversion:
         UserError: it is broken, or its weights are neither ours nor of any source.
     """
     path = find_weights(path)
-    weights = read_weights_file(path)["model"]
+    checkpoint = read_weights_file(path)
+    weights = checkpoint["model"]
     source = source or find_source(weights)
     if source is not None:
         return to_ours(weights, source, path)
@@ -94,4 +98,5 @@ def read_as_ours(path: str, source: str | None = None) -> Conversion:
             f"{path}: the names of its weights are not those of a MaskFormer, nor of any of "
             f"{', '.join(SOURCES)}; they begin with {', '.join(list(weights)[:3])}"
         )
-    return Conversion("ours", ours, sorted(weights.keys() - ours.keys()))
+    left_out = sorted(weights.keys() - ours.keys())
+    return Conversion("ours", ours, left_out, classes_in(checkpoint))

@@ -5,18 +5,23 @@ A `.pkl` goes through `safe_pickle`, a `.pth` through PyTorch's `weights_only` l
 """
 
 import io
+import json
 import pickle
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from mask_former.checkpoint.classes import KEY as CLASSES
+from mask_former.checkpoint.classes import Category, classes_in
 from mask_former.checkpoint.pickle_limits import ExcessiveError, check_pickle
 from mask_former.checkpoint.safe_pickle import RefusedError, read_pickle
 from mask_former.errors import MissingFileError, UserError
@@ -42,8 +47,36 @@ def read_weights_file(path: str) -> dict[str, Any]:
     reader = READERS.get(Path(path).suffix.lower())
     if reader is None:
         raise UserError(f"{path}: weights are read from files named {', '.join(READERS)}.")
-    try:
+    with _explained_errors(path):
         content = reader(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, not a dictionary of weights.")
+    if "model" not in content:
+        content = _without_wrapper(content)
+    if not isinstance(content["model"], dict):
+        raise UserError(f"{path}: 'model' is a {type(content['model']).__name__}, not weights.")
+    for name in content["model"]:
+        if not isinstance(name, str):
+            raise UserError(f"{path} names a weight {name!r}, which is not a string.")
+    weights = {k: _to_tensor(path, k, v) for k, v in content["model"].items()}
+    return {**content, "model": weights}
+
+
+def read_classes(path: str) -> list[Category] | None:
+    """The classes that a file of weights was trained on, without reading the weights where that
+    can be avoided; None: it does not say. Raises as `read_weights_file`."""
+    if Path(path).suffix.lower() in _TORCH and zipfile.is_zipfile(path):
+        with _explained_errors(path):
+            content = _read_torch(path, mmap=True)
+        return classes_in(content) if isinstance(content, dict) else None
+    return classes_in(read_weights_file(path))
+
+
+@contextmanager
+def _explained_errors(path: str) -> Iterator[None]:
+    """Turn whatever goes wrong in reading a file into an error that names it."""
+    try:
+        yield
     except RefusedError as error:
         # Not chained: PyTorch's own text advises to load the file unsafely.
         raise UserError(
@@ -59,18 +92,6 @@ def read_weights_file(path: str) -> dict[str, Any]:
     except Exception as error:  # A broken pickle or archive fails in any way.
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(f"{path} cannot be read; is it complete? ({reason})") from error
-
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds a {type(content).__name__}, not a dictionary of weights.")
-    if "model" not in content:
-        content = _without_wrapper(content)
-    if not isinstance(content["model"], dict):
-        raise UserError(f"{path}: 'model' is a {type(content['model']).__name__}, not weights.")
-    for name in content["model"]:
-        if not isinstance(name, str):
-            raise UserError(f"{path} names a weight {name!r}, which is not a string.")
-    weights = {k: _to_tensor(path, k, v) for k, v in content["model"].items()}
-    return {**content, "model": weights}
 
 
 def _without_wrapper(content: dict[str, Any]) -> dict[str, Any]:
@@ -102,13 +123,19 @@ def _to_tensor(path: str, name: Any, value: Any) -> Tensor:
 
 
 def _read_safetensors(path: str) -> Any:
-    return {"model": safetensors.torch.load_file(path, device="cpu")}
+    with safetensors.safe_open(path, framework="pt") as file:
+        notes = file.metadata() or {}
+    try:
+        classes = json.loads(notes.get(CLASSES, "null"))
+    except ValueError:  # of another program
+        classes = None
+    return {"model": safetensors.torch.load_file(path, device="cpu"), CLASSES: classes}
 
 
-def _read_torch(path: str) -> Any:
+def _read_torch(path: str, mmap: bool = False) -> Any:
     _check_torch(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL (\S+)", str(error))
         if refused is None:
@@ -131,6 +158,7 @@ def _check_torch(path: str) -> None:
             check_pickle(file)
 
 
+_TORCH = (".pth", ".pt", ".bin")
 READERS: dict[str, Callable[[str], Any]] = {
     ".pkl": read_pickle,
     ".pth": _read_torch,

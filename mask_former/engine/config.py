@@ -35,7 +35,9 @@ def get_cfg() -> CfgNode:
     return cfg
 
 
-def load_config(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
+def load_config(
+    config_file: str = "", opts: Sequence[str] = (), cfg: CfgNode | None = None
+) -> CfgNode:
     """The defaults, changed by a yaml file, and then by options; IMPORTS are imported, and the data
     sets of DATASETS.CUSTOM registered.
 
@@ -44,6 +46,8 @@ def load_config(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
             it changes, relative to its own folder. Plain yaml: a tag that would run Python is an
             error. Empty: none.
         opts: KEY, VALUE, KEY, VALUE, ... as on the command line.
+        cfg: instead of the defaults, such as a configuration with another project's keys. It is
+            not changed; what it lacks of `get_cfg()` is added.
 
     Returns:
         The configuration, not frozen.
@@ -54,12 +58,24 @@ def load_config(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
             options. The message names the file, or the command line, the key and what is expected.
     """
     settings = read_settings(config_file, opts)
-    cfg = get_cfg()
+    cfg = get_cfg() if cfg is None else _with_missing(cfg.clone(), get_cfg())
+    cfg.defrost()
     for setting in settings:
         _merge(cfg, setting)
     _complete(cfg, given={key for key, _, _ in settings})
     register_own(cfg)
     follow_data(cfg, given=given_with_data(settings))
+    return cfg
+
+
+def _with_missing(cfg: CfgNode, defaults: CfgNode) -> CfgNode:
+    """Add to `cfg`, in place, the keys of `defaults` that it lacks; at any depth."""
+    cfg.defrost()
+    for key, value in defaults.items():
+        if key not in cfg:
+            cfg[key] = value
+        elif isinstance(value, CfgNode) and isinstance(cfg[key], CfgNode):
+            _with_missing(cfg[key], value)
     return cfg
 
 

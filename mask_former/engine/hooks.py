@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+from collections.abc import Sequence
 
 import torch
 from detectron2.engine import HookBase, TrainerBase
@@ -12,6 +13,7 @@ from torch import nn
 from tqdm import tqdm
 
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
+from mask_former.checkpoint.classes import Category
 from mask_former.data.random_state import State, get_random_state, set_random_state
 from mask_former.evaluation.metrics_file import MetricsWriter
 
@@ -42,12 +44,19 @@ class BestCheckpoint(HookBase):
         folder: where.
         metric: what to maximize, e.g. "panoptic_seg/PQ", preceded by the name of the
             data set when there are several. Empty: the first that is reported of DEFAULT_METRICS.
+        classes: saved with the weights, see `MaskFormerCheckpointer`.
     """
 
     NAME = "model_best"
 
-    def __init__(self, model: nn.Module, folder: str, metric: str = "") -> None:
-        self._checkpointer = MaskFormerCheckpointer(model, folder)
+    def __init__(
+        self,
+        model: nn.Module,
+        folder: str,
+        metric: str = "",
+        classes: Sequence[Category] | None = None,
+    ) -> None:
+        self._checkpointer = MaskFormerCheckpointer(model, folder, classes=classes)
         self._path = os.path.join(folder, f"{self.NAME}.pth")
         self._metric = metric
         # Of the file.

@@ -16,7 +16,9 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
 from mask_former.checkpoint.atomic_write import explained_write_errors, replaced_when_complete
+from mask_former.data.agreement import known_classes
 from mask_former.data.checks import check_data
+from mask_former.data.writing import write_json
 from mask_former.engine.config import read_settings
 from mask_former.engine.learning_rate import rate_of_another_batch
 from mask_former.engine.own_data import register_own
@@ -113,7 +115,7 @@ def check_writable(folder: str) -> None:
 
 
 def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Prepare this process: log files and, for a training, the config in OUTPUT_DIR; seeds.
+    """Prepare this process: log files and, for a training, config and classes in OUTPUT_DIR; seeds.
 
     Like Detectron2's `default_setup`, but an evaluation leaves the config of the training alone,
     and the config goes to its file instead of the log.
@@ -144,6 +146,8 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
         with replaced_when_complete(path) as file:
             file.write(cfg.dump().encode())
         logging.getLogger(__name__).info(f"Config written to {path}")
+        if classes := known_classes(cfg, cfg.DATASETS.TRAIN):
+            write_json(os.path.join(cfg.OUTPUT_DIR, "classes.json"), classes)
         if said := rate_of_another_batch(read_settings(args.config_file, args.opts)):
             logging.getLogger(__name__).warning(said)
 

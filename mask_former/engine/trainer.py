@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.checkpoint.compatibility import check_finite
+from mask_former.data.agreement import known_classes
 from mask_former.data.loader import build_test_loader, build_train_loader
 from mask_former.data.random_state import preserved_random_state
 from mask_former.engine.ema import build_ema
@@ -85,7 +86,10 @@ class Trainer(TrainLoop):
             amp_dtype=precision.dtype,
         )
         self.checkpointer = MaskFormerCheckpointer(
-            self.final_model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+            self.final_model,
+            cfg.OUTPUT_DIR,
+            classes=known_classes(cfg, cfg.DATASETS.TRAIN),
+            trainer=weakref.proxy(self),
         )
         self.register_hooks(self.build_hooks())
 
@@ -94,8 +98,8 @@ class Trainer(TrainLoop):
         from iteration 0 with MODEL.WEIGHTS.
 
         Raises:
-            UserError: there are no such weights, or they are for another model or another
-                optimizer.
+            UserError: there are no such weights, or they are for another model, other classes or
+                another optimizer.
         """
         weights = self.cfg.MODEL.WEIGHTS
         if resume and has_checkpoint(self.checkpointer):
@@ -186,7 +190,8 @@ class Trainer(TrainLoop):
         result.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
         if comm.is_main_process():
             metric = cfg.TEST.BEST_CHECKPOINT_METRIC
-            result.append(BestCheckpoint(self.final_model, cfg.OUTPUT_DIR, metric))
+            classes = self.checkpointer.classes
+            result.append(BestCheckpoint(self.final_model, cfg.OUTPUT_DIR, metric, classes))
             result.append(hooks.PeriodicWriter(self.build_writers(), period=20))
         return result
 

@@ -8,8 +8,14 @@ from detectron2.data import Metadata
 from detectron2.structures import BitMasks, Instances
 from PIL import Image
 
+from mask_former.data.classes import class_color
 from mask_former.data.records import read_id_map
-from mask_former.evaluation.results import ResultWriter, categories, save_panoptic, save_semantic
+from mask_former.evaluation.results import (
+    ResultWriter,
+    result_categories,
+    save_panoptic,
+    save_semantic,
+)
 
 METADATA = Metadata(
     stuff_classes=["cat", "dog", "sky"],
@@ -116,8 +122,15 @@ def test_after_an_error_what_was_done_is_there(tmp_path):
 
 
 def test_categories_of_a_data_set_with_contiguous_ids():
-    assert categories(Metadata(stuff_classes=["wall", "sky"])) == [
-        {"id": 0, "name": "wall", "isthing": 0, "contiguous_id": 0},
-        {"id": 1, "name": "sky", "isthing": 0, "contiguous_id": 1},
+    assert result_categories(Metadata(stuff_classes=["wall", "sky"])) == [
+        {
+            "id": index,
+            "name": name,
+            "isthing": 0,
+            "supercategory": name,
+            "color": list(class_color(Metadata(), index)),
+            "contiguous_id": index,
+        }
+        for index, name in enumerate(["wall", "sky"])
     ]
-    assert [c["isthing"] for c in categories(METADATA)] == [1, 1, 0]
+    assert [c["isthing"] for c in result_categories(METADATA)] == [1, 1, 0]
