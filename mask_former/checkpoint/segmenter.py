@@ -2,8 +2,8 @@
 
 from mask_former.checkpoint.names import Pair, Weights, translate
 
-_DECODER = "sem_seg_head.decoder"
-_LAYERS = f"{_DECODER}.transformer.layers"
+_PREDICTOR = "sem_seg_head.predictor"
+_LAYERS = f"{_PREDICTOR}.transformer.layers"
 
 SEGMENTER: tuple[Pair, ...] = (
     # The encoder's classifiers of ImageNet; a distilled one has two.
@@ -17,17 +17,17 @@ SEGMENTER: tuple[Pair, ...] = (
     ("encoder.blocks.{i}.mlp.fc{k}.*", "backbone.model.blocks.{i}.mlp.fc{k}.*"),
     ("encoder.norm.*", "backbone.model.norm.*"),
     # The linear decoder.
-    ("decoder.head.*", f"{_DECODER}.head.*"),
+    ("decoder.head.*", f"{_PREDICTOR}.head.*"),
     # The mask transformer.
-    ("decoder.proj_dec.*", f"{_DECODER}.proj_dec.*"),
-    ("decoder.*", f"{_DECODER}.*"),
+    ("decoder.proj_dec.*", f"{_PREDICTOR}.proj_dec.*"),
+    ("decoder.*", f"{_PREDICTOR}.*"),
     ("decoder.blocks.{i}.norm{k}.*", f"{_LAYERS}.{{i}}.norm{{k}}.*"),
     ("decoder.blocks.{i}.attn.qkv.weight", f"{_LAYERS}.{{i}}.self_attn.in_proj_weight"),
     ("decoder.blocks.{i}.attn.qkv.bias", f"{_LAYERS}.{{i}}.self_attn.in_proj_bias"),
     ("decoder.blocks.{i}.attn.proj.*", f"{_LAYERS}.{{i}}.self_attn.out_proj.*"),
     ("decoder.blocks.{i}.mlp.fc{k}.*", f"{_LAYERS}.{{i}}.linear{{k}}.*"),
-    ("decoder.decoder_norm.*", f"{_DECODER}.transformer.norm.*"),
-    ("decoder.mask_norm.*", f"{_DECODER}.mask_norm.*"),
+    ("decoder.decoder_norm.*", f"{_PREDICTOR}.transformer.norm.*"),
+    ("decoder.mask_norm.*", f"{_PREDICTOR}.mask_norm.*"),
 )
 
 

@@ -129,15 +129,15 @@ class SegmenterHead(PerPixelHead):
     """Segmenter's decoder on the tokens of `ViTEncoder`, with cross entropy at the image's pixels.
 
     Args:
-        decoder: the patches' tokens -> logits; see `SEGMENTER_DECODER_REGISTRY`.
+        predictor: the patches' tokens -> logits; see `SEGMENTER_DECODER_REGISTRY`.
         patch_size: side of the patches in pixels.
         options: of `PerPixelHead`.
     """
 
     @configurable
-    def __init__(self, *, decoder: nn.Module, patch_size: int, **options: Any) -> None:
+    def __init__(self, *, predictor: nn.Module, patch_size: int, **options: Any) -> None:
         super().__init__(common_stride=patch_size, **options)
-        self.decoder = decoder
+        self.predictor = predictor
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -154,7 +154,7 @@ class SegmenterHead(PerPixelHead):
             raise UserError(f"MODEL.SEGMENTER.DECODER_NAME is {name!r}; known are {known}.")
         tokens = input_shape["tokens"]
         return {
-            "decoder": SEGMENTER_DECODER_REGISTRY.get(name)(cfg, tokens.channels),
+            "predictor": SEGMENTER_DECODER_REGISTRY.get(name)(cfg, tokens.channels),
             "patch_size": tokens.stride,
             "loss_weight": cfg.MODEL.SEM_SEG_HEAD.LOSS_WEIGHT,
             "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
@@ -162,4 +162,4 @@ class SegmenterHead(PerPixelHead):
 
     def classify(self, features: Tokens) -> Tensor:
         """The tokens -> logits of the only layer, (1, B, K, h, w)."""
-        return self.decoder(features.patches)[None]
+        return self.predictor(features.patches)[None]
