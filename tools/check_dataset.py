@@ -35,7 +35,7 @@ FAULTS = {
     "annotation": "annotations that cannot be read, or do not fit",
 }
 REMARKS = {
-    "annotations": "about the annotation file",
+    "annotations": "about the annotations",
     "class": "classes that never occur",
     "queries": "more segments than queries",
     "empty": "images without a segment",

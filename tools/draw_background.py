@@ -1,6 +1,6 @@
 """Draw docs/images/background.png: background, ignore and "no object" are three things.
 
-    python -m tools.draw_background
+python -m tools.draw_background
 """
 
 from pathlib import Path

@@ -168,8 +168,8 @@ def _weights(cfg: CfgNode, model: str, task: str) -> Suggestion:
     why = "what the training starts from: a backbone" if cfg.MODEL.WEIGHTS else "from scratch"
     if "weights" in entry:
         why += (
-            ". Far fewer iterations suffice from a trained model, whose published weights are for "
-            f"non-commercial use ({model_zoo.table()['license']}): --weights {entry['weights']}"
+            ". Far fewer iterations suffice from a trained model; the licence of the published "
+            f"weights is {model_zoo.get_license(name)}: --weights {entry['weights']}"
         )
     return Suggestion("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, why)
 

@@ -176,8 +176,6 @@ def _of_values(maps: Sequence[LabelImage], names: list[str], seen: str) -> list[
     values = sorted(value for value in pixels if value != _IGNORED)
     shares = ", ".join(f"{v}: {pixels[v] / total:.1%}" for v in values[:12])
     why = f"the values {seen}, with their share of the pixels: {shares}"
-    if 0 in pixels:
-        why += ". 0 is a class here; if it only says that nothing is annotated there, IGNORE: [0]"
     if _IGNORED in pixels:
         why += f". 255 is ignored: {pixels[_IGNORED] / total:.1%}"
     if names and len(names) != len(values):
@@ -185,6 +183,11 @@ def _of_values(maps: Sequence[LabelImage], names: list[str], seen: str) -> list[
     elif not names and values[-1] < 2 * len(values):
         values = list(range(values[-1] + 1))
     classes = names or [f"class_{value}" for value in values]
+    if 0 in pixels:
+        why += (
+            ". 0 is a class here; if it only says that nothing is annotated there, add IGNORE: "
+            f"[{classes[0]}]"
+        )
     found = [Finding("CLASSES", classes, f"{why}. {_rename(names)}".rstrip(" ."))]
     if values != list(range(len(values))):
         found.append(Finding("LABEL_VALUES", values, "of the classes, in their order"))

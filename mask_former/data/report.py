@@ -1,5 +1,6 @@
 """What is in a data set, and what is wrong with it: all of its records, read on all cores."""
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -185,12 +186,18 @@ def _read_annotations(cfg: CfgNode, name: str) -> DatasetReport:
     report = DatasetReport(name)
     if cfg.MODEL.META_ARCHITECTURE == "MaskFormer":
         report.num_queries = cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES
-    with collected_faults() as faults, report.faults_of("data set"):
+    said: list[str] = []
+    with (
+        _logged_warnings(said),
+        collected_faults() as faults,
+        report.faults_of("data set"),
+    ):
         check_dataset(name)
         report.classes = classes_of(cfg, name)
         report.records = load_records(name)
-        report.remarks += [Remark("annotations", name, r) for r in annotation_remarks(cfg, name)]
+        said += annotation_remarks(cfg, name)
     forget_files()  # of which entries are left out
+    report.remarks += [Remark("annotations", name, remark) for remark in said]
     report.faults += [Fault("json", name, str(error)) for error in faults]
     if report.classes:
         with report.faults_of("data set"):
@@ -198,6 +205,19 @@ def _read_annotations(cfg: CfgNode, name: str) -> DatasetReport:
         with report.faults_of("data set"):
             check_pairs(report.records)
     return report
+
+
+@contextmanager
+def _logged_warnings(said: list[str]) -> Iterator[None]:
+    """Add to `said` what loading a data set warns of, such as images without a label map."""
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.append(record.getMessage())
+    logger = logging.getLogger("mask_former.data")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _remarks(report: DatasetReport) -> Iterator[Remark]:

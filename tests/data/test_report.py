@@ -195,6 +195,13 @@ def test_label_maps(semantic):
     assert val.annotated_share() == 1
 
 
+def test_files_without_a_partner(semantic):
+    (semantic / "train_labels" / "1.png").unlink()
+    (result,) = report("mask_former_semantic")
+    assert len(result.inspections) == 2 and result.all_faults() == []
+    assert "1 images are left out" in found(result.all_remarks(), "annotations")[0]
+
+
 def test_pictures_that_are_trained_on_and_evaluated(semantic):
     (semantic / "val" / "2.png").write_bytes((semantic / "train" / "1.png").read_bytes())
     train, val = report("mask_former_semantic", NAMES)

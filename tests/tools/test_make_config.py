@@ -81,4 +81,4 @@ def test_weights(folders, tmp_path, weights):
     cfg = load_config(str(output))
     assert cfg.MODEL.WEIGHTS_WITHOUT_CLASS_HEAD is bool(weights)
     assert (weights or "detectron2://ImageNetPretrained/torchvision/R-50.pkl") == cfg.MODEL.WEIGHTS
-    assert ("non-commercial" in output.read_text()) is not bool(weights)
+    assert ("licence" in output.read_text()) is not bool(weights)
