@@ -9,6 +9,8 @@ docs/OWN_DATA.md begins with this command.
 
 import argparse
 import os
+import shlex
+import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,7 +60,7 @@ MODELS: dict[str, dict[str, str]] = {
 # Images of each data set that are looked at.
 LIMIT = 1000
 WIDTH = 100
-_ALL_ELSE = "all that is not below"
+_ALL_ELSE = "the recipe, for all that is not below"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,12 +83,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--device", default="cuda" if gpus else "cpu", help="to train on (%(default)s)")
     add("--processes", type=int, default=max(gpus, 1), help="that will train (%(default)s)")
     add("--overwrite", action="store_true", help="an existing config")
+    argv = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(argv)
     with reported_errors():
         if args.output.exists() and not args.overwrite:
             raise ExistingFileError(f"{args.output} exists: name another one, or --overwrite.")
         args.output.parent.mkdir(parents=True, exist_ok=True)
-        text = make(args)
+        text = make(args, shlex.join(argv))
         args.output.write_text(text, encoding="utf-8")
         load_config(str(args.output))
     print(text)
@@ -94,8 +97,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def make(args: argparse.Namespace) -> str:
+def make(args: argparse.Namespace, command: str) -> str:
     """The config's text, for the arguments of the command line.
+
+    Args:
+        args: the flags.
+        command: the same as they were typed, for the first comment.
 
     Raises:
         UserError: the data are wrong, or are no such data.
@@ -123,7 +130,7 @@ def make(args: argparse.Namespace) -> str:
         model.append(_weights(cfg, args.model, found[0].value))
     output = Suggestion("OUTPUT_DIR", f"output/{args.name}", "weights, log and metrics")
     head = [
-        f"Made by python -m tools.make_config {args.images} {args.labels} --model {args.model}",
+        f"Made by python -m tools.make_config {command}",
         *_facts(report),
     ]
     base = os.path.relpath(recipe, args.output.parent)

@@ -183,7 +183,7 @@ def _of_values(maps: Sequence[LabelImage], names: list[str], seen: str) -> list[
     elif not names and values[-1] < 2 * len(values):
         values = list(range(values[-1] + 1))
     classes = names or [f"class_{value}" for value in values]
-    if 0 in pixels:
+    if 0 in pixels and not names:
         why += (
             ". 0 is a class here; if it only says that nothing is annotated there, add IGNORE: "
             f"[{classes[0]}]"
