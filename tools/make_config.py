@@ -77,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--output", type=Path, default=Path("mine.yaml"), help="the config (%(default)s)")
     add("--name", default="mine", help="of the data set (%(default)s)")
     add("--classes", default="", help="a file of the classes, or NAME,NAME,...; of label maps")
+    add("--label-suffix", default="", help="of label maps, such as _mask.png for photo_mask.png")
     add("--png", default="", help="folder of the panoptic PNG, if not beside the JSON")
     add("--weights", default="", help="to start from, all but the classes; default: the recipe's")
     gpus = torch.cuda.device_count()
@@ -107,7 +108,14 @@ def make(args: argparse.Namespace, command: str) -> str:
     Raises:
         UserError: the data are wrong, or are no such data.
     """
-    found = discover(args.images, args.labels, args.output, classes=args.classes, png=args.png)
+    found = discover(
+        args.images,
+        args.labels,
+        args.output,
+        classes=args.classes,
+        label_suffix=args.label_suffix,
+        png=args.png,
+    )
     entry = f"DATASETS.CUSTOM.{args.name}"
     data = [Suggestion(f"{entry}.{f.key}", _absolute(f.key, f.value), f.why) for f in found]
     data += [

@@ -1,7 +1,6 @@
 """What DATASETS.CUSTOM has to say about images and labels, found out by looking at them."""
 
 import os
-import random
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,16 +10,13 @@ import numpy as np
 
 from mask_former.data.datasets.class_file import read_class_file
 from mask_former.data.datasets.pairs import find_pairs
-from mask_former.data.json_files import Json, entries, read_json
+from mask_former.data.holding_out import SPLITS, hold_out_images, hold_out_json
+from mask_former.data.json_files import entries, read_json
 from mask_former.data.label_encoding import LabelImage
 from mask_former.data.label_map import count_pixels
 from mask_former.data.reading import read_label_image
-from mask_former.data.writing import write_json
 from mask_former.errors import MissingFileError, UserError
 
-SPLITS = ("train", "val")
-# Of the images, where there is no split for validation, this share is held out.
-HELD_OUT = 0.1
 # Label maps that are looked at to find out which values occur, and colours that may be classes.
 _NUM_MAPS, _MOST_COLORS = 300, 256
 _IGNORED = 255
@@ -40,6 +36,7 @@ def discover(
     output: Path,
     *,
     classes: str = "",
+    label_suffix: str = "",
     png: str = "",
 ) -> list[Finding]:
     """The keys of an entry of DATASETS.CUSTOM.
@@ -51,6 +48,7 @@ def discover(
         output: the config that is made. Where there is nothing to validate on, the lists or the
             JSON of the two parts are written beside it.
         classes: a file of the classes, or their names, separated by commas.
+        label_suffix: how the names of label maps end, where those of images do not.
         png: panoptic: the folder of the PNG. Empty: beside the JSON, of its name.
 
     Raises:
@@ -59,15 +57,28 @@ def discover(
     """
     images, labels, png = _with_splits(images, labels, png)
     for path in (images, labels):
-        if not os.path.exists(path.format(split=SPLITS[0])):
-            raise MissingFileError(f"{path.format(split=SPLITS[0])} does not exist.")
+        if not os.path.exists(_of_split(path)):
+            raise MissingFileError(f"{_of_split(path)} does not exist.")
     is_json = labels.endswith((".json", ".json.gz"))
-    found = _of_json(images, labels, png) if is_json else _of_maps(images, labels, classes)
+    if is_json:
+        found = _of_json(images, labels, png)
+    else:
+        found = _of_maps(images, labels, classes, label_suffix)
     if "{split}" in images + labels:
         found.insert(1, Finding("SPLITS", list(SPLITS), "each is a data set, NAME_train, NAME_val"))
         return found
-    hold_out = _hold_out_json if is_json else _hold_out_images
-    return hold_out(found, images, labels, output)
+    if is_json:
+        files, why = hold_out_json(labels, output)
+        found = [f._replace(value=files) if f.key == "JSON" else f for f in found]
+    else:
+        files, why = hold_out_images(images, labels, label_suffix, output)
+        found.append(Finding("IMAGE_LIST", files, "the images of each part"))
+    found.insert(1, Finding("SPLITS", list(SPLITS), why))
+    return found
+
+
+def _of_split(path: str, split: str = SPLITS[0]) -> str:
+    return path.replace("{split}", split)
 
 
 def _with_splits(images: str, labels: str, png: str) -> tuple[str, str, str]:
@@ -86,7 +97,7 @@ def _with_splits(images: str, labels: str, png: str) -> tuple[str, str, str]:
     ]
     for paths in candidates:
         if "{split}" in paths[1] and all(
-            os.path.exists(path.format(split=split)) for path in paths if path for split in SPLITS
+            os.path.exists(_of_split(path, split)) for path in paths if path for split in SPLITS
         ):
             return paths
     return images, labels, png
@@ -99,7 +110,7 @@ def _split_named(path: str) -> str:
 
 
 def _of_json(images: str, labels: str, png: str) -> list[Finding]:
-    path = labels.format(split=SPLITS[0])
+    path = _of_split(labels)
     annotations = entries(read_json(path), "annotations", path, ())
     if not annotations:
         raise UserError(f"{path} holds no annotations.")
@@ -110,12 +121,12 @@ def _of_json(images: str, labels: str, png: str) -> list[Finding]:
             Finding("JSON", labels, ""),
         ]
     beside = Path(labels.removesuffix(".gz").removesuffix(".json"))
-    places = [Path(png)] if png else [beside, beside.parents[1] / beside.name]
-    png = next((str(p) for p in places if os.path.isdir(str(p).format(split=SPLITS[0]))), "")
+    places = [Path(png)] if png else [beside, beside.parent.parent / beside.name]
+    png = next((str(p) for p in places if os.path.isdir(_of_split(str(p)))), "")
     if not png:
         raise MissingFileError(
             f"{path} is a panoptic JSON, but the folder of its PNG is not there: "
-            f"{str(places[0]).format(split=SPLITS[0])}. Name it with --png."
+            f"{_of_split(str(places[0]))}. Name it with --png."
         )
     found = [
         Finding("FORMAT", "panoptic", "the JSON has the segments of PNG"),
@@ -131,13 +142,19 @@ def _of_json(images: str, labels: str, png: str) -> list[Finding]:
     return found
 
 
-def _of_maps(images: str, labels: str, classes: str) -> list[Finding]:
+def _of_maps(images: str, labels: str, classes: str, label_suffix: str) -> list[Finding]:
     found = [
         Finding("FORMAT", "semantic", "a label map for each image"),
         Finding("IMAGES", images, ""),
         Finding("LABELS", labels, ""),
     ]
-    pairs = find_pairs(images.format(split=SPLITS[0]), labels.format(split=SPLITS[0]))
+    if label_suffix:
+        found.append(
+            Finding(
+                "LABEL_SUFFIX", label_suffix, f"of photo.jpg the label map is photo{label_suffix}"
+            )
+        )
+    pairs = find_pairs(_of_split(images), _of_split(labels), label_suffix=label_suffix)
     step = -(-len(pairs) // _NUM_MAPS)
     maps = [read_label_image(label_map) for _, label_map in pairs[::step]]
     seen = f"in {len(maps)} of {len(pairs)} label maps"
@@ -220,57 +237,3 @@ def _of_colors(maps: Sequence[LabelImage], names: list[str], seen: str) -> list[
 
 def _rename(names: list[str]) -> str:
     return "" if names else "Nobody told their names: rename them"
-
-
-def _hold_out_images(found: list[Finding], images: str, labels: str, output: Path) -> list[Finding]:
-    names = [os.path.relpath(image, images) for image, _ in find_pairs(images, labels)]
-    lists = str(output.with_name(f"{output.stem}_{{split}}.txt"))
-    parts = _parts(names)
-    for split, part in zip(SPLITS, parts, strict=True):
-        Path(lists.format(split=split)).write_text("\n".join(part) + "\n", encoding="utf-8")
-    return [
-        found[0],
-        Finding("SPLITS", list(SPLITS), _why_held_out(parts)),
-        *found[1:],
-        Finding("IMAGE_LIST", lists, "the images of each part"),
-    ]
-
-
-def _hold_out_json(found: list[Finding], images: str, labels: str, output: Path) -> list[Finding]:
-    content: Json = read_json(labels)
-    ids = [image["id"] for image in entries(content, "images", labels, ("id",))]
-    files = str(output.with_name(f"{output.stem}_{{split}}.json"))
-    parts = _parts(ids)
-    for split, part in zip(SPLITS, parts, strict=True):
-        kept = set(part)
-        write_json(
-            files.format(split=split),
-            {
-                **content,
-                "images": [image for image in content["images"] if image["id"] in kept],
-                "annotations": [a for a in content["annotations"] if a["image_id"] in kept],
-            },
-        )
-    return [
-        found[0],
-        Finding("SPLITS", list(SPLITS), _why_held_out(parts)),
-        *(f._replace(value=files) if f.key == "JSON" else f for f in found[1:]),
-    ]
-
-
-def _parts(items: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-    """The items to train on and those that are held out, at random, the same in every run."""
-    if len(items) < 2:
-        raise UserError("There is one image: at least one to train on and one to test are needed.")
-    count = max(round(HELD_OUT * len(items)), 1)
-    held_out = set(random.Random(0).sample(range(len(items)), count))
-    train = [item for i, item in enumerate(items) if i not in held_out]
-    return train, [items[i] for i in sorted(held_out)]
-
-
-def _why_held_out(parts: tuple[list[Any], list[Any]]) -> str:
-    return (
-        f"{len(parts[0])} images to train on, {len(parts[1])} held out at random, to validate. If "
-        "some images are nearly the same, such as frames of a video, do it by hand: keep these "
-        "in one part"
-    )

@@ -153,3 +153,13 @@ def test_label_maps_with_a_palette(tmp_path, output):
         palette.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
         palette.save(path)
     assert len(keys(images, labels, output=output)["CLASSES"]) == 3
+
+
+def test_labels_beside_their_images(tmp_path, output):
+    make(tmp_path, [[0, 1]] * 4, ("all", "all"))
+    for path in list((tmp_path / "all").glob("*.png")):
+        path.rename(path.with_name(f"{path.stem}_mask.png"))
+    found = keys(tmp_path / "all", tmp_path / "all", output=output, label_suffix="_mask.png")
+    assert found["LABEL_SUFFIX"] == "_mask.png" and len(found["CLASSES"]) == 2
+    names = (tmp_path / "mine_val.txt").read_text().split()
+    assert len(names) == 1 and names[0].endswith(".jpg")

@@ -211,9 +211,13 @@ def test_pictures_that_are_trained_on_and_evaluated(semantic):
 
 
 def test_data_sets_that_do_not_go_together(semantic):
+    DatasetCatalog.remove(NAMES[1])
     MetadataCatalog.remove(NAMES[1])
-    MetadataCatalog.get(NAMES[1]).set(
-        stuff_classes=["sky", "lake", "tree"], evaluator_type="sem_seg"
+    register_semantic(
+        NAMES[1],
+        image_root=semantic / "val",
+        sem_seg_root=semantic / "val_labels",
+        classes=["sky", "lake", "tree"],
     )
     train, val = report("mask_former_semantic", NAMES)
     assert train.all_faults() == []

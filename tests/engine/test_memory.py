@@ -39,7 +39,8 @@ def test_it_grows_with_the_image_and_shrinks_in_16_bits():
     cfg = config(RECIPES[0])
     small, large = (training_memory(cfg, size, mixed=True) for size in ((64, 64), (128, 128)))
     assert small.fixed == large.fixed
-    assert 3.5 < large.image / small.image < 4.5
+    # What belongs to the queries does not grow.
+    assert 3 < large.image / small.image < 4.5
     full = training_memory(cfg, (64, 64), mixed=False)
     assert small.image / full.image == pytest.approx(0.65, rel=1e-4)
 
