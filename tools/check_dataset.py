@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"Contact sheet: {args.sheet}")
     faults = sum(len(report.all_faults()) for report in reports)
     remarks = sum(len(report.all_remarks()) for report in reports)
-    print(f"{faults} faults, {remarks} remarks.")
+    print(f"Faults: {faults}. Remarks: {remarks}.")
     return EXIT_CODE if faults else 0
 
 
@@ -98,8 +98,8 @@ def describe(report: DatasetReport) -> str:
             + _doublings(np.sqrt(report.segment_areas())),
             _heading("Classes") + _classes(report),
         ]
-    parts += _entries("Faults", report.all_faults(), FAULTS)
-    parts += _entries("Remarks", report.all_remarks(), REMARKS)
+    parts += _entries("Faults", report.name, report.all_faults(), FAULTS)
+    parts += _entries("Remarks", report.name, report.all_remarks(), REMARKS)
     return "\n".join(parts)
 
 
@@ -177,7 +177,10 @@ def _classes(report: DatasetReport) -> str:
 
 
 def _entries(
-    title: str, entries: Sequence[Fault] | Sequence[Remark], names: dict[str, str]
+    title: str,
+    dataset: str,
+    entries: Sequence[Fault] | Sequence[Remark],
+    names: dict[str, str],
 ) -> list[str]:
     """The faults or remarks by their kind, the first few of each."""
     lines = [_heading(title).rstrip()] if entries else []
@@ -187,7 +190,8 @@ def _entries(
     for kind in sorted(by_kind, key=list(names).index):
         lines.append(f"  {names[kind]}: {len(by_kind[kind])}")
         for entry in by_kind[kind][:SHOWN]:
-            named = "" if entry.file in entry.message else f"{entry.file}: "
+            known = entry.file == dataset or entry.file in entry.message
+            named = "" if known else f"{entry.file}: "
             lines.append(f"    {named}{entry.message}")
         if len(by_kind[kind]) > SHOWN:
             lines.append(f"    ... and {len(by_kind[kind]) - SHOWN} more (--json FILE has all)")

@@ -131,9 +131,9 @@ class Inspector:
         found = Inspection(str(record["file_name"]))
         with found.faults_of("image"):
             found.size = read_header(found.file).shown(self.exif)
-            read_image(found.file, "RGB", size=image_size(record), exif=self.exif)
             with PathManager.open(found.file, "rb") as file:
                 found.digest = hashlib.blake2b(file.read(), digest_size=16).digest()
+            read_image(found.file, "RGB", size=image_size(record), exif=self.exif)
         with found.faults_of("annotation"):
             size = image_size(record) or found.size or _size_of_annotation(record)
             _READERS[annotation_type(self.mapper_name)](self, record, size, found)

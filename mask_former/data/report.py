@@ -91,9 +91,10 @@ class DatasetReport:
         return np.concatenate([np.zeros(0, np.int64), *(f.areas for f in self.inspections)])
 
     def annotated_share(self) -> float:
-        """The share of pixels that belong to a segment or crowd, in 0..1."""
-        total = sum(found.size[0] * found.size[1] for found in self.inspections if found.size)
-        return sum(found.pixels for found in self.inspections if found.size) / total if total else 0
+        """The share of pixels that belong to a segment or crowd, in 0..1, where nothing is wrong."""
+        sound = [found for found in self.inspections if not found.faults]
+        total = sum(found.size[0] * found.size[1] for found in sound)
+        return sum(found.pixels for found in sound) / total if total else 0.0
 
     def examples(self, count: int) -> list[Record]:
         """Records to look at: one with each class, the rarest classes first, and others evenly from

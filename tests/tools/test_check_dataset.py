@@ -36,7 +36,7 @@ def test_sound_data(config, tmp_path, capsys):
     outputs = ["--json", str(tmp_path / "new" / "report.json"), "--sheet", str(tmp_path / "x.png")]
     assert main([str(config), *outputs, "--workers", "1", "INPUT.FORMAT", "RGB"]) == 0
     said = capsys.readouterr().out
-    assert f"{NAMES[0]}: 4 images" in said and "0 faults, 0 remarks" in said
+    assert f"{NAMES[0]}: 4 images" in said and "Faults: 0. Remarks: 0." in said
     (report,) = json.loads((tmp_path / "new" / "report.json").read_text())
     assert report["name"] == NAMES[0] and report["num_images"] == 4 and report["faults"] == []
     assert [entry["pixels"] for entry in report["classes"]] == [4000, 4000]
@@ -55,7 +55,7 @@ def test_faults(config, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "images that cannot be read, or have another size: 1" in said
     assert "annotations that cannot be read, or do not fit: 2" in said
-    assert said.count("holds the values 7") == 2 and "3 faults" in said
+    assert said.count("holds the values 7") == 2 and "Faults: 3." in said
 
 
 def test_nothing_to_draw(config, tmp_path):
