@@ -91,7 +91,7 @@ class DatasetReport:
         return np.concatenate([np.zeros(0, np.int64), *(f.areas for f in self.inspections)])
 
     def annotated_share(self) -> float:
-        """The share of pixels that belong to a segment or crowd, in 0..1, where nothing is wrong."""
+        """The share of pixels of segments and crowds, in 0..1, of images without a fault."""
         sound = [found for found in self.inspections if not found.faults]
         total = sum(found.size[0] * found.size[1] for found in sound)
         return sum(found.pixels for found in sound) / total if total else 0.0
