@@ -96,7 +96,7 @@ class LabelEncoding:
         grey, colors = pixels[..., 0], pixels[..., 1 : 3 if pixels.shape[2] > 2 else 1]
         if (colors != grey[..., None]).any():
             raise UserError(
-                f"{file_name} has colours, whose meaning is not known: name the colour of each "
+                f"{file_name} has colours, where numbers are expected: name the colour of each "
                 "class with COLORS or CLASS_FILE, and set ENCODING to auto or colors."
             )
         return grey

@@ -92,7 +92,7 @@ def test_grey_that_was_saved_as_colours():
     assert decode(encoding, np.array([[(3, 3, 3), (0, 0, 0)]], np.uint8)) == [[1, 0]]
     # Of two channels the second is transparency.
     assert decode(encoding, np.array([[(3, 255), (0, 0)]], np.uint8)) == [[1, 0]]
-    with pytest.raises(UserError, match="a.png has colours, whose meaning is not known.*COLORS"):
+    with pytest.raises(UserError, match="a.png has colours, where numbers are expected.*COLORS"):
         decode(encoding, np.array([[RED]], np.uint8))
 
 
