@@ -85,7 +85,7 @@ def _kind_of_elements(key: str, default: Any) -> str | None:
     """What the elements of a list must be, by those of its default; None: anything."""
     if not isinstance(default, list | tuple):
         return None
-    if key in ("DATASETS.TRAIN", "DATASETS.TEST"):
+    if key in ("DATASETS.TRAIN", "DATASETS.TEST", "IMPORTS"):
         return "texts"
     elements = list(_leaves(default))
     fitting = (kind for kind in _KINDS if elements and all(_is(kind, e) for e in elements))
