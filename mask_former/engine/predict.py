@@ -59,8 +59,8 @@ def select_task(cfg: CfgNode, task: str | None = None, threshold: float | None =
 
 
 def with_stored_classes(cfg: CfgNode) -> CfgNode:
-    """`cfg` with the classes that MODEL.WEIGHTS was trained on, see `data.metadata.with_classes`; as
-    it is if the file does not say.
+    """`cfg` with the classes that MODEL.WEIGHTS was trained on, if the file says so; see
+    `data.metadata.with_classes`.
 
     Raises:
         UserError: the file is missing or broken.
