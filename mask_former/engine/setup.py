@@ -16,6 +16,8 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
 from mask_former.checkpoint.atomic_write import explained_write_errors, replaced_when_complete
+from mask_former.checkpoint.classes import check_trained_on
+from mask_former.checkpoint.read import read_classes
 from mask_former.data.agreement import known_classes
 from mask_former.data.checks import check_data
 from mask_former.data.writing import write_json
@@ -44,8 +46,8 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
     What is no error, but may be a mistake, is kept in `args.remarks`; `setup` logs it.
 
     Raises:
-        ValueError: device, precision, solver, number of classes or labels do not fit; a test set
-            that cannot be evaluated.
+        ValueError: device, precision, solver, number of classes or labels do not fit; weights of
+            other classes; a test set that cannot be evaluated.
         FileExistsError: OUTPUT_DIR holds another run.
         OSError: OUTPUT_DIR cannot be written.
         FileNotFoundError: a data set is not there.
@@ -61,6 +63,7 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
     if not (args.resume or args.eval_only):
         check_output_folder(cfg.OUTPUT_DIR)
     args.remarks = check_data(cfg, eval_only=args.eval_only)
+    check_classes_of_weights(cfg, args)
     for name in cfg.DATASETS.TEST:
         build_evaluator(cfg, name).check_ground_truth()
 
@@ -87,6 +90,21 @@ def check_numbers(cfg: CfgNode) -> None:
     for key in ("IMS_PER_BATCH", "MAX_ITER", "CHECKPOINT_PERIOD"):
         if cfg.SOLVER[key] < 1:
             raise UserError(f"SOLVER.{key} is {cfg.SOLVER[key]}, but must be at least 1.")
+
+
+def check_classes_of_weights(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Raise UserError if the weights to start from, to resume or to evaluate were trained on other
+    classes than those of the data sets. (Whoever loads them checks it again.)"""
+    last = Path(cfg.OUTPUT_DIR, "last_checkpoint")
+    if args.resume and last.is_file():
+        file = str(last.with_name(last.read_text(encoding="utf-8").strip()))
+    elif args.eval_only or not cfg.MODEL.WEIGHTS_WITHOUT_CLASS_HEAD:
+        file = cfg.MODEL.WEIGHTS
+    else:
+        return
+    names = cfg.DATASETS.TEST if args.eval_only else cfg.DATASETS.TRAIN
+    if os.path.isfile(file):  # of an address, or where it is missing, loading will tell
+        check_trained_on(file, read_classes(file), known_classes(cfg, names))
 
 
 def check_output_folder(folder: str) -> None:
