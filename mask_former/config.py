@@ -28,6 +28,7 @@ def add_mask_former_config(cfg: CN) -> None:
     _add_swin(cfg)
     _add_timm(cfg)
     _add_vit(cfg)
+    _add_eomt(cfg)
     _add_solver(cfg)
     for key in REMOVED_KEYS:
         cfg.register_deprecated_key(key)
@@ -211,6 +212,19 @@ def _add_vit(cfg: CN) -> None:
     # ViTPyramid: names of its maps, and their channels.
     cfg.MODEL.VIT.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     cfg.MODEL.VIT.OUT_CHANNELS = 256
+
+
+def _add_eomt(cfg: CN) -> None:
+    # MODEL.META_ARCHITECTURE EoMT, with MODEL.BACKBONE.NAME ViTEncoder and MODEL.SEM_SEG_HEAD.NAME
+    # EoMTHead. As many of the encoder's last blocks have queries.
+    cfg.MODEL.EOMT = CN()
+    cfg.MODEL.EOMT.NUM_BLOCKS = 4
+    # In each of these blocks queries attend within their masks; of a block's first number of
+    # iterations to its second, ever fewer of them, by a polynomial of this power. Empty: all in
+    # the whole training, and in inference, too.
+    cfg.MODEL.EOMT.ANNEALING_START = []
+    cfg.MODEL.EOMT.ANNEALING_END = []
+    cfg.MODEL.EOMT.ANNEALING_POWER = 0.9
 
 
 def _add_solver(cfg: CN) -> None:

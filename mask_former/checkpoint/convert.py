@@ -5,6 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 from mask_former.checkpoint.compatibility import has_head
+from mask_former.checkpoint.eomt import from_eomt
 from mask_former.checkpoint.hugging_face import find_weights, from_hugging_face
 from mask_former.checkpoint.imagenet import RESNET, SWIN, TIMM_SWIN, from_classifier
 from mask_former.checkpoint.names import Weights, canonical_names
@@ -39,6 +40,7 @@ class Conversion(NamedTuple):
 
 
 SOURCES: dict[str, Source] = {
+    "eomt": Source("network.class_head.weight", from_eomt),
     "hf": Source("model.transformer_module.queries_embedder.weight", from_hugging_face),
     "timm": Source(
         "layers.3.downsample.reduction.weight", partial(from_classifier, RESNET + TIMM_SWIN)

@@ -1,6 +1,13 @@
 """Segmentation heads: a pixel decoder and what follows it."""
 
+from mask_former.head.eomt import EoMT, EoMTHead
 from mask_former.head.mask_former import MaskFormerHead
 from mask_former.head.per_pixel import PerPixelBaselineHead, PerPixelBaselinePlusHead
 
-__all__ = ["MaskFormerHead", "PerPixelBaselineHead", "PerPixelBaselinePlusHead"]
+__all__ = [
+    "EoMT",
+    "EoMTHead",
+    "MaskFormerHead",
+    "PerPixelBaselineHead",
+    "PerPixelBaselinePlusHead",
+]
