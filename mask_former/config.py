@@ -236,6 +236,9 @@ def _add_solver(cfg: CN) -> None:
     # parameters by their names; its group is the layer's number.
     cfg.SOLVER.LAYER_DECAY = 1.0
     cfg.SOLVER.LAYER_DECAY_PATTERN = r"^backbone\.(?:[a-z_]+\.)*blocks\.(\d+)\."
+    # With LR_SCHEDULER_NAME TwoStageWarmupPolyLR the backbone's rate is 0 for WARMUP_ITERS iterations,
+    # and warms up in as many as this.
+    cfg.SOLVER.BACKBONE_WARMUP_ITERS = 0
     # Weight decay of embeddings (queries, relative positions).
     cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
     # Evaluate and save an exponential moving average (EMA) of the weights, over about the last

@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 import mask_former.data  # noqa: F401 (registers the data sets)
 from mask_former.engine import load_config, reported_errors
+from mask_former.meta_arch import MaskFormer
 
 
 @dataclass(frozen=True)
@@ -182,9 +183,10 @@ def main(argv: list[str] | None = None) -> None:
         cfg = load_config(args.config_file, args.opts)
     size = tuple(args.input_size or input_size(cfg))
     print(f"{args.config_file}, one image of {size[0]} x {size[1]} (height x width)")
-    costs = analyze(build_without_weights(cfg), size)
+    model = build_without_weights(cfg)
+    costs = analyze(model, size)
     print(cost_table(costs, args.depth))
-    if cfg.MODEL.META_ARCHITECTURE == "MaskFormer":
+    if isinstance(model, MaskFormer):
         published = published_multiply_adds(cfg, costs, size)
         print(f"Multiply-adds counted as published: {published / 1e9:.1f} G")
 

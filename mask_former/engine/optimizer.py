@@ -15,6 +15,8 @@ from torch.nn.modules.batchnorm import _NormBase  # every BatchNorm and Instance
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import SGD, AdamW, Optimizer
 
+from mask_former.engine.two_stage_schedule import IN_BACKBONE, two_stage_warmup_poly
+from mask_former.engine.two_stage_schedule import NAME as TWO_STAGE
 from mask_former.errors import UserError
 
 BACKBONE = "backbone."
@@ -27,6 +29,7 @@ LR_SCHEDULERS = (
     "WarmupMultiStepLR",
     "WarmupCosineLR",
     "WarmupStepWithFixedGammaLR",
+    TWO_STAGE,
 )
 
 
@@ -53,6 +56,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
         weight_decay=solver.WEIGHT_DECAY,
         weight_decay_norm=solver.WEIGHT_DECAY_NORM,
         weight_decay_embed=solver.WEIGHT_DECAY_EMBED,
+        backbone_apart=solver.LR_SCHEDULER_NAME == TWO_STAGE,
     )
     # Fused: one kernel for all parameters, on GPUs and, 2 to 3 times as fast as the loop, on CPUs.
     if solver.OPTIMIZER == "ADAMW":
@@ -85,6 +89,7 @@ def param_groups(
     weight_decay_embed: float,
     layer_decay: float = 1.0,
     layer_pattern: str = "",
+    backbone_apart: bool = False,
 ) -> list[dict[str, Any]]:
     """The trainable parameters of `model`, grouped by learning rate and weight decay.
 
@@ -95,9 +100,10 @@ def param_groups(
     Returns:
         Dicts with "params", "lr", "weight_decay", for a torch optimizer; the order of groups and
         parameters follows from the model alone, so that saved optimizer states keep fitting. The
-        groups are as few as possible: each costs its own kernels.
+        groups are as few as possible: each costs its own kernels. With `backbone_apart` those of
+        the backbone hold nothing else, and say so.
     """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     factors = layer_factors(
         [name for name, _ in model.named_parameters()], layer_decay, layer_pattern
     )
@@ -110,10 +116,11 @@ def param_groups(
             decay = weight_decay_norm
         elif isinstance(module, nn.Embedding) or name in embeddings:
             decay = weight_decay_embed
-        groups.setdefault((rate, decay), []).append(parameter)
+        apart = backbone_apart and name.startswith(BACKBONE)
+        groups.setdefault((rate, decay, apart), []).append(parameter)
     return [
-        {"params": params, "lr": rate, "weight_decay": decay}
-        for (rate, decay), params in groups.items()
+        {"params": params, "lr": rate, "weight_decay": decay} | ({IN_BACKBONE: True} if apart else {})
+        for (rate, decay, apart), params in groups.items()
     ]
 
 
@@ -228,15 +235,23 @@ def _gradients(params: Iterable[nn.Parameter]) -> list[Tensor]:
 
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
-    """SOLVER.LR_SCHEDULER_NAME: DeepLab's poly schedule, or one of Detectron2's; step it once for
-    every iteration.
+    """SOLVER.LR_SCHEDULER_NAME: EoMT's or DeepLab's poly schedule, or one of Detectron2's; step it
+    once for every iteration.
 
     Raises:
-        UserError: unknown SOLVER.LR_SCHEDULER_NAME.
+        UserError: unknown SOLVER.LR_SCHEDULER_NAME; a warm-up of the backbone's own, which only
+            EoMT's has.
     """
     name = cfg.SOLVER.LR_SCHEDULER_NAME
     if name not in LR_SCHEDULERS:
         raise _unknown("SOLVER.LR_SCHEDULER_NAME", name, LR_SCHEDULERS)
+    if name == TWO_STAGE:
+        return two_stage_warmup_poly(cfg, optimizer)
+    if cfg.SOLVER.BACKBONE_WARMUP_ITERS:
+        raise UserError(
+            f"SOLVER.BACKBONE_WARMUP_ITERS is {cfg.SOLVER.BACKBONE_WARMUP_ITERS}, but only "
+            f"SOLVER.LR_SCHEDULER_NAME {TWO_STAGE} has a warm-up of the backbone's own: set it to 0."
+        )
     return build_deeplab_lr_scheduler(cfg, optimizer)
 
 
