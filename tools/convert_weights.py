@@ -31,7 +31,7 @@ from mask_former.checkpoint.hugging_face import (
     to_hugging_face,
     write_folder,
 )
-from mask_former.checkpoint.hugging_face.config import nested
+from mask_former.checkpoint.hugging_face.mapping import nested
 from mask_former.checkpoint.write import write_weights, write_yaml
 from mask_former.engine import load_config, reported_errors
 

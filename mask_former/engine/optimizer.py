@@ -119,7 +119,8 @@ def param_groups(
         apart = backbone_apart and name.startswith(BACKBONE)
         groups.setdefault((rate, decay, apart), []).append(parameter)
     return [
-        {"params": params, "lr": rate, "weight_decay": decay} | ({IN_BACKBONE: True} if apart else {})
+        {"params": params, "lr": rate, "weight_decay": decay}
+        | ({IN_BACKBONE: True} if apart else {})
         for (rate, decay, apart), params in groups.items()
     ]
 

@@ -9,8 +9,6 @@ import torch
 from mask_former.checkpoint.eomt import PAIRS, from_eomt
 from mask_former.checkpoint.names import reverse, translate
 from mask_former.engine import build_model, load_config
-from mask_former.errors import UserError
-from mask_former.head.eomt import MaskAnnealing
 from tests.reference import deterministic
 
 GOLDEN = Path(__file__).parents[1] / "reference" / "golden" / "eomt_small.npz"
