@@ -251,7 +251,8 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
     if cfg.SOLVER.BACKBONE_WARMUP_ITERS:
         raise UserError(
             f"SOLVER.BACKBONE_WARMUP_ITERS is {cfg.SOLVER.BACKBONE_WARMUP_ITERS}, but only "
-            f"SOLVER.LR_SCHEDULER_NAME {TWO_STAGE} has a warm-up of the backbone's own: set it to 0."
+            f"SOLVER.LR_SCHEDULER_NAME {TWO_STAGE} has a warm-up of the backbone's own: set it to "
+            "0."
         )
     return build_deeplab_lr_scheduler(cfg, optimizer)
 

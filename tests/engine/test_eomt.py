@@ -92,7 +92,11 @@ def test_activation_checkpointing(images, tmp_path):
         model = build_model(tiny.tiny_cfg(tmp_path, **OPTIONS, **options)).train()
         model.sem_seg_head.at_iteration(3)
         results = []
-        kept.append(saved_bytes(lambda: results.extend(model.predict(images))))
+
+        def predict(model=model, results=results):
+            results.extend(model.predict(images))
+
+        kept.append(saved_bytes(predict))
         sum(p.class_logits.square().sum() for p in results).backward()
         gradients.append(model.backbone.model.patch_embed.proj.weight.grad)
     torch.testing.assert_close(*gradients)
