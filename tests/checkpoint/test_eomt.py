@@ -163,7 +163,7 @@ def test_gates_of_the_giant_model():
         elif ".mlp.fc2.weight" in name:
             swapped[name.replace("fc2", "down_proj")] = tensor[:, :768].clone()
         else:
-            swapped[name.replace("fc2", "down_proj")] = tensor
+            swapped[name.replace(".mlp.fc2", ".mlp.down_proj")] = tensor
     ours, _ = from_hugging_face(swapped)
     assert torch.equal(
         ours["backbone.model.blocks.4.mlp.fc1.bias"], theirs["layers.4.mlp.fc1.bias"]
