@@ -71,9 +71,11 @@ def build_without_weights(cfg: CfgNode) -> nn.Module:
 
 def input_size(cfg: CfgNode) -> tuple[int, int]:
     """Height and width that a recipe's cost is stated for: its training crop or, where crops have
-    no fixed size, its largest test image."""
+    no fixed size, its window in a test or its largest test image."""
     if cfg.INPUT.CROP.ENABLED and cfg.INPUT.CROP.TYPE == "absolute":
         return tuple(cfg.INPUT.CROP.SIZE)
+    if cfg.TEST.WINDOW.SIZE:
+        return cfg.TEST.WINDOW.SIZE, cfg.TEST.WINDOW.SIZE
     return cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
 
 
@@ -172,7 +174,7 @@ def main(argv: list[str] | None = None) -> None:
         type=int,
         nargs=2,
         metavar=("HEIGHT", "WIDTH"),
-        help="of the image; default: the recipe's training crop, or its largest test image",
+        help="of the image; default: the recipe's training crop, window or largest test image",
     )
     parser.add_argument("--depth", type=int, default=2, help="of the modules (default: 2)")
     parser.add_argument(

@@ -11,6 +11,7 @@ import torch
 from mask_former import engine
 from mask_former.engine import build_model
 from mask_former.engine.predict import DefaultPredictor
+from mask_former.engine.sliding_window import with_sliding_window
 from mask_former.engine.tta import MaskFormerWithTTA
 from tests.backbone.test_checkpointing import saved_bytes
 from tests.backbone.training import assert_trains
@@ -101,6 +102,43 @@ def test_activation_checkpointing(images, tmp_path):
         gradients.append(model.backbone.model.patch_embed.proj.weight.grad)
     torch.testing.assert_close(*gradients)
     assert kept[1] < kept[0] * 0.7
+
+
+def test_what_is_compiled(images, tmp_path, monkeypatch):
+    """All that takes time: the blocks, and what makes predictions of tokens."""
+    compiled = []
+
+    def record(call, **_):
+        def run(*inputs):
+            compiled.append(call.__self__)
+            return call(*inputs)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", record)
+    plain = build_model(tiny.tiny_cfg(tmp_path, **OPTIONS)).eval()
+    model = build_model(tiny.tiny_cfg(tmp_path, **OPTIONS, MODEL__COMPILE=True)).eval()
+    model.load_state_dict(plain.state_dict())
+    with torch.no_grad():
+        found, expected = model.predict(images)[0], plain.predict(images)[0]
+    assert torch.equal(found.mask_logits, expected.mask_logits)
+    assert compiled == [*model.backbone.model.blocks, model.sem_seg_head]
+
+
+@torch.no_grad()
+def test_semantic_windows(tmp_path):
+    """As in its semantic recipes: as few windows as cover the image, spread evenly, averaged."""
+    options = {"MODEL__MASK_FORMER__TEST__PANOPTIC_ON": False, "TEST__WINDOW__SIZE": 64}
+    cfg = tiny.tiny_cfg(tmp_path, **OPTIONS, **options)
+    model = build_model(cfg).eval()
+    image = torch.randint(0, 256, (3, 64, 160), dtype=torch.uint8)
+    (found,) = with_sliding_window(cfg, model)([{"image": image}])
+    total, count = torch.zeros(10, 64, 160), torch.zeros(160)
+    for start in (0, 48, 96):
+        window = slice(start, start + 64)
+        total[..., window] += model([{"image": image[..., window]}])[0]["sem_seg"]
+        count[window] += 1
+    torch.testing.assert_close(found["sem_seg"], total / count)
 
 
 @torch.no_grad()
