@@ -12,7 +12,8 @@ from mask_former.checkpoint.eomt import PAIRS, from_eomt
 from mask_former.checkpoint.names import reverse, translate
 from mask_former.engine import build_model, load_config
 from mask_former.errors import UserError
-from mask_former.head.eomt import EoMTHead, MaskAnnealing
+from mask_former.head.eomt import EoMTHead
+from mask_former.predictor.eomt import MaskAnnealing
 from mask_former.structures import Prediction
 from tests.reference import deterministic
 
