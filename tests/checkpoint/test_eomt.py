@@ -76,6 +76,20 @@ def test_a_published_file_loads_strictly(small, tmp_path, wrapped):
         MaskFormerCheckpointer(small).load(file)
 
 
+def test_all_but_the_classes_for_other_classes(tmp_path):
+    """As the recipes on ADE20K start from COCO's weights."""
+    cfg = model_zoo.get_config(SMALL)
+    cfg.MODEL.DEVICE, cfg.MODEL.VIT.PRETRAINED = "cpu", False
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 7
+    model = build_model(cfg)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    torch.save(made_up_file(SMALL), tmp_path / "pytorch_model.bin")
+    file = str(tmp_path / "pytorch_model.bin")
+    MaskFormerCheckpointer(model).load(file, without_class_head=True)
+    kept = [n for n, weight in model.state_dict().items() if torch.equal(weight, before[n])]
+    assert kept == [f"sem_seg_head.predictor.class_embed.{x}" for x in ("weight", "bias")]
+
+
 def test_positions_for_images_of_another_size(small, tmp_path):
     name = "network.encoder.backbone.pos_embed"
     file = str(tmp_path / "pytorch_model.bin")
