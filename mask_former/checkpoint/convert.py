@@ -11,6 +11,7 @@ from mask_former.checkpoint.hugging_face.weights import LAYOUTS
 from mask_former.checkpoint.imagenet import RESNET, SWIN, TIMM_SWIN, from_classifier
 from mask_former.checkpoint.names import Weights, canonical_names
 from mask_former.checkpoint.read import read_weights_file
+from mask_former.checkpoint.segmenter import from_segmenter
 from mask_former.errors import UserError
 
 
@@ -44,6 +45,7 @@ SOURCES: dict[str, Source] = {
     # The files of its authors.
     "eomt": Source(("network.class_head.weight",), from_eomt),
     "hf": Source(tuple(layout.their_key for layout in LAYOUTS), from_hugging_face),
+    "segmenter": Source(("encoder.cls_token",), from_segmenter),
     "timm": Source(
         ("layers.3.downsample.reduction.weight",), partial(from_classifier, RESNET + TIMM_SWIN)
     ),

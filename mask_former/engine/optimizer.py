@@ -8,15 +8,14 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers.batch_norm import LayerNorm as ChannelsFirstLayerNorm
-from detectron2.projects.deeplab import build_lr_scheduler as build_deeplab_lr_scheduler
 from detectron2.solver import LRScheduler
+from detectron2.solver import build_lr_scheduler as build_detectron2_lr_scheduler
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase  # every BatchNorm and InstanceNorm
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import SGD, AdamW, Optimizer
 
-from mask_former.engine.two_stage_schedule import IN_BACKBONE, two_stage_warmup_poly
-from mask_former.engine.two_stage_schedule import NAME as TWO_STAGE
+from mask_former.engine.poly_schedule import IN_BACKBONE, TwoStageWarmupPolyLR, WarmupPolyLRToEnd
 from mask_former.errors import UserError
 
 BACKBONE = "backbone."
@@ -24,6 +23,7 @@ NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, ChannelsFirstLayerNo
 
 OPTIMIZERS = ("ADAMW", "SGD")
 CLIP_TYPES = ("full_model", "norm", "value")
+TWO_STAGE = "TwoStageWarmupPolyLR"
 LR_SCHEDULERS = (
     "WarmupPolyLR",
     "WarmupMultiStepLR",
@@ -236,25 +236,44 @@ def _gradients(params: Iterable[nn.Parameter]) -> list[Tensor]:
 
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
-    """SOLVER.LR_SCHEDULER_NAME: EoMT's or DeepLab's poly schedule, or one of Detectron2's; step it
-    once for every iteration.
+    """SOLVER.LR_SCHEDULER_NAME: DeepLab's poly schedule or EoMT's, which end at SOLVER.BASE_LR_END,
+    or one of Detectron2's; step it once for every iteration.
 
     Raises:
-        UserError: unknown SOLVER.LR_SCHEDULER_NAME; a warm-up of the backbone's own, which only
-            EoMT's has.
+        UserError: unknown SOLVER.LR_SCHEDULER_NAME; the rate would rise to BASE_LR_END; a warm-up
+            of the backbone's own, which only EoMT's has.
     """
-    name = cfg.SOLVER.LR_SCHEDULER_NAME
+    solver, name = cfg.SOLVER, cfg.SOLVER.LR_SCHEDULER_NAME
     if name not in LR_SCHEDULERS:
         raise _unknown("SOLVER.LR_SCHEDULER_NAME", name, LR_SCHEDULERS)
-    if name == TWO_STAGE:
-        return two_stage_warmup_poly(cfg, optimizer)
-    if cfg.SOLVER.BACKBONE_WARMUP_ITERS:
+    if solver.BACKBONE_WARMUP_ITERS and name != TWO_STAGE:
         raise UserError(
-            f"SOLVER.BACKBONE_WARMUP_ITERS is {cfg.SOLVER.BACKBONE_WARMUP_ITERS}, but only "
-            f"SOLVER.LR_SCHEDULER_NAME {TWO_STAGE} has a warm-up of the backbone's own: set it to "
-            "0."
+            f"SOLVER.BACKBONE_WARMUP_ITERS is {solver.BACKBONE_WARMUP_ITERS}, but {name} has no "
+            "warm-up of the backbone's own: set it to 0, or SOLVER.LR_SCHEDULER_NAME to "
+            f"{TWO_STAGE}."
         )
-    return build_deeplab_lr_scheduler(cfg, optimizer)
+    if name not in ("WarmupPolyLR", TWO_STAGE):
+        return build_detectron2_lr_scheduler(cfg, optimizer)
+    if solver.BASE_LR_END > solver.BASE_LR:
+        raise UserError(
+            f"SOLVER.BASE_LR_END is {solver.BASE_LR_END}, above SOLVER.BASE_LR {solver.BASE_LR}, "
+            "from which the poly schedule falls."
+        )
+    options = {
+        "max_iters": solver.MAX_ITER,
+        "end_factor": solver.BASE_LR_END / solver.BASE_LR if solver.BASE_LR_END else 0.0,
+        "warmup_factor": solver.WARMUP_FACTOR,
+        "warmup_iters": solver.WARMUP_ITERS,
+        "warmup_method": solver.WARMUP_METHOD,
+        "power": solver.POLY_LR_POWER,
+        "constant_ending": solver.POLY_LR_CONSTANT_ENDING,
+    }
+    if name == TWO_STAGE:
+        backbone_warmup_iters = solver.BACKBONE_WARMUP_ITERS
+        return TwoStageWarmupPolyLR(
+            optimizer, backbone_warmup_iters=backbone_warmup_iters, **options
+        )
+    return WarmupPolyLRToEnd(optimizer, **options)
 
 
 def _unknown(key: str, value: str, known: Iterable[str]) -> UserError:

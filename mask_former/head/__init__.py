@@ -3,6 +3,7 @@
 from mask_former.head.eomt import EoMT, EoMTHead
 from mask_former.head.mask_former import MaskFormerHead
 from mask_former.head.per_pixel import PerPixelBaselineHead, PerPixelBaselinePlusHead
+from mask_former.head.segmenter import SegmenterHead
 
 __all__ = [
     "EoMT",
@@ -10,4 +11,5 @@ __all__ = [
     "MaskFormerHead",
     "PerPixelBaselineHead",
     "PerPixelBaselinePlusHead",
+    "SegmenterHead",
 ]
