@@ -3,8 +3,10 @@
 import importlib
 import importlib.util
 import logging
+import os
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +33,8 @@ logger = logging.getLogger(__name__)
 _NUM_CLASSES = "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
 _IGNORE_VALUE = "MODEL.SEM_SEG_HEAD.IGNORE_VALUE"
 _MAPPER = "INPUT.DATASET_MAPPER_NAME"
-_SWITCHES = ("SEMANTIC_ON", "PANOPTIC_ON", "INSTANCE_ON")
+_TASKS = ("SEMANTIC_ON", "PANOPTIC_ON", "INSTANCE_ON")
+_SWITCHES = {f"MODEL.MASK_FORMER.TEST.{task}": task for task in _TASKS}
 # By the switch of a data set's main task: its annotation, and the mappers of it, the first of them
 # by default and the second one instead of another large-scale jitter.
 _MAPPERS: dict[str, tuple[type[Annotation], str, str]] = {
@@ -118,7 +121,7 @@ class _Said(NamedTuple):
 
 def follow_data(cfg: CfgNode, given: Mapping[str, str]) -> None:
     """Set what follows from data sets of the user's own: mapper, outputs, number of classes and
-    ignored label. What is changed is logged.
+    ignored label. What is set is logged.
 
     Without the files of the data sets, as where a trained model is used, classes stay as they are.
 
@@ -135,27 +138,30 @@ def follow_data(cfg: CfgNode, given: Mapping[str, str]) -> None:
     )
     if not (train or test):
         return
-    changes = []
-    for said in _what_data_say(cfg, train, test):
+    lines = []
+    for said in _what_data_say(cfg, given, train, test):
         section, name = _section(cfg, said.key)
         if said.key not in given:
-            if section[name] != said.value:
-                changes.append(f"{said.key} {said.value} ({said.why})")
             section[name] = said.value
+            lines.append(f"{said.key} {said.value}: {said.why}")
         elif section[name] not in said.accepted:
             raise UserError(
                 f"{given[said.key]}: {said.key} is {section[name]!r}, but {said.why}: it must be "
                 f"{' or '.join(map(repr, said.accepted))}. Leave it out to have it set."
             )
-    if changes:
+    if lines and os.environ.get("RANK", "0") == "0":
         # A warning, since nobody has set up logs yet.
-        logger.warning("From the data sets: %s", ", ".join(changes))
+        logger.warning("%s", "\n  ".join(["Set as the data sets say:", *lines]))
 
 
-def _what_data_say(cfg: CfgNode, train: list[str], test: list[str]) -> Iterator[_Said]:
+def _what_data_say(
+    cfg: CfgNode, given: Mapping[str, str], train: list[str], test: list[str]
+) -> Iterator[_Said]:
     name = (train or test)[0]
     yield from _mapper(cfg, name)
-    yield from _outputs(test or train)
+    yield from _outputs(test or train, given)
+    if {_NUM_CLASSES, _IGNORE_VALUE} <= given.keys():
+        return  # `check_data` compares them; no file is read for nothing
     try:
         classes = classes_of(cfg, name)
         ignored = read_metadata(name).get("ignore_label")
@@ -181,19 +187,19 @@ def _mapper(cfg: CfgNode, name: str) -> Iterator[_Said]:
     yield _Said(_MAPPER, mapper, fitting, f"data set {name!r} is of the type {evaluator_type}")
 
 
-def _outputs(names: list[str]) -> Iterator[_Said]:
+def _outputs(names: list[str], given: Mapping[str, str]) -> Iterator[_Said]:
     types = {name: MetadataCatalog.get(name).get("evaluator_type") for name in names}
     if not EVALUATORS.keys() >= set(types.values()):
         return
     possible = {task.switch for type_ in types.values() for task in EVALUATORS[type_]}
-    try:
-        evaluated = {task.switch for name in names for task in annotated_tasks(name)}
-    except MissingFileError:
-        evaluated = {EVALUATORS[type_][0].switch for type_ in types.values()}
-    for switch in _SWITCHES:
+    evaluated = {EVALUATORS[type_][0].switch for type_ in types.values()}
+    if not _SWITCHES.keys() <= given.keys():
+        with suppress(MissingFileError):
+            evaluated = {task.switch for name in names for task in annotated_tasks(name)}
+    for key, switch in _SWITCHES.items():
         accepted = (True, False) if switch in possible else (False,)
         why = ", ".join(f"data set {name!r} is of the type {types[name]}" for name in names)
-        yield _Said(f"MODEL.MASK_FORMER.TEST.{switch}", switch in evaluated, accepted, why)
+        yield _Said(key, switch in evaluated, accepted, why)
 
 
 def _section(cfg: CfgNode, key: str) -> tuple[CfgNode, str]:
