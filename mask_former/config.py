@@ -30,6 +30,7 @@ def add_mask_former_config(cfg: CN) -> None:
     _add_timm(cfg)
     _add_vit(cfg)
     _add_segmenter(cfg)
+    _add_eomt(cfg)
     _add_solver(cfg)
     _add_test(cfg)
     for key in REMOVED_KEYS:
@@ -50,7 +51,7 @@ def _add_datasets(cfg: CN) -> None:
 def _add_input(cfg: CN) -> None:
     # Which ground truth is made of a dataset's annotation: mask_former_semantic,
     # mask_former_panoptic, mask_former_instance, detr_panoptic (DETR's crop augmentation), or
-    # coco_panoptic_lsj and coco_instance_lsj (large-scale jitter).
+    # coco_panoptic_lsj, coco_instance_lsj and semantic_lsj (large-scale jitter).
     cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_semantic"
     # Turn images as their EXIF data say. False where they were annotated as they are in the file.
     cfg.INPUT.EXIF_ORIENTATION = True
@@ -59,6 +60,8 @@ def _add_input(cfg: CN) -> None:
     # Pad training images to a multiple of this, before they are batched. Nothing is ever cropped.
     # 0 or less: no padding here, the model pads the batch.
     cfg.INPUT.SIZE_DIVISIBILITY = -1
+    # Grey level of the pixels that are padded there: about the mean of natural images; EoMT's is 0.
+    cfg.INPUT.PADDING_VALUE = 128
     # Large-scale jitter: the image is scaled to fit a square of IMAGE_SIZE times a random number
     # between MIN_SCALE and MAX_SCALE, then cropped or padded to IMAGE_SIZE.
     cfg.INPUT.IMAGE_SIZE = 1024
@@ -237,6 +240,19 @@ def _add_segmenter(cfg: CN) -> None:
     cfg.MODEL.SEGMENTER.DROPOUT = 0.1
 
 
+def _add_eomt(cfg: CN) -> None:
+    # MODEL.META_ARCHITECTURE EoMT, with MODEL.BACKBONE.NAME ViTEncoder and MODEL.SEM_SEG_HEAD.NAME
+    # EoMTHead. As many of the encoder's last blocks have queries.
+    cfg.MODEL.EOMT = CN()
+    cfg.MODEL.EOMT.NUM_BLOCKS = 4
+    # In each of these blocks queries attend within their masks; of a block's first number of
+    # iterations to its second, ever fewer of them, by a polynomial of this power. Empty: all in
+    # the whole training, and in inference, too.
+    cfg.MODEL.EOMT.ANNEALING_START = []
+    cfg.MODEL.EOMT.ANNEALING_END = []
+    cfg.MODEL.EOMT.ANNEALING_POWER = 0.9
+
+
 def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.OPTIMIZER = "ADAMW"  # or SGD
     # The backbone learns at this fraction of BASE_LR.
@@ -246,6 +262,9 @@ def _add_solver(cfg: CN) -> None:
     # parameters by their names; its group is the layer's number.
     cfg.SOLVER.LAYER_DECAY = 1.0
     cfg.SOLVER.LAYER_DECAY_PATTERN = r"^backbone\.(?:[a-z_]+\.)*blocks\.(\d+)\."
+    # With LR_SCHEDULER_NAME TwoStageWarmupPolyLR the backbone's rate is 0 for WARMUP_ITERS
+    # iterations, and then warms up in as many as this.
+    cfg.SOLVER.BACKBONE_WARMUP_ITERS = 0
     # Weight decay of embeddings (queries, relative positions).
     cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
     # Evaluate and save an exponential moving average (EMA) of the weights, over about the last

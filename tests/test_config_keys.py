@@ -84,11 +84,19 @@ def test_key_is_read(key, read):
     assert any(chain.endswith(f"cfg.{key}") for chain in read)
 
 
-HEADS = {"MaskFormer": "MaskFormerHead", "SemanticSegmentor": "PerPixelBaselineHead"}
+HEADS = {
+    "MaskFormer": {"MODEL__SEM_SEG_HEAD__NAME": "MaskFormerHead"},
+    "SemanticSegmentor": {"MODEL__SEM_SEG_HEAD__NAME": "PerPixelBaselineHead"},
+    "EoMT": {
+        "MODEL__SEM_SEG_HEAD__NAME": "EoMTHead",
+        "MODEL__BACKBONE__NAME": "ViTEncoder",
+        "MODEL__VIT__NAME": "test_vit",  # timm's smallest
+    },
+}
 # Of components that a model or an augmentation may have or not; all other keys are for every model.
 COMPONENTS = ("MODEL.MASK_FORMER.", "MODEL.SEM_SEG_HEAD.", "MODEL.SWIN.")
-COMPONENTS += ("MODEL.TIMM.", "MODEL.VIT.")
-COMPONENTS += ("MODEL.SEGMENTER.", "TEST.AUG.")
+COMPONENTS += ("MODEL.TIMM.", "MODEL.VIT.", "MODEL.EOMT.", "MODEL.SEGMENTER.")
+COMPONENTS += ("TEST.AUG.",)
 COMPONENTS += ("INPUT.IMAGE_SIZE", "INPUT.MIN_SCALE", "INPUT.MAX_SCALE")  # large-scale jitter
 
 
@@ -99,7 +107,7 @@ def test_what_no_component_owns_is_read_with_every_architecture(
     cfg = tiny.tiny_cfg(
         tmp_path,
         MODEL__META_ARCHITECTURE=architecture,
-        MODEL__SEM_SEG_HEAD__NAME=HEADS[architecture],
+        **HEADS[architecture],
         MODEL__MASK_FORMER__TEST__PANOPTIC_ON=False,
         INPUT__DATASET_MAPPER_NAME="mask_former_semantic",
         INPUT__SIZE_DIVISIBILITY=32,

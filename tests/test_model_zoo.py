@@ -27,6 +27,14 @@ for row in json.loads((REFERENCE / "segmenter_zoo.json").read_text()):
         "mIoU_multi_scale_flip": figures["mIoU_ms"],
         "params_million": figures["params_M"],
     }
+EOMT = "configs/dinov2/"
+for row in json.loads((REFERENCE / "eomt_zoo.json").read_text()):
+    config = row["config_path"] or ""
+    if config.startswith(EOMT):
+        FACTS["eomt/" + config.removeprefix(EOMT).removesuffix(".yaml")] = {
+            "weights": row["url"],
+            {"mAP": "AP"}.get(row["figure_name"], row["figure_name"]): row["figure_value"],
+        }
 RECIPES = {
     name: recipe
     for file in ("recipes.json", "mask2former_recipes.json")
@@ -92,8 +100,9 @@ def test_an_unknown_name_is_an_error_that_names_the_nearest(wrong):
 
 def test_a_recipe_without_published_weights_says_so():
     assert model_zoo.get_config(SHAPES).MODEL.WEIGHTS == ""
-    with pytest.raises(ValueError, match=f"no published weights.*{SHAPES}"):
-        model_zoo.get_config(SHAPES, trained=True)
+    for name in (SHAPES, "eomt/coco/panoptic/eomt_small_640"):
+        with pytest.raises(ValueError, match=f"no published weights.*{name}"):
+            model_zoo.get_config(name, trained=True)
 
 
 def test_trained_model_has_the_published_weights(tmp_path, monkeypatch):
@@ -160,7 +169,7 @@ def test_document_has_every_model_and_the_licence():
     text = doc.DOC.read_text(encoding="utf-8")
     assert text.count("weights CC BY-NC 4.0") == 2 and "weights MIT" in text
     for name, facts in FACTS.items():
-        assert text.count(f"]({facts['weights']})") == 1
+        assert text.count(f"]({facts['weights']})") == bool(facts["weights"])
         assert f"(../configs/{name}.yaml)" in text
     for file in {recipe["MODEL.WEIGHTS"] for recipe in RECIPES.values()}:
         assert "://" in file or f"| `{file}` |" in text

@@ -133,7 +133,7 @@ def _table(zoo: dict[str, Any], folder: str) -> Iterator[str]:
         ]
         cells += [_format(COSTS, key, entry["published"]) for key in costs]
         recipe = f"[{name.split('/')[-1]}](../configs/{name}.yaml)"
-        weights = f"[download]({entry['weights']})"
+        weights = f"[download]({entry['weights']})" if entry["weights"] else NOTHING
         yield _row([recipe, entry["model"], entry["backbone"], *cells, weights])
     notes = {name: entry["note"] for name, entry in entries.items() if "note" in entry}
     if notes:
@@ -171,9 +171,12 @@ def header(zoo: dict[str, Any], name: str) -> str:
     lines = [
         f"{entry['model']}, {entry['backbone']}: {facts['task']} segmentation of {facts['title']}.",
         f"  {command}",
-        f"Published: {_metrics(entry['published'])}. Published weights ({license}):",
-        f"  {entry['weights']}",
     ]
+    published = f"Published: {_metrics(entry['published'])}."
+    if entry["weights"]:
+        lines += [f"{published} Published weights ({license}):", f"  {entry['weights']}"]
+    else:
+        lines.append(published)
     initial = model_zoo.get_config(name).MODEL.WEIGHTS
     if "note" in entry:
         lines.append(entry["note"])

@@ -96,6 +96,8 @@ def _explained_errors(path: str) -> Iterator[None]:
 
 def _without_wrapper(content: dict[str, Any]) -> dict[str, Any]:
     """Bare weights, as {"model": weights}; Caffe2's are known by names without a dot."""
+    if isinstance(content.get("state_dict"), dict):  # Lightning's
+        return {"model": content["state_dict"]}
     weights = content.get("blobs", content)
     if not isinstance(weights, dict):
         return {"model": weights}

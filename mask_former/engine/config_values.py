@@ -17,6 +17,10 @@ _RANGES: tuple[tuple[float, float, str], ...] = (
     (0, _INF, "SOLVER.WEIGHT_DECAY"),
     (0, _INF, "SOLVER.WEIGHT_DECAY_EMBED SOLVER.WEIGHT_DECAY_NORM SOLVER.GAMMA SOLVER.STEPS"),
     (0, _INF, "SOLVER.WARMUP_FACTOR SOLVER.WARMUP_ITERS SOLVER.CLIP_GRADIENTS.CLIP_VALUE"),
+    (0, _INF, "SOLVER.BACKBONE_WARMUP_ITERS MODEL.EOMT.ANNEALING_START MODEL.EOMT.ANNEALING_END"),
+    (0, 255, "INPUT.PADDING_VALUE"),
+    (1, _INF, "MODEL.EOMT.NUM_BLOCKS"),
+    (0, _INF, "MODEL.EOMT.ANNEALING_POWER"),
     (0, 1, "SOLVER.MOMENTUM SOLVER.EMA_DECAY"),
     (0, _INF, "DATALOADER.NUM_WORKERS DATALOADER.REPEAT_THRESHOLD TEST.EVAL_PERIOD"),
     (1, _INF, "TEST.DETECTIONS_PER_IMAGE TEST.AUG.MIN_SIZES TEST.AUG.MAX_SIZE"),
@@ -39,6 +43,13 @@ _RANGES: tuple[tuple[float, float, str], ...] = (
 )
 _RANGE = {key: (low, high) for low, high, keys in _RANGES for key in keys.split()}
 _KINDS = {"texts": (str,), "whole numbers": (int,), "numbers": (int, float)}
+# Of lists that are empty by default.
+_KIND_OF_LIST = {
+    "DATASETS.TRAIN": "texts",
+    "DATASETS.TEST": "texts",
+    "MODEL.EOMT.ANNEALING_START": "whole numbers",
+    "MODEL.EOMT.ANNEALING_END": "whole numbers",
+}
 _CHOICES = {
     "INPUT.RANDOM_FLIP": ("none", "horizontal", "vertical"),
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
@@ -85,8 +96,8 @@ def _kind_of_elements(key: str, default: Any) -> str | None:
     """What the elements of a list must be, by those of its default; None: anything."""
     if not isinstance(default, list | tuple):
         return None
-    if key in ("DATASETS.TRAIN", "DATASETS.TEST"):
-        return "texts"
+    if key in _KIND_OF_LIST:
+        return _KIND_OF_LIST[key]
     elements = list(_leaves(default))
     fitting = (kind for kind in _KINDS if elements and all(_is(kind, e) for e in elements))
     return next(fitting, None)

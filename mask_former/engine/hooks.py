@@ -132,6 +132,31 @@ def _default_metric(metrics: dict[str, float]) -> str:
     return ""
 
 
+class ModelSchedule(HookBase):
+    """Tell the modules that change in the course of a training which iteration comes next: by
+    their method `at_iteration`, before the first one, and after each.
+
+    Runs before the hook that writes checkpoints, which hold the state for the iteration after.
+
+    Args:
+        models: the one that is trained, and its EMA, which this shall not be an average of.
+    """
+
+    def __init__(self, *models: nn.Module) -> None:
+        modules = (module for model in models for module in model.modules())
+        self._modules = {module for module in modules if hasattr(module, "at_iteration")}
+
+    def before_train(self) -> None:
+        self._tell(self.trainer.start_iter)
+
+    def after_step(self) -> None:
+        self._tell(self.trainer.iter + 1)
+
+    def _tell(self, iteration: int) -> None:
+        for module in self._modules:
+            module.at_iteration(iteration)
+
+
 class ProgressBar(HookBase):
     """A progress bar with the loss, the speed and the estimated time left.
 

@@ -24,7 +24,13 @@ from mask_former.data.loader import build_test_loader, build_train_loader
 from mask_former.data.random_state import preserved_random_state
 from mask_former.engine.ema import build_ema
 from mask_former.engine.evaluate import Results, evaluate_model, load_trained_weights
-from mask_former.engine.hooks import BestCheckpoint, RandomState, build_writers, is_due
+from mask_former.engine.hooks import (
+    BestCheckpoint,
+    ModelSchedule,
+    RandomState,
+    build_writers,
+    is_due,
+)
 from mask_former.engine.interruption import asked_anywhere, shield_workers
 from mask_former.engine.model import build_model
 from mask_former.engine.optimizer import build_lr_scheduler, build_optimizer
@@ -180,6 +186,7 @@ class Trainer(TrainLoop):
         result: list[HookBase] = [
             hooks.IterationTimer(),
             hooks.LRScheduler(),
+            ModelSchedule(self._trained, self.final_model),
             self._random_state,
         ]
         if comm.is_main_process():

@@ -116,3 +116,24 @@ def test_table_shows_modules_down_to_a_depth(capsys):
     main(["--config-file", str(Path(__file__).parents[2] / config), "--input-size", "64", "96"])
     out = capsys.readouterr().out
     assert "64 x 96" in out and "  pixel_decoder" in out
+
+
+def test_eomt_by_hand():
+    """Nine blocks of 5 + 40 x 40 tokens, and three with 200 queries besides."""
+    cfg = model_zoo.get_config("eomt/coco/panoptic/eomt_small_640")
+    costs = analyze(build_without_weights(cfg), input_size(cfg))
+    tokens, queries, dim = 5 + 40 * 40, 200, 384
+    blocks = 9 * (12 * dim**2 * tokens + 2 * dim * tokens**2)
+    tokens += queries
+    blocks += 3 * (12 * dim**2 * tokens + 2 * dim * tokens**2)
+    assert costs["backbone.model.blocks"].multiply_adds == blocks
+    # Transposed convolutions of 2 x 2, depthwise ones of 3 x 3.
+    pixels = 80 * 80 + 160 * 160
+    upscaling = dim**2 * pixels + 9 * dim * pixels
+    assert costs["sem_seg_head.pixel_decoder"].multiply_adds == upscaling
+    heads = queries * (3 * dim**2 + 134 * dim)
+    assert costs["sem_seg_head"].multiply_adds == upscaling + heads
+
+
+def test_the_size_of_a_window():
+    assert input_size(model_zoo.get_config("eomt/ade20k/semantic/eomt_large_512")) == (512, 512)
