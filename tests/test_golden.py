@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 REFERENCE = Path(__file__).parent / "reference"
 MODELS = ["ade20k150_maskformer_R50", "ade20k150_per_pixel_plus_R50", "coco_panoptic_swin_tiny"]
 MODELS += ["m2f_ade20k_semantic_R50", "m2f_coco_instance_R50", "m2f_coco_panoptic_swin_tiny"]
+MODELS += ["pem_cityscapes_panoptic_R50"]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 # The thresholds of the golden panoptic maps, where a file has none of its own.
 PANOPTIC = ["MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD", "0.02"]
