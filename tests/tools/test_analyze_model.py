@@ -90,6 +90,18 @@ def test_attention_is_counted_in_all_its_parts():
         assert costs[f"sem_seg_head.pixel_decoder.{name}"].multiply_adds == 6 * layer
 
 
+def test_deformable_attention_is_counted_without_memory():
+    """The published parameters, and the linear layers of six encoder layers."""
+    cfg = model_zoo.get_config("mask2former/coco/panoptic-segmentation/maskformer2_R50_bs16_50ep")
+    costs = analyze(build_without_weights(cfg), (128, 192))
+    assert round(costs[""].parameters / 1e6) == 44
+    tokens, channels, hidden = 4 * 6 + 8 * 12 + 16 * 24, 256, 1024
+    samples = 8 * 3 * 4  # heads, maps, points
+    layer = tokens * channels * (2 * channels + 3 * samples + 2 * hidden)
+    found = costs["sem_seg_head.pixel_decoder.transformer.encoder"].multiply_adds
+    assert found == 6 * layer
+
+
 def test_table_shows_modules_down_to_a_depth(capsys):
     costs = analyze(Small().eval(), (8, 8))
     lines = cost_table(costs, 1).splitlines()
