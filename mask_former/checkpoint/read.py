@@ -27,8 +27,8 @@ def read_weights_file(path: str) -> dict[str, Any]:
 
     Args:
         path: a local file. `.pkl`: Detectron2's model zoo ({"model": arrays, "__author__"}), or
-            Caffe2's, from which Detectron2's ImageNet weights come. `.pth`, `.pt`, `.bin`: what
-            `torch.save` wrote, a training checkpoint or bare weights. `.safetensors`.
+            Caffe2's, from which Detectron2's ImageNet weights come. `.pth`, `.pt`, `.bin`,
+            `.tar`: what `torch.save` wrote, a training checkpoint or bare weights. `.safetensors`.
 
     Returns:
         "model": names to tensors, on the CPU; besides, whatever a training checkpoint holds
@@ -74,8 +74,9 @@ def read_weights_file(path: str) -> dict[str, Any]:
 
 
 def _without_wrapper(content: dict[str, Any]) -> dict[str, Any]:
-    """Bare weights, as {"model": weights}; Caffe2's are known by names without a dot."""
-    weights = content.get("blobs", content)
+    """Weights under another name than "model", or bare ones; Caffe2's are known by names without a
+    dot."""
+    weights = content.get("state_dict", content.get("blobs", content))
     if not isinstance(weights, dict):
         return {"model": weights}
     if any("." in str(name) for name in weights):
@@ -137,4 +138,5 @@ READERS: dict[str, Callable[[str], Any]] = {
     ".pt": _read_torch,
     ".safetensors": _read_safetensors,
     ".bin": _read_torch,  # of `transformers`
+    ".tar": _read_torch,  # of ImageNet classifiers
 }

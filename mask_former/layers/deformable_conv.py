@@ -37,14 +37,13 @@ class DeformableConv2d(nn.Conv2d):
         Returns:
             (B, C', h', w'), float32.
         """
-        with torch.autocast(x.device.type, enabled=False):
-            return deform_conv2d(
-                x.float(),
-                offset.float(),
-                self.weight,
-                self.bias,
-                stride=self.stride,
-                padding=self.padding,
-                dilation=self.dilation,
-                mask=modulation.float(),
-            )
+        return deform_conv2d(
+            x.float(),
+            offset.float(),
+            self.weight,
+            self.bias,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            mask=modulation.float(),
+        )

@@ -26,7 +26,7 @@ from mask_former.structures import PixelFeatures
 
 
 @PIXEL_DECODER_REGISTRY.register()
-class PEM_Pixel_Decoder(nn.Module):  # noqa: N801 (the published name)
+class PEM_Pixel_Decoder(nn.Module):
     """A pyramid from the coarsest map to the finest, then the per-pixel embeddings.
 
     Every map is projected and gated by its context. All but the finest then pass a deformable

@@ -43,8 +43,8 @@ class PrototypeTransformerDecoder(MultiScaleMaskedTransformerDecoder):
 class PrototypeAttention(nn.Module):
     """Each head of a query picks, within its mask, the pixel that is most like it.
 
-    The pixels' features, side by side, are the prototype of the query, which a light interaction
-    with the query refines. All is linear in the number of pixels, and no sum over them is kept.
+    The features of the pixels that its heads picked, side by side, are the prototype of the query.
+    Where masked attention sums over all pixels, this looks at one.
 
     Args:
         dim: channels of queries and maps.
