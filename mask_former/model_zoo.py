@@ -32,11 +32,12 @@ def table() -> dict[str, Any]:
 
     Returns:
         * `license`: of the weights;
-        * `papers`: name of a model -> `text` and `url` of its paper;
+        * `papers`: name of a model -> `text` and `url` of its paper, maybe a `note`;
         * `data_sets`: folder of configs/ -> `paper`, `title`, `task`, and the number of
           `machines`, of 8 GPUs each, that its recipes were trained on;
-        * `initial_weights`: file that recipes start from -> `of` what it is made, and `url`;
-        * `recipes`: name -> `model`, `backbone`, `weights` (an address), and two dictionaries of
+        * `initial_weights`: file that recipes start from -> `of` what it is made, and `url`: of what
+          is downloaded, or of the page that links to it, with the name of the `file`;
+        * `recipes`: name -> `model`, `backbone`, `weights` (an address, or None), and two dictionaries of
           metrics, `published` and, by us, `measured`: mIoU, PQ and AP in percent, `params_million`,
           `gflops_macs_at_crop_size`, `train_memory_mb_v100`. Some have their own number of
           `machines`, and a `note` on what is misleading in the publication.
@@ -82,7 +83,7 @@ def get_checkpoint_url(name: str) -> str:
     """
     get_config_file(name)
     entry = table()["recipes"].get(name.removesuffix(".yaml"))
-    if entry is None:
+    if entry is None or entry["weights"] is None:
         raise UserError(f"there are no published weights for {name!r}: train it, see its header")
     return entry["weights"]
 

@@ -134,7 +134,9 @@ def _numel(*_: Any, out_shape: Any, **__: Any) -> int:
 
 
 @register_flop_formula(torch.ops.torchvision.deform_conv2d)
-def _deformable_convolution(_: Any, weight: torch.Size, *__: Any, out_shape: Any, **___: Any) -> int:
+def _deformable_convolution(
+    _: Any, weight: torch.Size, *__: Any, out_shape: Any, **___: Any
+) -> int:
     """Formula for the counter: that of a convolution, without the interpolation of its inputs."""
     return 2 * out_shape.numel() * weight[1:].numel()
 
