@@ -35,12 +35,12 @@ def table() -> dict[str, Any]:
         * `papers`: name of a model -> `text` and `url` of its paper, maybe a `note`;
         * `data_sets`: folder of configs/ -> `paper`, `title`, `task`, and the number of
           `machines`, of 8 GPUs each, that its recipes were trained on;
-        * `initial_weights`: file that recipes start from -> `of` what it is made, and `url`: of what
-          is downloaded, or of the page that links to it, with the name of the `file`;
-        * `recipes`: name -> `model`, `backbone`, `weights` (an address, or None), and two dictionaries of
-          metrics, `published` and, by us, `measured`: mIoU, PQ and AP in percent, `params_million`,
-          `gflops_macs_at_crop_size`, `train_memory_mb_v100`. Some have their own number of
-          `machines`, and a `note` on what is misleading in the publication.
+        * `initial_weights`: file that recipes start from -> `of` what it is made, and `url`, of
+          what is downloaded or, where there is the name of a `file`, of the page that links to it;
+        * `recipes`: name -> `model`, `backbone`, `weights` (an address, or None), and two
+          dictionaries of metrics, `published` and, by us, `measured`: mIoU, PQ and AP in percent,
+          `params_million`, `gflops_macs_at_crop_size`, `train_memory_mb_v100`. Some have their own
+          number of `machines`, and a `note` on what is misleading in the publication.
     """
     return json.loads((PACKAGE / "model_zoo.json").read_text(encoding="utf-8"))
 

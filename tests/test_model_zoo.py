@@ -81,11 +81,11 @@ def test_an_unknown_name_is_an_error_that_names_the_nearest(wrong):
         assert "ade20k-150/" in str(error.value).split("nearest is")[1]
 
 
-@pytest.mark.parametrize(
-    "name, start", [(SHAPES, ""), (PEM_STDC, "./pretrained_models/STDC1.pkl")]
-)
+@pytest.mark.parametrize("name, start", [(SHAPES, ""), (PEM_STDC, "./pretrained_models/STDC1.pkl")])
 def test_a_recipe_without_published_weights_says_so(name, start):
-    assert model_zoo.get_config(name).MODEL.WEIGHTS == start
+    cfg = model_zoo.get_config(name)
+    weights = cfg.MODEL.WEIGHTS
+    assert weights == start
     with pytest.raises(ValueError, match=f"no published weights.*{name}"):
         model_zoo.get_config(name, trained=True)
 

@@ -24,6 +24,10 @@ from mask_former.pixel_decoder.build import (
 )
 from mask_former.structures import PixelFeatures
 
+# Of `detectron2.layers.get_norm`, but for GN: the means of an image over its pixels are normalized,
+# too, and a group would have one or two of them.
+NORMS = ("BN", "SyncBN", "FrozenBN", "LN", "")
+
 
 @PIXEL_DECODER_REGISTRY.register()
 class PEM_Pixel_Decoder(nn.Module):
@@ -37,12 +41,12 @@ class PEM_Pixel_Decoder(nn.Module):
         in_features: names of the maps that form the pyramid, in any order.
         conv_dim: channels of the pyramid.
         mask_dim: channels of the per-pixel embeddings.
-        norm: normalization of all convolutions, as in `detectron2.layers.get_norm`.
+        norm: normalization of all convolutions, one of `NORMS`.
         memory: what queries attend to, see `PIXEL_DECODER_REGISTRY`.
 
     Raises:
         UserError: `in_features` is empty, or an entry of it is no map of the backbone; a stride is
-            not twice the next finer one; there is no such memory, or no such operator.
+            not twice the next finer one; there is no such norm, memory or operator.
     """
 
     @configurable
@@ -66,6 +70,11 @@ class PEM_Pixel_Decoder(nn.Module):
                 f"MODEL.SEM_SEG_HEAD.IN_FEATURES names maps of the strides {strides}, but "
                 f"{type(self).__name__} doubles the size of a map to join the next finer one. Name "
                 "maps whose strides double"
+            )
+        if norm not in NORMS:
+            raise UserError(
+                f"MODEL.SEM_SEG_HEAD.NORM is {norm!r}, but {type(self).__name__} needs one of "
+                f"{', '.join(NORMS[:-1])}, or none ('')"
             )
         channels = [input_shape[name].channels for name in self.in_features]
         self.in_projections = nn.ModuleList(ConvNormReLU(c, conv_dim, norm) for c in channels)
@@ -132,7 +141,7 @@ class PEM_Pixel_Decoder(nn.Module):
             raise UserError(
                 f"{type(self).__name__} normalizes the means of the images of a batch, and has one "
                 "image: raise SOLVER.IMS_PER_BATCH to two for each process, or set "
-                "MODEL.SEM_SEG_HEAD.NORM to GN."
+                "MODEL.SEM_SEG_HEAD.NORM to LN."
             )
 
 

@@ -110,9 +110,9 @@ def test_upsampling_starts_as_bilinear_into_the_first_channel_alone():
     assert torch.equal(weight[0, 0], weight[2, 0]) and not torch.equal(weight[0, 0], weight[0, 1])
 
 
-@pytest.mark.parametrize("norm", ["BN", "GN", "", "FrozenBN", "SyncBN"])
+@pytest.mark.parametrize("norm", ["BN", "LN", "", "FrozenBN", "SyncBN"])
 def test_norms(norm):
-    decoder = make(norm=norm, conv_dim=64, mask_dim=64).train()
+    decoder = make(norm=norm).train()
     decoder(make_features()).mask_features.sum().backward()
     assert all(p.grad is not None for p in decoder.out.parameters())
 
@@ -128,7 +128,7 @@ def test_mixed_precision():
 @pytest.mark.parametrize("norm", ["BN", "SyncBN"])
 def test_one_image_alone_has_no_statistics(norm):
     decoder = make(norm=norm)
-    with pytest.raises(ValueError, match="one image.*IMS_PER_BATCH.*NORM to GN"):
+    with pytest.raises(ValueError, match="one image.*IMS_PER_BATCH.*NORM to LN"):
         decoder.train()(make_features(batch=1))
     assert decoder.eval()(make_features(batch=1)).mask_features.shape == (1, 20, 16, 24)
     for module in decoder.train().modules():
@@ -143,6 +143,7 @@ def test_one_image_alone_has_no_statistics(norm):
         ({"in_features": []}, "IN_FEATURES names no map"),
         ({"in_features": ["res3", "p6"]}, r"IN_FEATURES names \['p6'\]"),
         ({"in_features": ["res2", "res4"]}, r"strides \[4, 16\].*double"),
+        ({"norm": "GN"}, "NORM is 'GN', but PEM_Pixel_Decoder needs one of BN"),
         ({"memory": "res6"}, "FEATURE is 'res6', but .*'multi_scale_pixel_decoder'"),
     ],
 )
