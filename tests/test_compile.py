@@ -20,7 +20,7 @@ MASK2FORMER += ["MODEL.MASK_FORMER.PREDICTOR_NAME", "MultiScaleMaskedTransformer
 MASK2FORMER += ["MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE", "multi_scale_pixel_decoder"]
 MASK2FORMER += ["MODEL.MASK_FORMER.DEC_LAYERS", 4]
 PEM = [*MASK2FORMER, MASK2FORMER[0], "PEM_Pixel_Decoder"]
-PEM += [MASK2FORMER[2], "PrototypeTransformerDecoder"]
+PEM += [MASK2FORMER[2], "PrototypeTransformerDecoder", "MODEL.SEM_SEG_HEAD.NORM", "BN"]
 
 
 def build(recipe, *options):
