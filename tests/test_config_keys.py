@@ -87,7 +87,7 @@ def test_key_is_read(key, read):
 HEADS = {"MaskFormer": "MaskFormerHead", "SemanticSegmentor": "PerPixelBaselineHead"}
 # Of components that a model or an augmentation may have or not; all other keys are for every model.
 COMPONENTS = ("MODEL.MASK_FORMER.", "MODEL.SEM_SEG_HEAD.", "MODEL.SWIN.")
-COMPONENTS += ("MODEL.STDC.", "MODEL.TIMM.", "MODEL.VIT.")
+COMPONENTS += ("MODEL.SEGMENTER.", "MODEL.STDC.", "MODEL.TIMM.", "MODEL.VIT.")
 COMPONENTS += ("TEST.AUG.",)
 COMPONENTS += ("INPUT.IMAGE_SIZE", "INPUT.MIN_SCALE", "INPUT.MAX_SCALE")  # large-scale jitter
 
