@@ -1,4 +1,4 @@
-"""PEM's pixel decoder (arXiv:2402.19422, section 3.3): deformable convolutions, and gates that see
+"""PEM's pixel decoder (arXiv:2402.19422): deformable convolutions, and gates that see
 the whole image, from the coarsest map to the finest."""
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""PEM's predictor (arXiv:2402.19422, section 3.2): a query attends to one pixel, its prototype."""
+"""PEM's predictor (arXiv:2402.19422): a query attends to one pixel, its prototype."""
 
 from collections.abc import Sequence
 from functools import partial
