@@ -138,12 +138,13 @@ class MultiScaleMaskedTransformerDecoder(MaskHead):
 
     def forward(self, pixels: PixelFeatures) -> list[Prediction]:
         """Return the predictions of every supervised layer, the final one last."""
-        levels = [self._level(i, pixels) for i in range(len(pixels.memory))]
-        batch = len(pixels.mask_features)
+        mask_features = pixels.mask_features
+        levels = [self._level(i, x, mask_features) for i, x in enumerate(pixels.memory)]
+        batch = len(mask_features)
         # Copies: PyTorch's FlopCounterMode fails on modules that are given views of parameters.
         x = self.query_feat.weight.repeat(batch, 1, 1)
         query_pos = self.query_embed.weight.repeat(batch, 1, 1)
-        predictions = [self.predict(self.decoder_norm(x), pixels.mask_features)]
+        predictions = [self.predict(self.decoder_norm(x), mask_features)]
         layers = zip(
             self.transformer_cross_attention_layers,
             self.transformer_self_attention_layers,
@@ -155,16 +156,16 @@ class MultiScaleMaskedTransformerDecoder(MaskHead):
             x = cross_attention(x, query_pos, level, predictions[-1].mask_embeddings)
             x = self_attention(x, query_pos)
             x = feedforward(x)
-            predictions.append(self.predict(self.decoder_norm(x), pixels.mask_features))
+            predictions.append(self.predict(self.decoder_norm(x), mask_features))
         return predictions if self.training and self.deep_supervision else predictions[-1:]
 
-    def _level(self, i: int, pixels: PixelFeatures) -> Level:
-        feature = self.input_proj[i](pixels.memory[i])
+    def _level(self, i: int, feature: Tensor, mask_features: Tensor) -> Level:
+        feature = self.input_proj[i](feature)
         memory = flatten_map(feature) + self.level_embed.weight[i]
         keys = memory + flatten_map(sine_position_encoding(feature))
         # Resizing and multiplying out commute: the per-pixel embeddings are resized once for each
         # map, instead of the masks of all queries in every layer.
-        return Level(memory, keys, _resized(pixels.mask_features.detach(), feature.shape[-2:]))
+        return Level(memory, keys, _resized(mask_features.detach(), feature.shape[-2:]))
 
 
 @torch.no_grad()
