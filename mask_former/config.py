@@ -14,6 +14,11 @@ MASK2FORMER_DEFAULTS = {
     "MODEL.MASK_FORMER.TEST.VOID_BELOW_HALF": True,
     "MODEL.MASK_FORMER.TEST.TOP_OF_ALL_CLASSES": True,
 }
+# In PEM's repository its predictor has the name of Mask2Former's, and is the default: it is by the
+# pixel decoder that a config is known to mean PEM's.
+MASK2FORMER_PREDICTOR = "MultiScaleMaskedTransformerDecoder"
+PEM_PIXEL_DECODER = "PEM_Pixel_Decoder"
+PEM_PREDICTOR = "PrototypeTransformerDecoder"
 # Of earlier versions: a config that still names one gets a warning, and the key has no effect.
 REMOVED_KEYS = ("MODEL.PUBLISHED_ROUNDING", "INPUT.FAST_RESIZE")
 
@@ -27,6 +32,7 @@ def add_mask_former_config(cfg: CN) -> None:
     _add_input(cfg)
     _add_model(cfg)
     _add_swin(cfg)
+    _add_stdc(cfg)
     _add_timm(cfg)
     _add_vit(cfg)
     _add_segmenter(cfg)
@@ -188,6 +194,21 @@ def _add_swin(cfg: CN) -> None:
     cfg.MODEL.SWIN.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     # Mask2Former's name for MODEL.BACKBONE.ACTIVATION_CHECKPOINTING.
     cfg.MODEL.SWIN.USE_CHECKPOINT = False
+
+
+def _add_stdc(cfg: CN) -> None:
+    # MODEL.BACKBONE.NAME D2STDCnet. Blocks of its three stages: [4, 5, 3] is STDC2.
+    cfg.MODEL.STDC = CN()
+    cfg.MODEL.STDC.LAYERS = [2, 2, 2]
+    # Convolutions of a block.
+    cfg.MODEL.STDC.BLOCK_NUM = 4
+    # PEM's keys, with one value each: outputs are concatenated, and there is no last convolution.
+    cfg.MODEL.STDC.BLOCK_TIPE = "cat"
+    cfg.MODEL.STDC.USE_CONV_LAST = False
+    # BN, SyncBN, FrozenBN or GN. In PEM's repository the default is SyncBN, which nothing reads:
+    # there it is BN, whatever the config says.
+    cfg.MODEL.STDC.NORM = "BN"
+    cfg.MODEL.STDC.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
 
 
 def _add_timm(cfg: CN) -> None:

@@ -95,7 +95,7 @@ HEADS = {
 }
 # Of components that a model or an augmentation may have or not; all other keys are for every model.
 COMPONENTS = ("MODEL.MASK_FORMER.", "MODEL.SEM_SEG_HEAD.", "MODEL.SWIN.")
-COMPONENTS += ("MODEL.TIMM.", "MODEL.VIT.", "MODEL.EOMT.", "MODEL.SEGMENTER.")
+COMPONENTS += ("MODEL.EOMT.", "MODEL.SEGMENTER.", "MODEL.STDC.", "MODEL.TIMM.", "MODEL.VIT.")
 COMPONENTS += ("TEST.AUG.",)
 COMPONENTS += ("INPUT.IMAGE_SIZE", "INPUT.MIN_SCALE", "INPUT.MAX_SCALE")  # large-scale jitter
 

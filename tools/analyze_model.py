@@ -20,7 +20,7 @@ from detectron2.modeling import build_model
 from tabulate import tabulate
 from torch import nn
 from torch.overrides import TorchFunctionMode
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_flop_formula
 
 import mask_former.data  # noqa: F401 (registers the data sets)
 from mask_former.engine import load_config, reported_errors
@@ -135,6 +135,14 @@ def published_multiply_adds(cfg: CfgNode, costs: Mapping[str, Cost], size: tuple
 def _numel(*_: Any, out_shape: Any, **__: Any) -> int:
     """Formula for the counter: the size of an operation's first result."""
     return (out_shape if isinstance(out_shape, torch.Size) else out_shape[0]).numel()
+
+
+@register_flop_formula(torch.ops.torchvision.deform_conv2d)
+def _deformable_convolution(
+    _: Any, weight: torch.Size, *__: Any, out_shape: Any, **___: Any
+) -> int:
+    """Formula for the counter: that of a convolution, without the interpolation of its inputs."""
+    return 2 * out_shape.numel() * weight[1:].numel()
 
 
 def _by_module(counter: FlopCounterMode, model: nn.Module) -> dict[str, int]:

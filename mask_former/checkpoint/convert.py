@@ -9,7 +9,7 @@ from mask_former.checkpoint.compatibility import has_head
 from mask_former.checkpoint.eomt import from_eomt
 from mask_former.checkpoint.hugging_face import find_weights, from_hugging_face
 from mask_former.checkpoint.hugging_face.weights import LAYOUTS
-from mask_former.checkpoint.imagenet import RESNET, SWIN, TIMM_SWIN, from_classifier
+from mask_former.checkpoint.imagenet import RESNET, STDC, SWIN, TIMM_SWIN, from_classifier
 from mask_former.checkpoint.names import Weights, canonical_names
 from mask_former.checkpoint.read import read_weights_file
 from mask_former.checkpoint.segmenter import from_segmenter
@@ -53,6 +53,7 @@ SOURCES: dict[str, Source] = {
         ("layers.3.downsample.reduction.weight",), partial(from_classifier, RESNET + TIMM_SWIN)
     ),
     "swin": Source(("layers.0.downsample.reduction.weight",), partial(from_classifier, SWIN)),
+    "stdc": Source(("features.2.conv_list.0.conv.weight",), partial(from_classifier, STDC)),
     # timm's ResNets have the same names.
     "torchvision": Source(("layer1.0.conv1.weight",), partial(from_classifier, RESNET)),
 }

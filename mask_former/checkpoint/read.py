@@ -32,8 +32,8 @@ def read_weights_file(path: str) -> dict[str, Any]:
 
     Args:
         path: a local file. `.pkl`: Detectron2's model zoo ({"model": arrays, "__author__"}), or
-            Caffe2's, from which Detectron2's ImageNet weights come. `.pth`, `.pt`, `.bin`: what
-            `torch.save` wrote, a training checkpoint or bare weights. `.safetensors`.
+            Caffe2's, from which Detectron2's ImageNet weights come. `.pth`, `.pt`, `.bin`,
+            `.tar`: what `torch.save` wrote, a training checkpoint or bare weights. `.safetensors`.
 
     Returns:
         "model": names to tensors, on the CPU; besides, whatever a training checkpoint holds
@@ -167,4 +167,5 @@ READERS: dict[str, Callable[[str], Any]] = {
     ".pt": _read_torch,
     ".safetensors": _read_safetensors,
     ".bin": _read_torch,  # of `transformers`
+    ".tar": _read_torch,  # of ImageNet classifiers
 }

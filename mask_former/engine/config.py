@@ -12,7 +12,13 @@ from detectron2.config import CfgNode
 from detectron2.config import get_cfg as get_detectron2_cfg
 from detectron2.utils.file_io import PathManager
 
-from mask_former.config import MASK2FORMER_DEFAULTS, add_mask_former_config
+from mask_former.config import (
+    MASK2FORMER_DEFAULTS,
+    MASK2FORMER_PREDICTOR,
+    PEM_PIXEL_DECODER,
+    PEM_PREDICTOR,
+    add_mask_former_config,
+)
 from mask_former.data.datasets.custom import SECTION, custom_dataset
 from mask_former.engine.config_values import check_value
 from mask_former.engine.own_data import follow_data, given_with_data, register_own
@@ -85,11 +91,12 @@ def read_settings(config_file: str = "", opts: Sequence[str] = ()) -> list[Setti
 
 
 def _complete(cfg: CfgNode, given: set[str]) -> None:
-    """Complete a config of Mask2Former's repository by the defaults of that repository.
+    """Complete a config of Mask2Former's or PEM's repository by the defaults of that repository.
 
     Args:
         given: the keys that the config sets.
     """
+    _name_predictor_of_pem(cfg, given)
     if not cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME:
         return
     missing = {key: value for key, value in MASK2FORMER_DEFAULTS.items() if key not in given}
@@ -102,6 +109,23 @@ def _complete(cfg: CfgNode, given: set[str]) -> None:
             "is left out has the defaults of that repository: %s",
             cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME,
             ", ".join(f"{key} {value}" for key, value in missing.items()),
+        )
+
+
+def _name_predictor_of_pem(cfg: CfgNode, given: set[str]) -> None:
+    """In PEM's repository its predictor is called like Mask2Former's, and is the default."""
+    keys = cfg.MODEL.MASK_FORMER
+    if (
+        cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME == PEM_PIXEL_DECODER
+        and keys.TRANSFORMER_DECODER_NAME in ("", MASK2FORMER_PREDICTOR)
+        and "MODEL.MASK_FORMER.PREDICTOR_NAME" not in given
+    ):
+        keys.TRANSFORMER_DECODER_NAME = PEM_PREDICTOR
+        logger.warning(
+            "With %s as in PEM's repository, the predictor is PEM's, TRANSFORMER_DECODER_NAME %s; "
+            "PREDICTOR_NAME chooses another one",
+            PEM_PIXEL_DECODER,
+            PEM_PREDICTOR,
         )
 
 

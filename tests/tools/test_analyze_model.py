@@ -90,6 +90,35 @@ def test_attention_is_counted_in_all_its_parts():
         assert costs[f"sem_seg_head.pixel_decoder.{name}"].multiply_adds == 6 * layer
 
 
+@pytest.mark.parametrize(
+    "recipe, million",
+    [("R50_bs32_160k", 35.51), ("STDC1_bs32_90k", 16.99), ("STDC2_bs32_90k", 21.02)],
+)
+def test_pem_is_counted(recipe, million):
+    """Parameters as published (17.0 and 21.0 million; 35.6 are printed with the statistics of
+    norms), deformable convolutions as convolutions."""
+    cfg = model_zoo.get_config(f"pem/ade20k/semantic-segmentation/pem_{recipe}")
+    costs = analyze(build_without_weights(cfg), (128, 192))
+    assert costs[""].parameters / 1e6 == pytest.approx(million, abs=0.005)
+    for i, pixels in enumerate((4 * 6, 8 * 12, 16 * 24)):
+        layer = f"sem_seg_head.pixel_decoder.dcn.{i}"
+        assert costs[f"{layer}.dcn"].multiply_adds == pixels * 9 * 128 * 128
+        assert costs[f"{layer}.dcn_offset"].multiply_adds == pixels * 9 * 128 * 27
+        assert costs[f"{layer}.up_sample"].multiply_adds == pixels * 16 * 128 * 128
+
+
+def test_deformable_attention_is_counted_without_memory():
+    """The published parameters, and the linear layers of six encoder layers."""
+    cfg = model_zoo.get_config("mask2former/coco/panoptic-segmentation/maskformer2_R50_bs16_50ep")
+    costs = analyze(build_without_weights(cfg), (128, 192))
+    assert round(costs[""].parameters / 1e6) == 44
+    tokens, channels, hidden = 4 * 6 + 8 * 12 + 16 * 24, 256, 1024
+    samples = 8 * 3 * 4  # heads, maps, points
+    layer = tokens * channels * (2 * channels + 3 * samples + 2 * hidden)
+    found = costs["sem_seg_head.pixel_decoder.transformer.encoder"].multiply_adds
+    assert found == 6 * layer
+
+
 def test_segmenter_costs_what_its_products_say():
     cfg = model_zoo.get_config("segmenter/ade20k/seg_tiny_mask")
     costs = analyze(build_without_weights(cfg), input_size(cfg))
