@@ -1,8 +1,16 @@
-"""Whether a learning rate was chosen for the batch size that it is used with."""
+"""The learning rate and the batch size: whether one was chosen for the other, and how both change
+with the number of processes."""
 
+import logging
 from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
+
+from detectron2.config import CfgNode
+
+from mask_former.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 def rate_of_another_batch(settings: Iterable[tuple[str, Any, str]]) -> str:
@@ -26,3 +34,55 @@ def rate_of_another_batch(settings: Iterable[tuple[str, Any, str]]) -> str:
         f"which now is {batch}. In proportion to the batch it would be SOLVER.BASE_LR "
         f"{proportional:g}, and SOLVER.MAX_ITER {int(batch_of_rate) / int(batch):g} times as large."
     )
+
+
+def scaled_to_processes(cfg: CfgNode, processes: int) -> CfgNode:
+    """`cfg` for so many processes, where SOLVER.REFERENCE_WORLD_SIZE says for how many it is
+    written; `cfg` itself where they are as many, or the key is 0.
+
+    As Detectron2 scales it: each process keeps its share of the batch, so that the batch and in
+    proportion the rate change (arXiv:1706.02677, section 2.1), and all numbers of iterations in
+    inverse proportion. Besides, the EMA forgets as much an image (arXiv:2307.13813, definition
+    1.2), and periods are at least 1.
+
+    Raises:
+        UserError: the processes of the reference cannot share SOLVER.IMS_PER_BATCH.
+    """
+    check_reference(cfg)
+    reference = cfg.SOLVER.REFERENCE_WORLD_SIZE
+    if reference in (0, processes):
+        return cfg
+    factor = processes / reference
+    scaled = cfg.clone()
+    scaled.defrost()
+    solver = scaled.SOLVER
+    solver.REFERENCE_WORLD_SIZE = processes
+    solver.IMS_PER_BATCH = cfg.SOLVER.IMS_PER_BATCH // reference * processes
+    solver.BASE_LR = cfg.SOLVER.BASE_LR * factor
+    solver.EMA_DECAY = cfg.SOLVER.EMA_DECAY**factor
+    solver.STEPS = tuple(round(step / factor) for step in cfg.SOLVER.STEPS)
+    solver.WARMUP_ITERS = round(cfg.SOLVER.WARMUP_ITERS / factor)
+    for section, key in (
+        (solver, "MAX_ITER"),
+        (solver, "CHECKPOINT_PERIOD"),
+        (scaled.TEST, "EVAL_PERIOD"),
+    ):
+        if section[key]:
+            section[key] = max(1, round(section[key] / factor))
+    scaled.freeze()
+    logger.info(
+        f"SOLVER.REFERENCE_WORLD_SIZE is {reference}, and there are {processes} processes: batch, "
+        f"learning rate and EMA decay are multiplied by {factor:g} (the latter's exponent), and "
+        "numbers of iterations divided by it."
+    )
+    return scaled
+
+
+def check_reference(cfg: CfgNode) -> None:
+    """Raise UserError unless SOLVER.REFERENCE_WORLD_SIZE processes can share the batch."""
+    reference, batch = cfg.SOLVER.REFERENCE_WORLD_SIZE, cfg.SOLVER.IMS_PER_BATCH
+    if reference and batch % reference:
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH is {batch}, which SOLVER.REFERENCE_WORLD_SIZE {reference} "
+            "processes cannot share equally: make it a multiple of them."
+        )
