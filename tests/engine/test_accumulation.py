@@ -112,9 +112,7 @@ def test_a_step_by_hand(amp_dtype, parts):
 @pytest.mark.parametrize("x", [float("inf"), float("nan")])
 def test_the_images_of_the_part_that_is_not_finite_are_named(x):
     model = Mean()
-    step = TrainStep(
-        model, torch.optim.SGD(model.parameters(), lr=1.0), device_type="cpu", parts=2
-    )
+    step = TrainStep(model, torch.optim.SGD(model.parameters(), lr=1.0), device_type="cpu", parts=2)
     batch = [{"x": value, "file_name": f"{i}.jpg"} for i, value in enumerate([1.0, 2.0, 3.0, x])]
     with pytest.raises(FloatingPointError, match=r"images: 1\.jpg, 3\.jpg$"):
         step.forward_backward(batch)

@@ -57,7 +57,7 @@ def test_all_that_depends_on_the_number_of_processes_is_scaled(cfg, processes, s
     keys = "IMS_PER_BATCH BASE_LR MAX_ITER STEPS WARMUP_ITERS CHECKPOINT_PERIOD EMA_DECAY"
     for key, value in zip(keys.split(), solver, strict=True):
         assert scaled.SOLVER[key] == pytest.approx(value), key
-    assert scaled.TEST.EVAL_PERIOD == eval_period
+    assert eval_period == scaled.TEST.EVAL_PERIOD
     # The share of a process, and the number of images of the whole training.
     assert scaled.SOLVER.IMS_PER_BATCH / processes == 2
     assert scaled.SOLVER.IMS_PER_BATCH * scaled.SOLVER.MAX_ITER == 80_000

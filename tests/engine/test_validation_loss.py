@@ -29,6 +29,7 @@ def test_it_is_the_mean_of_what_the_images_would_train_by(shapes_root, tmp_path,
     """The final layer's losses, each image as a batch of its own."""
     test = ("shapes_val_semantic",) if head else ("shapes_val_panoptic",)
     options = LOSS | {"DATASETS__TEST": test, "MODEL__MASK_FORMER__DROPOUT": 0.0} | head
+    options["INPUT__SIZE_DIVISIBILITY"] = 32
     cfg = tiny.tiny_cfg(tmp_path, **options)
     model = Trainer.build_model(cfg).train()
     batches = list(build_loss_loader(cfg, test[0]))
@@ -178,7 +179,9 @@ def test_two_processes_have_the_loss_of_one(trained, tmp_path):
 
 def test_a_signal_ends_it_without_a_loss_of_half_of_the_images(trained, tmp_path, monkeypatch):
     options = trained[2]
-    cfg = tiny.tiny_cfg(tmp_path / "run", **options | {"TEST__LOSS__DATASETS": ("shapes_val_panoptic",)})
+    cfg = tiny.tiny_cfg(
+        tmp_path / "run", **options | {"TEST__LOSS__DATASETS": ("shapes_val_panoptic",)}
+    )
     trainer = Trainer(cfg)
     seen = []
 
