@@ -177,7 +177,7 @@ def test_two_processes_have_the_loss_of_one(trained, tmp_path):
     assert found == pytest.approx(record["metrics"]["validation"], rel=1e-5)
 
 
-def test_a_signal_ends_it_without_a_loss_of_half_of_the_images(trained, tmp_path, monkeypatch):
+def test_a_signal_ends_it_without_a_loss_of_half_of_the_images(trained, tmp_path):
     options = trained[2]
     cfg = tiny.tiny_cfg(
         tmp_path / "run", **options | {"TEST__LOSS__DATASETS": ("shapes_val_panoptic",)}
