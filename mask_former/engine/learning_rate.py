@@ -2,13 +2,24 @@
 with the number of processes."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import reduce
 from itertools import groupby
+from operator import getitem
 from typing import Any
 
 from detectron2.config import CfgNode
 
 from mask_former.errors import UserError
+
+# The keys that count iterations.
+ITERATIONS = (
+    "SOLVER.MAX_ITER",
+    "SOLVER.STEPS",
+    "SOLVER.WARMUP_ITERS",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "TEST.EVAL_PERIOD",
+)
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +54,7 @@ def scaled_to_processes(cfg: CfgNode, processes: int) -> CfgNode:
     As Detectron2 scales it: each process keeps its share of the batch, so that the batch and in
     proportion the rate change (arXiv:1706.02677, section 2.1), and all numbers of iterations in
     inverse proportion. Besides, the EMA forgets as much an image (arXiv:2307.13813, definition
-    1.2), and periods are at least 1.
+    1.2), and no number of iterations becomes 0.
 
     Raises:
         UserError: the processes of the reference cannot share SOLVER.IMS_PER_BATCH.
@@ -57,18 +68,13 @@ def scaled_to_processes(cfg: CfgNode, processes: int) -> CfgNode:
     scaled.defrost()
     solver = scaled.SOLVER
     solver.REFERENCE_WORLD_SIZE = processes
-    solver.IMS_PER_BATCH = cfg.SOLVER.IMS_PER_BATCH // reference * processes
-    solver.BASE_LR = cfg.SOLVER.BASE_LR * factor
-    solver.EMA_DECAY = cfg.SOLVER.EMA_DECAY**factor
-    solver.STEPS = tuple(round(step / factor) for step in cfg.SOLVER.STEPS)
-    solver.WARMUP_ITERS = round(cfg.SOLVER.WARMUP_ITERS / factor)
-    for section, key in (
-        (solver, "MAX_ITER"),
-        (solver, "CHECKPOINT_PERIOD"),
-        (scaled.TEST, "EVAL_PERIOD"),
-    ):
-        if section[key]:
-            section[key] = max(1, round(section[key] / factor))
+    solver.IMS_PER_BATCH = solver.IMS_PER_BATCH // reference * processes
+    solver.BASE_LR = solver.BASE_LR * factor
+    solver.EMA_DECAY = solver.EMA_DECAY**factor
+    for key in ITERATIONS:
+        *sections, name = key.split(".")
+        section = reduce(getitem, sections, scaled)
+        section[name] = _scaled(section[name], factor)
     scaled.freeze()
     logger.info(
         f"SOLVER.REFERENCE_WORLD_SIZE is {reference}, and there are {processes} processes: batch, "
@@ -76,6 +82,12 @@ def scaled_to_processes(cfg: CfgNode, processes: int) -> CfgNode:
         "numbers of iterations divided by it."
     )
     return scaled
+
+
+def _scaled(iterations: int | Sequence[int], factor: float) -> int | Sequence[int]:
+    if isinstance(iterations, int):
+        return iterations and max(1, round(iterations / factor))
+    return type(iterations)(_scaled(number, factor) for number in iterations)
 
 
 def check_reference(cfg: CfgNode) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from mask_former.errors import UserError
 from mask_former.precision import inference_precision
 
 TASK = "validation"
+# Names such as loss_ce_0: most models compute these in training alone.
+_OF_EARLIER_LAYER = re.compile(r"_\d+$")
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +75,8 @@ def _losses(model: nn.Module, batch: list[dict[str, Any]]) -> dict[str, float]:
     torch.manual_seed(zlib.crc32(str(batch[0]["file_name"]).encode()))
     # Processes have different numbers of images, so that none can wait for the others.
     with normalized_by(model, batch, average=lambda value: value):
-        return {name: loss.item() for name, loss in model(batch).items()}
+        losses = model(batch).items()
+    return {name: loss.item() for name, loss in losses if not _OF_EARLIER_LAYER.search(name)}
 
 
 def _means(images: list[dict[str, float]]) -> dict[str, float]:
