@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image
 
 from mask_former.data.coco_format import decode_ids
+from mask_former.data.label_encoding import LabelImage
 from mask_former.errors import MissingFileError, UserError
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -116,7 +117,13 @@ def read_labels(file_name: str | Path) -> np.ndarray:
 
 
 def read_lossless(file_name: str | Path) -> np.ndarray:
-    """The values of an image file as they are in it, (H, W) or (H, W, C).
+    """The values of an image file as they are in it, (H, W) or (H, W, C). Raises as
+    `read_label_image`."""
+    return read_label_image(file_name).pixels
+
+
+def read_label_image(file_name: str | Path) -> LabelImage:
+    """The values of an image file as they are in it, and its palette, if it has one.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -129,12 +136,17 @@ def read_lossless(file_name: str | Path) -> np.ndarray:
                 f"{file_name} is {image.format}{f' ({compression})' if compression else ''}, which "
                 "changes labels at their borders. Make label maps again, as PNG."
             )
-        if image.format == "PNG" and image.mode == "L" and _png_header(file_name).depth < 8:
+        if image.format == "PNG" and image.mode == "L" and _depth(image.fp) < 8:
             raise UserError(
                 f"{file_name} has fewer than 8 bits a pixel, which are read as shades of grey, "
                 "not as numbers. Save it with 8 bits."
             )
-        return np.asarray(image)
+        palette = None
+        if image.mode == "P":
+            palette = np.zeros((256, 3), dtype=np.uint8)
+            colors = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+            palette[: len(colors)] = colors
+        return LabelImage(np.asarray(image), palette)
 
 
 def read_ids(file_name: str | Path) -> np.ndarray:
@@ -144,18 +156,18 @@ def read_ids(file_name: str | Path) -> np.ndarray:
         FileNotFoundError: there is no such file.
         UserError: the file is broken, or no PNG of 8-bit colours.
     """
-    header = _png_header(file_name)
-    if header.depth > 8 or header.color not in _PNG_COLOURS:
-        kind = "grey values" if header.color not in _PNG_COLOURS else "colours"
-        raise UserError(
-            f"{file_name} has {kind} of {header.depth} bits, but a panoptic PNG has colours of 8 "
-            "bits: the segment id is R + 256 G + 65536 B."
-        )
     with explained_read_errors(file_name):
         with PathManager.open(str(file_name), "rb") as file:
-            data = np.frombuffer(file.read(), dtype=np.uint8)
+            data = file.read()
+        header = _png_header(data)
+        if header.depth > 8 or header.color not in _PNG_COLOURS:
+            kind = "grey values" if header.color not in _PNG_COLOURS else "colours"
+            raise UserError(
+                f"{file_name} has {kind} of {header.depth} bits, but a panoptic PNG has colours of "
+                "8 bits: the segment id is R + 256 G + 65536 B."
+            )
         # Faster than PIL, and it notices damage that PIL passes over.
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR)
         if image is None:
             raise OSError("no PNG, or a broken one")
         return decode_ids(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
@@ -200,16 +212,23 @@ class _PngHeader(NamedTuple):
     color: int
 
 
-def _png_header(file_name: str | Path) -> _PngHeader:
-    with explained_read_errors(file_name):
-        with PathManager.open(str(file_name), "rb") as file:
-            start = file.read(26)
-        if not start.startswith(_PNG):
-            raise OSError("no PNG, or a broken one")
-        header = _PngHeader(*struct.unpack(">IIBB", start[16:]))
-        if header.width * header.height > 2 * Image.MAX_IMAGE_PIXELS:
-            raise OSError(f"{header.width} x {header.height} pixels are too many")
-        return header
+def _png_header(data: bytes) -> _PngHeader:
+    """The header of a PNG, by the first bytes of the file; OSError if it is none."""
+    if not data.startswith(_PNG) or len(data) < 26:
+        raise OSError("no PNG, or a broken one")
+    header = _PngHeader(*struct.unpack(">IIBB", data[16:26]))
+    if header.width * header.height > 2 * Image.MAX_IMAGE_PIXELS:
+        raise OSError(f"{header.width} x {header.height} pixels are too many")
+    return header
+
+
+def _depth(png: BinaryIO) -> int:
+    """Bits a pixel and channel of an open PNG, which is left where it stands."""
+    position = png.tell()
+    png.seek(0)
+    header = _png_header(png.read(26))
+    png.seek(position)
+    return header.depth
 
 
 @contextmanager

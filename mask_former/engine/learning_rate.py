@@ -70,6 +70,7 @@ def scaled_to_processes(cfg: CfgNode, processes: int) -> CfgNode:
     solver.REFERENCE_WORLD_SIZE = processes
     solver.IMS_PER_BATCH = solver.IMS_PER_BATCH // reference * processes
     solver.BASE_LR = solver.BASE_LR * factor
+    solver.BASE_LR_END = solver.BASE_LR_END * factor
     solver.EMA_DECAY = solver.EMA_DECAY**factor
     for key in ITERATIONS:
         *sections, name = key.split(".")
