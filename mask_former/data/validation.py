@@ -9,9 +9,8 @@ from mask_former.data.mapper import MaskFormerDatasetMapper
 def loss_datasets(cfg: CfgNode) -> tuple[str, ...]:
     """The data sets of the validation loss: TEST.LOSS.DATASETS, or those of the test; none unless
     TEST.LOSS.ENABLED."""
-    if not cfg.TEST.LOSS.ENABLED:
-        return ()
-    return tuple(dict.fromkeys(cfg.TEST.LOSS.DATASETS or cfg.DATASETS.TEST))
+    names = cfg.TEST.LOSS.DATASETS or cfg.DATASETS.TEST
+    return tuple(dict.fromkeys(names)) if cfg.TEST.LOSS.ENABLED else ()
 
 
 def loss_mapper(cfg: CfgNode) -> MaskFormerDatasetMapper:
