@@ -79,6 +79,11 @@ def _add_model(cfg: CN) -> None:
     # Start from all of MODEL.WEIGHTS but what depends on the classes: to fine-tune on other ones.
     cfg.MODEL.WEIGHTS_WITHOUT_CLASS_HEAD = False
 
+    # Parameters that do not learn: patterns of their names, which are regular expressions that are
+    # searched in them, such as "^backbone" for all of the backbone. Batch norms that are frozen
+    # keep their statistics. See docs/FINE_TUNING.md.
+    cfg.MODEL.FREEZE = []
+
     # On NVIDIA GPUs round the factors of float32 convolutions and matrix products to 10 bits, which
     # is faster and an approximation. PyTorch by itself does so in convolutions.
     cfg.MODEL.TF32 = False
@@ -99,6 +104,9 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS = 0
     # Channels of the per-pixel embeddings and of the mask embeddings.
     cfg.MODEL.SEM_SEG_HEAD.MASK_DIM = 256
+    # Weights of the classes in the class loss, or the loss of pixels, one for each class; empty: 1
+    # each. "No object" weighs NO_OBJECT_WEIGHT beside them.
+    cfg.MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS = []
     # MSDeformAttnPixelDecoder: the maps that its encoder attends to, and the points that a head
     # samples of each; and its heads, whatever MASK_FORMER.NHEADS is.
     cfg.MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES = ["res3", "res4", "res5"]
@@ -286,6 +294,15 @@ def _add_solver(cfg: CN) -> None:
     # With LR_SCHEDULER_NAME TwoStageWarmupPolyLR the backbone's rate is 0 for WARMUP_ITERS
     # iterations, and then warms up in as many as this.
     cfg.SOLVER.BACKBONE_WARMUP_ITERS = 0
+    # Factors of the learning rate by name: pairs of a pattern, as in MODEL.FREEZE, and a factor,
+    # such as [["query", 2.0]]. They multiply BACKBONE_MULTIPLIER, LAYER_DECAY and each other.
+    cfg.SOLVER.LR_FACTORS = []
+    # The gradients of a batch of IMS_PER_BATCH are accumulated over so many parts, in the memory of
+    # one. Batch, rate and schedule stay as they are.
+    cfg.SOLVER.ACCUMULATION_STEPS = 1
+    # The training ends after so many evaluations in a row without a better
+    # TEST.BEST_CHECKPOINT_METRIC; 0: it does not end early.
+    cfg.SOLVER.EARLY_STOPPING_PATIENCE = 0
     # Weight decay of embeddings (queries, relative positions).
     cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
     # Evaluate and save an exponential moving average (EMA) of the weights, over about the last
@@ -315,6 +332,10 @@ def _add_test(cfg: CN) -> None:
     # SOLVER.AMP.ENABLED as SOLVER.AMP.DTYPE, so that a model is judged in what it learned in,
     # and float32 without, as in all recipes of MaskFormer's. Post-processing stays in float32.
     cfg.TEST.PRECISION = "auto"
-    # The metric by which the best checkpoint is chosen, e.g. "panoptic_seg/PQ". Empty: the first
-    # that the evaluation reports of PQ, mIoU, AP.
+    # Compute the validation loss with each evaluation of a training, on DATASETS; empty: on
+    # DATASETS.TEST. It is that of the final prediction, and the mean over the images.
+    cfg.TEST.LOSS = CN({"ENABLED": False, "DATASETS": ()})
+    # The metric by which the best checkpoint is chosen, e.g. "panoptic_seg/PQ", or
+    # "validation/total_loss", of which the least is the best. Empty: the first that the evaluation
+    # reports of PQ, mIoU, AP, validation loss.
     cfg.TEST.BEST_CHECKPOINT_METRIC = ""

@@ -9,7 +9,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_se
 from detectron2.structures import BitMasks, ImageList, PolygonMasks
 from torch import Tensor, nn
 
-from mask_former.criterion import SetCriterion
+from mask_former.criterion import Average, SetCriterion
 from mask_former.data.label_map import LabelMapMasks
 from mask_former.data.metadata import thing_classes
 from mask_former.errors import NonFiniteError, UserError
@@ -120,6 +120,14 @@ class MaskFormer(nn.Module):
         except NonFinitePredictions as error:
             names = [batched_inputs[i].get("file_name", f"image {i}") for i in error.images]
             raise NonFiniteError(f"predictions are NaN or infinite for {names}") from error
+
+    def normalize_by(
+        self, batch: Sequence[dict[str, Any]] | None, average: Average | None = None
+    ) -> None:
+        """Divide losses by what all of `batch` holds, of which the inputs that follow are parts;
+        None: by what the inputs hold. See `SetCriterion`."""
+        labels = batch and [to_device(x["instances"].gt_classes, self.device) for x in batch]
+        self.criterion.normalize_by_labels(labels, average)
 
     def predict(self, images: Tensor) -> Sequence[Prediction]:
         """Run the network: all that follows, in training and inference, starts from here.

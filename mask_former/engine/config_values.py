@@ -1,6 +1,8 @@
 """Which values the keys of a configuration may have, beyond the type of their default."""
 
 import math
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -22,6 +24,9 @@ _RANGES: tuple[tuple[float, float, str], ...] = (
     (1, _INF, "MODEL.EOMT.NUM_BLOCKS"),
     (0, _INF, "MODEL.EOMT.ANNEALING_POWER"),
     (0, 1, "SOLVER.MOMENTUM SOLVER.EMA_DECAY"),
+    (1, _INF, "SOLVER.ACCUMULATION_STEPS"),
+    (0, _INF, "SOLVER.EARLY_STOPPING_PATIENCE SOLVER.REFERENCE_WORLD_SIZE"),
+    (0, _INF, "MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS"),
     (0, _INF, "DATALOADER.NUM_WORKERS DATALOADER.REPEAT_THRESHOLD TEST.EVAL_PERIOD"),
     (1, _INF, "TEST.DETECTIONS_PER_IMAGE TEST.AUG.MIN_SIZES TEST.AUG.MAX_SIZE"),
     (1, _INF, "TEST.WINDOW.BATCH_SIZE"),
@@ -47,9 +52,14 @@ _KINDS = {"texts": (str,), "whole numbers": (int,), "numbers": (int, float)}
 _KIND_OF_LIST = {
     "DATASETS.TRAIN": "texts",
     "DATASETS.TEST": "texts",
+    "TEST.LOSS.DATASETS": "texts",
     "MODEL.EOMT.ANNEALING_START": "whole numbers",
     "MODEL.EOMT.ANNEALING_END": "whole numbers",
+    "MODEL.FREEZE": "texts",
+    "MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS": "numbers",
 }
+# Regular expressions.
+_PATTERNS = ("MODEL.FREEZE", "SOLVER.LAYER_DECAY_PATTERN", "SOLVER.LR_FACTORS")
 _CHOICES = {
     "INPUT.RANDOM_FLIP": ("none", "horizontal", "vertical"),
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
@@ -69,7 +79,11 @@ def check_value(key: str, value: Any, default: Any, source: str) -> None:
     place = f"{source}: {key} is {value!r}, but "
     if key in _CHOICES and value not in _CHOICES[key]:
         raise UserError(f"{place}must be one of {', '.join(_CHOICES[key])}.")
+    if key == "SOLVER.LR_FACTORS":
+        _check_factors(value, place)
     elements = list(_leaves(value))
+    if key in _PATTERNS:
+        _check_patterns(elements, place)
     if kind := _kind_of_elements(key, default):
         for element in elements:
             if not _is(kind, element):
@@ -81,6 +95,24 @@ def check_value(key: str, value: Any, default: Any, source: str) -> None:
         if isinstance(element, int | float) and not low <= element <= high:
             limit = f"at least {low}" if high == _INF else f"in {low}..{high}"
             raise UserError(f"{place}must be {limit}.")
+
+
+def _check_factors(pairs: Sequence[Any], place: str) -> None:
+    for pair in pairs:
+        is_pair = isinstance(pair, list | tuple) and len(pair) == 2
+        if not (is_pair and _is("texts", pair[0]) and _is("numbers", pair[1]) and pair[1] > 0):
+            raise UserError(
+                f"{place}its elements must be pairs of a pattern and a factor above 0, like "
+                f"['query', 0.1], not {pair!r}. MODEL.FREEZE names what shall not learn at all."
+            )
+
+
+def _check_patterns(elements: Sequence[Any], place: str) -> None:
+    for pattern in elements:
+        try:
+            re.compile(pattern if isinstance(pattern, str) else "")
+        except re.error as error:
+            raise UserError(f"{place}{pattern!r} is no regular expression: {error}.") from error
 
 
 def _leaves(value: Any):

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _NormBase  # every BatchNorm and Instance
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import SGD, AdamW, Optimizer
 
+from mask_former.engine.parameters import rate_factors
 from mask_former.engine.poly_schedule import IN_BACKBONE, TwoStageWarmupPolyLR, WarmupPolyLRToEnd
 from mask_former.errors import UserError
 
@@ -44,7 +45,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
 
     Raises:
         UserError: unknown SOLVER.OPTIMIZER or SOLVER.CLIP_GRADIENTS.CLIP_TYPE; no layer has a name
-            like SOLVER.LAYER_DECAY_PATTERN.
+            like SOLVER.LAYER_DECAY_PATTERN, or one of SOLVER.LR_FACTORS.
     """
     solver = cfg.SOLVER
     groups = param_groups(
@@ -53,6 +54,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
         backbone_multiplier=solver.BACKBONE_MULTIPLIER,
         layer_decay=solver.LAYER_DECAY,
         layer_pattern=solver.LAYER_DECAY_PATTERN,
+        lr_factors=solver.LR_FACTORS,
         weight_decay=solver.WEIGHT_DECAY,
         weight_decay_norm=solver.WEIGHT_DECAY_NORM,
         weight_decay_embed=solver.WEIGHT_DECAY_EMBED,
@@ -90,12 +92,14 @@ def param_groups(
     layer_decay: float = 1.0,
     layer_pattern: str = "",
     backbone_apart: bool = False,
+    lr_factors: Sequence[tuple[str, float]] = (),
 ) -> list[dict[str, Any]]:
     """The trainable parameters of `model`, grouped by learning rate and weight decay.
 
     Parameters under `backbone.` learn at `lr * backbone_multiplier`, times the factor of
-    `layer_factors`. Normalization layers decay by `weight_decay_norm`; embeddings, and what a
-    module's `no_weight_decay()` names, such as its learned positions, by `weight_decay_embed`.
+    `layer_factors`; and any parameter times those of `lr_factors`, see `rate_factors`.
+    Normalization layers decay by `weight_decay_norm`; embeddings, and what a module's
+    `no_weight_decay()` names, such as its learned positions, by `weight_decay_embed`.
 
     Returns:
         Dicts with "params", "lr", "weight_decay", for a torch optimizer; the order of groups and
@@ -107,10 +111,11 @@ def param_groups(
     factors = layer_factors(
         [name for name, _ in model.named_parameters()], layer_decay, layer_pattern
     )
+    named_factors = rate_factors(model.named_parameters(), lr_factors)
     embeddings = _named_embeddings(model)
     for module, name, parameter in _trainable_parameters(model):
         rate = lr * backbone_multiplier if name.startswith(BACKBONE) else lr
-        rate *= factors.get(name, 1.0)
+        rate *= factors.get(name, 1.0) * named_factors.get(name, 1.0)
         decay = weight_decay
         if isinstance(module, NORMS):
             decay = weight_decay_norm

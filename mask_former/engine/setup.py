@@ -18,11 +18,13 @@ from detectron2.utils.logger import setup_logger
 from mask_former.checkpoint.atomic_write import explained_write_errors, replaced_when_complete
 from mask_former.checkpoint.classes import check_trained_on
 from mask_former.checkpoint.read import read_classes
+from mask_former.criterion import class_weights
 from mask_former.data.agreement import known_classes
 from mask_former.data.checks import check_data
+from mask_former.data.validation import loss_datasets
 from mask_former.data.writing import write_json
 from mask_former.engine.config import read_settings
-from mask_former.engine.learning_rate import rate_of_another_batch
+from mask_former.engine.learning_rate import check_reference, rate_of_another_batch
 from mask_former.engine.own_data import register_own
 from mask_former.errors import ExistingFileError, UnwritableFileError, UserError
 from mask_former.evaluation.build import build_evaluator
@@ -86,10 +88,24 @@ def check_device(cfg: CfgNode) -> None:
 
 
 def check_numbers(cfg: CfgNode) -> None:
-    """Raise ValueError for a training of nothing, or one that never saves."""
+    """Raise ValueError for a training of nothing, or one that never saves; numbers that contradict
+    each other."""
     for key in ("IMS_PER_BATCH", "MAX_ITER", "CHECKPOINT_PERIOD"):
         if cfg.SOLVER[key] < 1:
             raise UserError(f"SOLVER.{key} is {cfg.SOLVER[key]}, but must be at least 1.")
+    check_reference(cfg)
+    class_weights(cfg)
+    if cfg.TEST.LOSS.ENABLED and not loss_datasets(cfg):
+        raise UserError(
+            "TEST.LOSS.ENABLED is True, but DATASETS.TEST and TEST.LOSS.DATASETS are empty: name a "
+            "data set in one of them."
+        )
+    evaluates = cfg.TEST.EVAL_PERIOD and (cfg.DATASETS.TEST or cfg.TEST.LOSS.ENABLED)
+    if cfg.SOLVER.EARLY_STOPPING_PATIENCE and not evaluates:
+        raise UserError(
+            f"SOLVER.EARLY_STOPPING_PATIENCE is {cfg.SOLVER.EARLY_STOPPING_PATIENCE}, but nothing "
+            "is evaluated on the way: set TEST.EVAL_PERIOD and DATASETS.TEST, or TEST.LOSS."
+        )
 
 
 def check_classes_of_weights(cfg: CfgNode, args: argparse.Namespace) -> None:
