@@ -9,6 +9,8 @@ import sys
 from mask_former.engine import reported_errors
 
 COMMANDS = {
+    "config": ("mask_former.tools.make_config", "write a config for images and their labels"),
+    "check": ("mask_former.tools.check_dataset", "read all files of data sets, and report faults"),
     "train": ("mask_former.engine.train", "train or evaluate a model"),
     "predict": ("mask_former.demo.demo", "segment images, videos and what a camera sees"),
     "score": ("mask_former.tools.score", "score saved predictions, without a model"),

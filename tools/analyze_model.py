@@ -16,14 +16,13 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from tabulate import tabulate
 from torch import nn
-from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_flop_formula
 
 import mask_former.data  # noqa: F401 (registers the data sets)
 from mask_former.engine import load_config, reported_errors
+from mask_former.engine.memory import build_without_weights
 from mask_former.meta_arch import MaskFormer
 
 
@@ -41,32 +40,6 @@ class Cost:
     parameters: int
     multiply_adds: int
     activations: int
-
-
-class _WithoutMemory(TorchFunctionMode):
-    """Parameters are created on the meta device; other tensors have values, unlike under
-    `torch.device("meta")`, as constructors read, say, drop path rates from them."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if func is torch.empty:
-            kwargs = {**kwargs, "device": "meta"}
-        return func(*args, **kwargs)
-
-
-def build_without_weights(cfg: CfgNode) -> nn.Module:
-    """Build the model of `cfg` for semantic inference on the meta device: shapes, no memory.
-
-    Panoptic and instance inference, which depend on what is found, are switched off.
-    """
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.DEVICE = "meta"
-    cfg.MODEL.TIMM.PRETRAINED = cfg.MODEL.VIT.PRETRAINED = False
-    test = cfg.MODEL.MASK_FORMER.TEST
-    test.SEMANTIC_ON, test.PANOPTIC_ON, test.INSTANCE_ON = True, False, False
-    with _WithoutMemory():
-        return build_model(cfg).eval()
 
 
 def input_size(cfg: CfgNode) -> tuple[int, int]:
