@@ -52,6 +52,7 @@ _KINDS = {"texts": (str,), "whole numbers": (int,), "numbers": (int, float)}
 _KIND_OF_LIST = {
     "DATASETS.TRAIN": "texts",
     "DATASETS.TEST": "texts",
+    "IMPORTS": "texts",
     "TEST.LOSS.DATASETS": "texts",
     "MODEL.EOMT.ANNEALING_START": "whole numbers",
     "MODEL.EOMT.ANNEALING_END": "whole numbers",
