@@ -26,6 +26,7 @@ from mask_former.data.writing import write_json
 from mask_former.engine.config import read_settings
 from mask_former.engine.learning_rate import check_reference, rate_of_another_batch
 from mask_former.engine.own_data import register_own
+from mask_former.engine.sliding_window import window_of
 from mask_former.errors import ExistingFileError, UnwritableFileError, UserError
 from mask_former.evaluation.build import build_evaluator
 from mask_former.precision import inference_precision, training_precision
@@ -48,8 +49,8 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
     What is no error, but may be a mistake, is kept in `args.remarks`; `setup` logs it.
 
     Raises:
-        ValueError: device, precision, solver, number of classes or labels do not fit; weights of
-            other classes; a test set that cannot be evaluated.
+        UserError: device, precision, windows, solver, number of classes or labels do not fit; weights
+            of other classes; a test set that cannot be evaluated.
         FileExistsError: OUTPUT_DIR holds another run.
         OSError: OUTPUT_DIR cannot be written.
         FileNotFoundError: a data set is not there.
@@ -58,6 +59,7 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
     if torch.device(cfg.MODEL.DEVICE).type == "mps" and args.num_gpus * args.num_machines > 1:
         raise UserError("With MODEL.DEVICE mps there is one process: leave out --num-gpus.")
     inference_precision(cfg)
+    window_of(cfg)
     if not args.eval_only:
         training_precision(cfg)
         check_numbers(cfg)
