@@ -6,11 +6,13 @@ import re
 import shlex
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import cv2
-import pytest
 import yaml
+
+from tests.own_data import write_own_data
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs/OWN_DATA.md").read_text(encoding="utf-8")
@@ -59,34 +61,40 @@ def run(task: str) -> None:
         assert not (isinstance(result, int) and result), command
 
 
-@pytest.mark.parametrize("task", METRIC)
-def test_the_commands_of_a_task(task, tmp_path):
-    from tests.own_data import write_own_data
+def run_all(folder: str) -> None:
+    """Run the commands for each task in a folder of its own."""
+    for task in METRIC:
+        os.chdir(Path(folder, task))
+        with open("said.txt", "w") as said, redirect_stdout(said):
+            run(task)
 
-    write_own_data(tmp_path / "mine", NUM_IMAGES)
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
-    code = f"from tests.test_own_data_document import run; run({task!r})"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+
+def test_the_commands(tmp_path):
+    for task in METRIC:
+        write_own_data(tmp_path / task / "mine", NUM_IMAGES)
+        (tmp_path / task / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    # In one process of its own: importing takes longer than all commands.
+    code = f"from tests.test_own_data_document import run_all; run_all({str(tmp_path)!r})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    for task in METRIC:
+        check(tmp_path / task, task)
 
-    report = json.loads((tmp_path / "report.json").read_text())
+
+def check(folder: Path, task: str) -> None:
+    """What the commands have left in a folder."""
+    report = json.loads((folder / "report.json").read_text())
     assert [part["num_images"] for part in report] == [NUM_IMAGES - 1, 1]
     assert [part["faults"] for part in report] == [[], []]
     classes = {"leaf", "beetle"} | ({"soil"} if task != "instances" else set())
     assert {entry["name"] for entry in report[0]["classes"]} == classes
-    assert min(cv2.imread(str(tmp_path / "sheet.png")).shape[:2]) > 400
-    lines = (tmp_path / "output/mine/metrics.json").read_text().splitlines()
+    assert min(cv2.imread(str(folder / "sheet.png")).shape[:2]) > 400
+    lines = (folder / "output/mine/metrics.json").read_text().splitlines()
     assert METRIC[task] in json.loads(lines[-1])
-    assert (tmp_path / "output/mine/model_best.pth").exists()
-    assert len(list((tmp_path / "pictures").glob("field_*.png"))) == NUM_IMAGES
-    assert (tmp_path / "pictures/results" / RESULTS[task]).exists()
-    assert METRIC[task].partition("/")[2] in done.stdout
+    assert (folder / "output/mine/model_best.pth").exists()
+    assert len(list((folder / "pictures").glob("field_*.png"))) == NUM_IMAGES
+    assert (folder / "pictures/results" / RESULTS[task]).exists()
+    assert METRIC[task].partition("/")[2] in (folder / "said.txt").read_text()
 
 
 def test_every_kind_of_command_is_there():

@@ -82,10 +82,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--weights", default="", help="to start from, all but the classes; default: the recipe's")
     gpus = torch.cuda.device_count()
     add("--device", default="cuda" if gpus else "cpu", help="to train on (%(default)s)")
-    add("--processes", type=int, default=max(gpus, 1), help="that will train (%(default)s)")
+    add("--processes", type=int, help="that will train; default: one for each GPU, or one")
     add("--overwrite", action="store_true", help="an existing config")
     argv = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(argv)
+    args.processes = args.processes or (gpus if args.device == "cuda" else 1)
     with reported_errors():
         if args.output.exists() and not args.overwrite:
             raise ExistingFileError(f"{args.output} exists: name another one, or --overwrite.")
@@ -132,7 +133,7 @@ def make(args: argparse.Namespace, command: str) -> str:
     opts = [x for s in (*data, *model) for x in (s.key, s.value)]
     cfg = load_config(recipe, opts)
     report, *others = examine(cfg, limit=LIMIT)
-    _refuse_faults([report, *others])
+    _check([report, *others])
     made = suggest(cfg, report, args.processes)
     if not args.weights:
         model.append(_weights(cfg, args.model, found[0].value))
@@ -169,12 +170,15 @@ def _absolute(key: str, value: Any) -> Any:
     return os.path.abspath(os.path.expanduser(value)) if is_path else value
 
 
-def _refuse_faults(reports: Sequence[DatasetReport]) -> None:
+def _check(reports: Sequence[DatasetReport]) -> None:
+    """Raise UserError unless the data are without a fault, and hold segments."""
     faults = [fault for report in reports for fault in report.all_faults()]
     if faults:
         raise UserError(
             f"The data have {len(faults)} faults, the first of which is: {faults[0].message}"
         )
+    if not reports[0].segments_per_image().any():
+        raise UserError("No image has a segment: there is nothing to learn.")
 
 
 def _weights(cfg: CfgNode, model: str, task: str) -> Suggestion:

@@ -71,10 +71,14 @@ def training_memory(cfg: CfgNode, size: tuple[int, int], *, mixed: bool) -> Memo
         kept[storage._cdata] = storage
         return tensor
 
-    divisor = max(model.size_divisibility, 1)
+    divisor = max(getattr(model, "size_divisibility", model.backbone.size_divisibility), 1)
     height, width = (-(-side // divisor) * divisor for side in size)
+    images = torch.zeros(1, 3, height, width, device="meta")
     with saved_tensors_hooks(keep, lambda tensor: tensor):
-        model.predict(torch.zeros(1, 3, height, width, device="meta"))
+        if hasattr(model, "predict"):
+            model.predict(images)
+        else:  # Detectron2's SemanticSegmentor, whose head in training wants labels
+            model.sem_seg_head.eval()(model.backbone(images))
     saved = sum(storage.nbytes() for key, storage in kept.items() if key not in own)
     parameters = sum(p.numel() for p in model.parameters())
     return Memory(

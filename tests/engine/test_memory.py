@@ -45,6 +45,14 @@ def test_it_grows_with_the_image_and_shrinks_in_16_bits():
     assert small.image / full.image == pytest.approx(0.65, rel=1e-4)
 
 
+def test_a_model_without_queries_takes_less():
+    sizes = [
+        training_memory(config(recipe), (64, 64), mixed=True).image
+        for recipe in ("per_pixel_baseline", "maskformer_semantic")
+    ]
+    assert 0 < sizes[0] < sizes[1]
+
+
 def test_images_are_padded_as_in_training():
     cfg = config(RECIPES[0])
     assert training_memory(cfg, (65, 64), mixed=False) == training_memory(
