@@ -130,7 +130,7 @@ def run_images(cfg: CfgNode, task: str, args: argparse.Namespace) -> tuple[int, 
             if asked():
                 break
             try:
-                image = read_image(str(path), "BGR")
+                image = read_image(str(path), "BGR", exif=cfg.INPUT.EXIF_ORIENTATION)
                 picture, prediction = demo.segment(image)
             except UserError as error:
                 failures.append(str(error))

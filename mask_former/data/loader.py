@@ -72,7 +72,9 @@ def build_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
         start_iter=start_iter,
         rank=comm.get_rank(),
         world_size=world_size,
-        group_of=AspectRatio(dataset.records) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None,
+        group_of=AspectRatio(dataset.records, exif=cfg.INPUT.EXIF_ORIENTATION)
+        if cfg.DATALOADER.ASPECT_RATIO_GROUPING
+        else None,
     )
     return DataLoader(
         dataset,
@@ -205,10 +207,15 @@ class AspectRatio:
     """Whether a record's image is wider than high: two groups, so that batches need less padding.
 
     If the record has no size, the header of the image file is read, once.
+
+    Args:
+        records: of the images.
+        exif: whether the orientation of EXIF is applied.
     """
 
-    def __init__(self, records: Sequence[Record]) -> None:
+    def __init__(self, records: Sequence[Record], *, exif: bool = True) -> None:
         self._records = records
+        self._exif = exif
         self._wide: dict[int, bool] = {}
 
     def __call__(self, index: int) -> bool:
@@ -217,7 +224,7 @@ class AspectRatio:
             if "height" in record and "width" in record:
                 height, width = record["height"], record["width"]
             else:
-                height, width = read_header(record["file_name"]).shown(exif=True)
+                height, width = read_header(record["file_name"]).shown(self._exif)
             self._wide[index] = width > height
         return self._wide[index]
 

@@ -6,7 +6,8 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 
 from mask_former.data.datasets import check_dataset
-from mask_former.data.datasets.instances import read_by_ourselves
+from mask_former.data.datasets.catalog import load_registered
+from mask_former.data.datasets.of_detectron2 import read_by_ourselves
 from mask_former.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ def read_metadata(name: str) -> Metadata:
         check_dataset(name)
         read_by_ourselves(name)
         if not metadata.get("thing_classes"):
-            DatasetCatalog.get(name)
+            load_registered(name)
     return metadata
 
 

@@ -167,6 +167,16 @@ def read_header(file_name: str | Path) -> Header:
         return Header((image.height, image.width), _orientation(image))
 
 
+def read_size(file_name: str | Path) -> tuple[int, int]:
+    """Height and width of a label map, which has no EXIF, by its header. Raises as `read_image`."""
+    with explained_read_errors(file_name), PathManager.open(str(file_name), "rb") as file:
+        is_png = file.read(len(_PNG)) == _PNG
+    if not is_png:
+        return read_header(file_name).size
+    header = _png_header(file_name)  # several times as fast as PIL
+    return header.height, header.width
+
+
 def check_size_of_file(
     file_name: str | Path, header: Header, size: tuple[int, int], exif: bool
 ) -> None:
@@ -185,6 +195,20 @@ def check_size_of_file(
         f"Sizes differ: {file_name} is {shown[1]} x {shown[0]} (width x height), but its record "
         f"says {size[1]} x {size[0]}. {hint}"
     )
+
+
+def check_same_size(
+    file_name: str | Path,
+    size: tuple[int, int],
+    image_file: str | Path,
+    image_size: tuple[int, int],
+) -> None:
+    """Raise UserError unless a label map has the size (height, width) of its image."""
+    if tuple(size) != tuple(image_size):
+        raise UserError(
+            f"Sizes differ: {file_name} is {size[1]} x {size[0]} (width x height), but its image "
+            f"{image_file} is {image_size[1]} x {image_size[0]}."
+        )
 
 
 def check_image_format(image_format: str) -> None:

@@ -61,6 +61,9 @@ class DefaultPredictor:
     `DefaultPredictor(cfg)` builds the model and loads `cfg.MODEL.WEIGHTS`, as Detectron2's does; a
     model in memory is passed with `DefaultPredictor(model=...)`. The model is put into eval mode.
 
+    It gets images, not files: whoever reads them applies EXIF as the training does with
+    `mask_former.data.reading.read_image(file, "BGR", exif=cfg.INPUT.EXIF_ORIENTATION)`.
+
     Args:
         model: a Detectron2 model; takes and returns lists of dictionaries.
         min_size, max_size: the image's shorter side is scaled to `min_size` pixels, unless the

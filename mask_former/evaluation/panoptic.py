@@ -12,7 +12,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from mask_former.data.classes import contiguous_ids
-from mask_former.data.reading import read_header, read_ids
+from mask_former.data.reading import read_ids, read_size
 from mask_former.data.records import (
     Record,
     check_a_few,
@@ -90,7 +90,7 @@ class PanopticEvaluator(DatasetEvaluator):
             check_a_few(self._ground_truth.values(), self._read)
 
     def _read(self, record: Record) -> None:
-        size = image_size(record) or read_header(record["file_name"]).shown(exif=True)
+        size = image_size(record) or read_size(record["pan_seg_file_name"])
         read_segment_map(record, size, len(self._class_names))
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:

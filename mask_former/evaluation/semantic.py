@@ -10,7 +10,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from mask_former.data.reading import read_header, read_labels
+from mask_former.data.reading import read_labels, read_size
 from mask_former.data.records import (
     Record,
     check_a_few,
@@ -135,7 +135,7 @@ class SemanticEvaluator(DatasetEvaluator):
         return sem_seg.cpu().numpy()
 
     def _read(self, record: Record) -> None:
-        size = image_size(record) or read_header(record["file_name"]).shown(exif=True)
+        size = image_size(record) or read_size(record["sem_seg_file_name"])
         read_label_map(record, size, len(self._class_names), self._ignore_label)
 
     @cached_property

@@ -1,6 +1,7 @@
 """Data sets of two folders, images and semantic label maps."""
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -72,7 +73,7 @@ def load_semantic(
     """
     images, labels = (
         {
-            name[: -len(suffix)].rstrip("."): f"{folder}/{name}"
+            name[: -len(suffix)].rstrip("."): os.path.join(folder, name)
             for name in PathManager.ls(folder)
             if name.endswith(suffix) and not name.startswith(".")
         }
