@@ -16,6 +16,7 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image
 
 from mask_former.data.coco_format import decode_ids
+from mask_former.data.orientation import Header, header_of, orientation_of, oriented
 from mask_former.errors import MissingFileError, UserError
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -24,35 +25,10 @@ FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 _LOSSLESS = ("BMP", "GIF", "PNG", "PPM", "TIFF")
 _LOSSY_TIFF = ("jpeg", "old-jpeg", "tiff_jpeg", "webp")
 _16_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
-# What undoes the tag Orientation of EXIF.
-_ORIENTATION = 0x0112
-_TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+# Formats whose 16 bits PIL may give as 32; they have no more.
+_16_BIT_AS_32 = ("PNG", "PPM")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_GREY, _PNG_COLOURS = 0, (2, 3, 6)
-
-
-class Header(NamedTuple):
-    """What the header of an image file says.
-
-    Attributes:
-        size: height and width in the file.
-        orientation: of EXIF; 1: as it is in the file.
-    """
-
-    size: tuple[int, int]
-    orientation: int
-
-    def shown(self, exif: bool) -> tuple[int, int]:
-        """Height and width after the orientation of EXIF is applied, if `exif`."""
-        return self.size[::-1] if exif and self.orientation >= 5 else self.size
 
 
 def read_image(
@@ -79,12 +55,12 @@ def read_image(
             floating-point numbers or of 32 bits.
     """
     with _opened(file_name) as image:
-        header = Header((image.height, image.width), _orientation(image))
+        header = header_of(image)
         if size is not None:
             check_size_of_file(file_name, header, size, exif)
-        if exif and header.orientation in _TRANSPOSE:
-            image = image.transpose(_TRANSPOSE[header.orientation])
-        if image.mode in _16_BIT or (image.mode == "I" and image.format == "PNG"):
+        has_16_bits = image.mode in _16_BIT or (image.mode == "I" and image.format in _16_BIT_AS_32)
+        image = oriented(image, header.orientation, exif)
+        if has_16_bits:
             grey = np.asarray(image).astype(np.int64)
             pixels = cv2.cvtColor(((grey + 128) // 257).astype(np.uint8), cv2.COLOR_GRAY2RGB)
         elif image.mode in ("F", "I"):
@@ -134,7 +110,11 @@ def read_lossless(file_name: str | Path) -> np.ndarray:
                 f"{file_name} has fewer than 8 bits a pixel, which are read as shades of grey, "
                 "not as numbers. Save it with 8 bits."
             )
-        return np.asarray(image)
+        if getattr(image, "n_frames", 1) > 1:
+            raise UserError(
+                f"{file_name} has {image.n_frames} frames, but a label map is one. Save it as PNG."
+            )
+        return np.asarray(oriented(image, orientation_of(image), exif=False))
 
 
 def read_ids(file_name: str | Path) -> np.ndarray:
@@ -155,7 +135,7 @@ def read_ids(file_name: str | Path) -> np.ndarray:
         with PathManager.open(str(file_name), "rb") as file:
             data = np.frombuffer(file.read(), dtype=np.uint8)
         # Faster than PIL, and it notices damage that PIL passes over.
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         if image is None:
             raise OSError("no PNG, or a broken one")
         return decode_ids(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
@@ -164,7 +144,7 @@ def read_ids(file_name: str | Path) -> np.ndarray:
 def read_header(file_name: str | Path) -> Header:
     """The header of an image file. Raises as `read_image`."""
     with _opened(file_name) as image:
-        return Header((image.height, image.width), _orientation(image))
+        return header_of(image)
 
 
 def read_size(file_name: str | Path) -> tuple[int, int]:
@@ -244,15 +224,6 @@ def _opened(file_name: str | Path) -> Iterator[Image.Image]:
         Image.open(file, formats=FORMATS) as image,
     ):
         yield image
-
-
-def _orientation(image: Image.Image) -> int:
-    if image.format == "PNG" and "exif" not in image.info:
-        return 1  # PIL would decode the whole image to look for it
-    try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # of broken EXIF
-        return 1
 
 
 @contextmanager
