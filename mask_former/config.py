@@ -23,14 +23,27 @@ def add_mask_former_config(cfg: CN) -> None:
     # DeepLab's keys bring the poly schedule, the crop with a category area limit and the
     # ResNet-c stem.
     add_deeplab_config(cfg)
+    _add_datasets(cfg)
     _add_input(cfg)
     _add_model(cfg)
     _add_swin(cfg)
     _add_timm(cfg)
     _add_vit(cfg)
     _add_solver(cfg)
+    _add_test(cfg)
     for key in REMOVED_KEYS:
         cfg.register_deprecated_key(key)
+
+
+def _add_datasets(cfg: CN) -> None:
+    # Modules, by name (my_project.data) or file (my_data.py), that are imported first: what they
+    # register (data sets, backbones, predictors, evaluators) can then be named by other keys.
+    cfg.IMPORTS = ()
+    # Data sets of your own, by the name under which DATASETS.TRAIN and TEST list them. Their keys,
+    # with defaults, are in mask_former/data/datasets/custom.py. NUM_CLASSES, IGNORE_VALUE, the
+    # mapper and the outputs of TEST follow from data sets of your own, however registered, unless
+    # they are set where these are named, or later.
+    cfg.DATASETS.CUSTOM = CN(new_allowed=True)
 
 
 def _add_input(cfg: CN) -> None:
@@ -232,6 +245,21 @@ def _add_solver(cfg: CN) -> None:
     # scaler (NVIDIA GPUs), where the device has it; or auto: bfloat16 where the device computes it
     # natively, else float16 on a GPU, else float32. Costs and losses stay in float32.
     cfg.SOLVER.AMP.DTYPE = "auto"
+
+
+def _add_test(cfg: CN) -> None:
+    # Semantic segmentation of any model in square windows of so many pixels a side, whose scores
+    # are averaged; 0: of whole images. An image with a shorter side is enlarged to it first.
+    cfg.TEST.WINDOW = CN()
+    cfg.TEST.WINDOW.SIZE = 0
+    # Pixels from one window to the next, at most SIZE; the last one ends with the image. 0: as few
+    # windows as cover the image, spread evenly.
+    cfg.TEST.WINDOW.STRIDE = 0
+    # Windows that the model sees at once.
+    cfg.TEST.WINDOW.BATCH_SIZE = 4
+    # Test-time augmentation of models whose scores are logits: average the softmax of every view's
+    # (Segmenter), instead of the logits (the per-pixel baselines).
+    cfg.TEST.AUG.PROBABILITIES = False
     # Arithmetic of evaluation and prediction: float32, bfloat16 or float16; or auto: with
     # SOLVER.AMP.ENABLED as SOLVER.AMP.DTYPE, so that a model is judged in what it learned in,
     # and float32 without, as in all recipes of MaskFormer's. Post-processing stays in float32.

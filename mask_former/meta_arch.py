@@ -163,6 +163,15 @@ class MaskFormer(nn.Module):
             targets.append(Target(labels, masks, valid))
         return targets
 
+    def semantic_scores(self, batched_inputs: list[dict[str, Any]]) -> list[Tensor]:
+        """The semantic scores of each image, (K, height, width), whatever `forward` returns; see
+        there for the arguments."""
+        images = self.preprocess(batched_inputs)
+        prediction = self.predict(images.tensor)[-1]
+        sizes = result_sizes(images, batched_inputs)
+        predictions = (prediction.class_logits.float(), prediction.mask_logits, sizes)
+        return [self.inference.semantic(*one) for one in zip(*predictions, strict=True)]
+
     def postprocess(
         self, prediction: Prediction, images: ImageList, batched_inputs: list[dict[str, Any]]
     ) -> list[dict[str, Any]]:

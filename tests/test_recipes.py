@@ -32,7 +32,7 @@ MASK2FORMER_CODE = {
 FILES = {
     file.relative_to(ROOT / "configs").with_suffix("").as_posix(): file
     for file in (ROOT / "configs").rglob("*.yaml")
-    if not file.name.startswith("Base") and file.parent.name != "shapes"
+    if not file.name.startswith("Base") and file.parent.name not in ("shapes", "own-data")
 }
 
 

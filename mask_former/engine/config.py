@@ -13,7 +13,9 @@ from detectron2.config import get_cfg as get_detectron2_cfg
 from detectron2.utils.file_io import PathManager
 
 from mask_former.config import MASK2FORMER_DEFAULTS, add_mask_former_config
+from mask_former.data.datasets.custom import SECTION, custom_dataset
 from mask_former.engine.config_values import check_value
+from mask_former.engine.own_data import follow_data, given_with_data, register_own
 from mask_former.errors import MissingFileError, UserError
 
 BASE_KEY = "_BASE_"
@@ -34,7 +36,8 @@ def get_cfg() -> CfgNode:
 
 
 def load_config(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
-    """The defaults, changed by a yaml file, and then by options.
+    """The defaults, changed by a yaml file, and then by options; IMPORTS are imported, and the data
+    sets of DATASETS.CUSTOM registered.
 
     Args:
         config_file: path of a yaml file; `_BASE_` in it names the file, or the list of files, that
@@ -55,6 +58,8 @@ def load_config(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
     for setting in settings:
         _merge(cfg, setting)
     _complete(cfg, given={key for key, _, _ in settings})
+    register_own(cfg)
+    follow_data(cfg, given=given_with_data(settings))
     return cfg
 
 
@@ -184,9 +189,11 @@ def _merge(cfg: CfgNode, setting: Setting) -> None:
         raise UserError(f"{source}: VERSION is {value}, this needs {cfg.VERSION}.")
     if cfg.key_is_deprecated(key):  # logs a warning
         return
+    if key.startswith(f"{SECTION}."):
+        _open_entry(cfg, setting)
     known = dict(_flatten(cfg))
     if key not in known:
-        if any(name.startswith(f"{key}.") for name in known):
+        if key == SECTION or any(name.startswith(f"{key}.") for name in known):
             raise UserError(f"{source}: {key} is a section, not a key; set keys inside it.")
         nearest = difflib.get_close_matches(key.upper(), known, n=1, cutoff=0.0)[0]
         raise UserError(f"{source}: unknown key {key}; the nearest known key is {nearest}.")
@@ -199,6 +206,19 @@ def _merge(cfg: CfgNode, setting: Setting) -> None:
             f"it is {value!r}."
         ) from error
     check_value(key, _get(cfg, key), known[key], source)
+
+
+def _open_entry(cfg: CfgNode, setting: Setting) -> None:
+    """Give a data set that a key of DATASETS.CUSTOM is the first of its defaults."""
+    key, value, source = setting
+    name, _, entry_key = key.removeprefix(f"{SECTION}.").rpartition(".")
+    if not name or "." in name:
+        raise UserError(
+            f"{source}: {key} is {value!r}, but {SECTION} holds sections, one for each data set "
+            f"under a name without dots: {SECTION}.mine.FORMAT, ..."
+        )
+    if name not in cfg.DATASETS.CUSTOM:
+        cfg.DATASETS.CUSTOM[name] = custom_dataset()
 
 
 def _get(cfg: CfgNode, key: str) -> Any:

@@ -17,6 +17,7 @@ from mask_former.checkpoint.compatibility import check_finite
 from mask_former.engine.interruption import StoppableEvaluator, StoppableLoader
 from mask_former.engine.label_maps import label_maps_where_accepted
 from mask_former.engine.resume import has_checkpoint
+from mask_former.engine.sliding_window import with_sliding_window
 from mask_former.engine.step import MixedPrecision
 from mask_former.errors import UserError
 from mask_former.precision import inference_precision
@@ -36,7 +37,7 @@ def evaluate_model(
     suffix: str = "",
     output_folder: str | None = None,
 ) -> Results:
-    """Evaluate `model` on all DATASETS.TEST, at TEST.PRECISION.
+    """Evaluate `model` on all DATASETS.TEST, at TEST.PRECISION, in the windows of TEST.WINDOW.
 
     Args:
         build_test_loader, build_evaluator: take cfg and the name of a data set; the latter also the
@@ -51,8 +52,10 @@ def evaluate_model(
 
     Raises:
         NonFiniteError: a weight is not finite.
+        UserError: see `with_sliding_window`.
     """
     check_finite(model.state_dict(), "The model is not evaluated")
+    model = with_sliding_window(cfg, model)
     results: Results = OrderedDict()
     dtype = inference_precision(cfg).dtype
     run = model if dtype is None else MixedPrecision(model, dtype)

@@ -14,6 +14,7 @@ from mask_former.data.reading import check_image_format
 from mask_former.data.transforms import InferenceResize
 from mask_former.engine.model import build_model
 from mask_former.engine.setup import check_device
+from mask_former.engine.sliding_window import with_sliding_window
 from mask_former.engine.tta import with_test_time_augmentation
 from mask_former.errors import UserError
 from mask_former.precision import prepare
@@ -103,8 +104,8 @@ class DefaultPredictor:
         model = build_model(cfg)
         precision = prepare(cfg, model, training=False)
         MaskFormerCheckpointer(model, accept_backbone=False).load(cfg.MODEL.WEIGHTS)
-        if cfg.TEST.AUG.ENABLED:
-            model = with_test_time_augmentation(cfg, model)
+        augment = with_test_time_augmentation if cfg.TEST.AUG.ENABLED else with_sliding_window
+        model = augment(cfg, model)
         return {
             "model": model,
             "min_size": cfg.INPUT.MIN_SIZE_TEST,

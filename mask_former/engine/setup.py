@@ -19,6 +19,7 @@ from mask_former.checkpoint.atomic_write import explained_write_errors, replaced
 from mask_former.data.checks import check_data
 from mask_former.engine.config import read_settings
 from mask_former.engine.learning_rate import rate_of_another_batch
+from mask_former.engine.own_data import register_own
 from mask_former.errors import ExistingFileError, UnwritableFileError, UserError
 from mask_former.evaluation.build import build_evaluator
 from mask_former.precision import inference_precision, training_precision
@@ -120,6 +121,7 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     Raises:
         UnwritableFileError: OUTPUT_DIR cannot be written, or the disk is full.
     """
+    register_own(cfg)  # in processes that were started for the training
     rank = comm.get_rank()
     with explained_write_errors(cfg.OUTPUT_DIR):
         os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)

@@ -21,14 +21,27 @@ from torch import Tensor, nn
 from mask_former.data.reading import read_image
 from mask_former.data.transforms import InferenceResize
 from mask_former.engine.merge_views import Mean, QueryMean
+from mask_former.engine.sliding_window import semantic_scores, with_sliding_window
 from mask_former.errors import UserError
 from mask_former.inference.resize import Sizes, scale_masks
 from mask_former.meta_arch import MaskFormer, result_sizes
 
 
 def with_test_time_augmentation(cfg: CfgNode, model: nn.Module) -> nn.Module:
-    """`model` as one that takes and returns the same, with the augmentation of `cfg.TEST.AUG`."""
+    """`model` as one that takes and returns the same, with the augmentation of `cfg.TEST.AUG`, and
+    in every view the windows of `cfg.TEST.WINDOW`.
+
+    Raises:
+        UserError: probabilities are to be averaged, which the scores of a `MaskFormer` are already;
+            see also `with_sliding_window`.
+    """
     model = getattr(model, "module", model)  # without DistributedDataParallel
+    if isinstance(model, MaskFormer) and cfg.TEST.AUG.PROBABILITIES:
+        raise UserError(
+            "TEST.AUG.PROBABILITIES is for models whose scores are logits; those of a MaskFormer "
+            "are sums of probabilities: set it to False."
+        )
+    model = with_sliding_window(cfg, model)
     wrapper = MaskFormerWithTTA if isinstance(model, MaskFormer) else SemanticSegmentorWithTTA
     return wrapper(cfg, model)
 
@@ -38,8 +51,8 @@ class SemanticSegmentorWithTTA(nn.Module):
 
     Views are made and segmented one by one; there is memory for one of them and for the sum.
 
-    `SemanticSegmentorWithTTA(cfg, model)` reads TEST.AUG.{MIN_SIZES, MAX_SIZE, FLIP} and
-    INPUT.{FORMAT, EXIF_ORIENTATION}.
+    `SemanticSegmentorWithTTA(cfg, model)` reads TEST.AUG.{MIN_SIZES, MAX_SIZE, FLIP, PROBABILITIES}
+    and INPUT.{FORMAT, EXIF_ORIENTATION}.
 
     Args:
         model: the model; it is put into eval mode.
@@ -48,6 +61,8 @@ class SemanticSegmentorWithTTA(nn.Module):
         flip: mirror the image, too, at every scale.
         image_format: channel order that the model expects, "RGB" or "BGR".
         exif: whether the orientation of EXIF is applied to images that are read.
+        probabilities: average the softmax of each view's scores, as Segmenter does, instead of the
+            scores.
 
     Raises:
         ValueError: there is no scale.
@@ -63,6 +78,7 @@ class SemanticSegmentorWithTTA(nn.Module):
         flip: bool = True,
         image_format: str = "RGB",
         exif: bool = True,
+        probabilities: bool = False,
     ) -> None:
         super().__init__()
         if not min_sizes:
@@ -73,6 +89,7 @@ class SemanticSegmentorWithTTA(nn.Module):
         self.flip = flip
         self.image_format = image_format
         self.exif = exif
+        self.probabilities = probabilities
         self.eval()
 
     @classmethod
@@ -84,6 +101,7 @@ class SemanticSegmentorWithTTA(nn.Module):
             "flip": cfg.TEST.AUG.FLIP,
             "image_format": cfg.INPUT.FORMAT,
             "exif": cfg.INPUT.EXIF_ORIENTATION,
+            "probabilities": cfg.TEST.AUG.PROBABILITIES,
         }
 
     @torch.no_grad()
@@ -115,22 +133,12 @@ class SemanticSegmentorWithTTA(nn.Module):
         for scale in self.scales(image):
             for view in scale:
                 scores.add(self._scores(view, size))
-        return {"sem_seg": scores.value}
+        labels = getattr(self.model, "semantic_labels", False)
+        return {"sem_seg": scores.value.argmax(0) if labels else scores.value}
 
     def _scores(self, view: "View", size: tuple[int, int]) -> Tensor:
-        result = self.model([view.input(size)])[0]
-        name = type(self.model).__name__
-        if "sem_seg" not in result:
-            raise UserError(
-                f"test-time augmentation averages 'sem_seg', but this {name} returns "
-                f"{sorted(result)}"
-            )
-        if result["sem_seg"].dim() != 3:
-            raise UserError(
-                f"test-time augmentation averages the scores of classes, but this {name} returns "
-                "labels: set MODEL.MASK_FORMER.TEST.SEMANTIC_LABELS to False"
-            )
-        return view.restore(result["sem_seg"])
+        (scores,) = semantic_scores(self.model, [view.input(size)])
+        return view.restore(scores.softmax(0) if self.probabilities else scores)
 
     def scales(self, image: np.ndarray) -> Iterator[list["View"]]:
         """The views of an image, (h, w, 3), at one scale after the other."""

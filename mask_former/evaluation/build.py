@@ -67,6 +67,26 @@ EVALUATORS: dict[str, tuple[Task, ...]] = {
 """The tasks of each `evaluator_type`, the main one first. Extend it for types of your own."""
 
 
+def annotated_tasks(dataset_name: str) -> list[Task]:
+    """What a data set can be evaluated for: its main task, and others whose annotations its
+    metadata name.
+
+    Raises:
+        UserError: unknown `evaluator_type`.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    evaluator_type = metadata.get("evaluator_type")
+    if evaluator_type not in EVALUATORS:
+        raise UserError(
+            f"{dataset_name} has the evaluator_type {evaluator_type!r}; known are "
+            f"{', '.join(sorted(EVALUATORS))}. It is set by "
+            f"MetadataCatalog.get({dataset_name!r}).evaluator_type"
+        )
+    # The evaluator of the main task checks itself that it is annotated.
+    main, *others = EVALUATORS[evaluator_type]
+    return [main, *(task for task in others if metadata.get(task.annotation))]
+
+
 def build_evaluator(
     cfg: CfgNode, dataset_name: str, output_folder: str | None = None
 ) -> Evaluators:
@@ -86,24 +106,15 @@ def build_evaluator(
     Raises:
         ValueError: unknown `evaluator_type`; nothing that can be evaluated is switched on.
     """
-    metadata = MetadataCatalog.get(dataset_name)
-    evaluator_type = metadata.get("evaluator_type")
-    if evaluator_type not in EVALUATORS:
-        raise UserError(
-            f"{dataset_name} has the evaluator_type {evaluator_type!r}; known are "
-            f"{', '.join(sorted(EVALUATORS))}. It is set by "
-            f"MetadataCatalog.get({dataset_name!r}).evaluator_type"
-        )
-    # The evaluator of the main task checks itself that it is annotated.
-    main, *others = EVALUATORS[evaluator_type]
-    possible = [main, *(task for task in others if metadata.get(task.annotation))]
+    possible = annotated_tasks(dataset_name)
     tasks = [task for task in possible if cfg.MODEL.MASK_FORMER.TEST[task.switch]]
     if not tasks:
         switches = " or ".join(
             f"MODEL.MASK_FORMER.TEST.{task.switch} True (for {task.metric})" for task in possible
         )
         raise UserError(
-            f"nothing of {dataset_name} (evaluator_type {evaluator_type}) can be evaluated with "
+            f"nothing of {dataset_name} (evaluator_type "
+            f"{MetadataCatalog.get(dataset_name).evaluator_type}) can be evaluated with "
             f"the outputs that are switched on: set {switches}"
         )
     logger.info("%s is evaluated for %s", dataset_name, ", ".join(task.metric for task in tasks))

@@ -10,15 +10,18 @@ from mask_former.inference.segment import (
     semantic_labels,
     top_instances,
 )
+from mask_former.inference.sliding_window import SlidingWindow, sliding_window_inference
 
 __all__ = [
     "Inference",
     "Sizes",
+    "SlidingWindow",
     "confident_queries",
     "instance_inference",
     "panoptic_inference",
     "scale_masks",
     "semantic_inference",
     "semantic_labels",
+    "sliding_window_inference",
     "top_instances",
 ]

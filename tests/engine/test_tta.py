@@ -262,7 +262,7 @@ def test_what_cannot_be_augmented(tmp_path):
         tta(boxes)([{"image": random_image()}])
     labels = nn.Module()
     labels.forward = lambda inputs: [{"sem_seg": torch.zeros(2, 3)}]
-    with pytest.raises(ValueError, match="SEMANTIC_LABELS to False"):
+    with pytest.raises(ValueError, match="returns labels"):
         tta(labels)([{"image": random_image()}])
 
 

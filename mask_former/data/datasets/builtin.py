@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from detectron2.data import DatasetCatalog
+
 from mask_former.data.datasets.ade20k import register_ade20k
 from mask_former.data.datasets.ade20k_full import register_ade20k_full
 from mask_former.data.datasets.catalog import datasets_root
@@ -53,3 +55,6 @@ register_coco_stuff_10k(datasets_root())
 register_cityscapes(datasets_root())
 explain_builtin_cityscapes()
 register_mapillary_vistas(datasets_root())
+
+BUILTIN = frozenset(DatasetCatalog)
+"""The names of the built-in data sets, Detectron2's included."""

@@ -30,6 +30,7 @@ def register_panoptic(
     sem_seg_root: str | Path | None = None,
     categories: Sequence[dict[str, Any]] | None = None,
     prepare_command: str | None = None,
+    **known: Any,
 ) -> None:
     """Register a data set in COCO's panoptic format with Detectron2, without touching the disk.
 
@@ -49,13 +50,14 @@ def register_panoptic(
             from the panoptic annotation when the metadata are first accessed, which raises
             FileNotFoundError or ValueError if it is missing or bad.
         prepare_command: the command that prepares the files, for errors about missing ones.
+        known: further metadata.
 
     Raises:
         ValueError: a given category lacks a key, or two of them have one id.
     """
-    known, read_metadata = {}, partial(_read_categories, name, panoptic_json)
+    read_metadata = partial(_read_categories, name, panoptic_json)
     if categories is not None:
-        known, read_metadata = category_metadata(name, categories), dict
+        known, read_metadata = {**category_metadata(name, categories), **known}, dict
     register_lazily(
         name,
         partial(load_panoptic, name),

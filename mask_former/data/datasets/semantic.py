@@ -27,6 +27,7 @@ def register_semantic(
     image_suffix: str = "jpg",
     label_suffix: str = "png",
     prepare_command: str | None = None,
+    **known: Any,
 ) -> None:
     """Register a data set of images and label maps with Detectron2, without touching the disk.
 
@@ -44,6 +45,7 @@ def register_semantic(
         ignore_label: label of pixels without a class. None: it is in `read_metadata`.
         image_suffix, label_suffix: of the files.
         prepare_command: the command that prepares the files, for errors about missing ones.
+        known: further metadata.
     """
     register_lazily(
         name,
@@ -56,6 +58,7 @@ def register_semantic(
         stuff_colors=colors,
         ignore_label=ignore_label,
         prepare_command=prepare_command,
+        **known,
     )
 
 

@@ -1,0 +1,188 @@
+"""Data sets of your own, of DATASETS.CUSTOM: an entry there is a call of `register_semantic`,
+`register_instances` or `register_panoptic`."""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from mask_former.data.datasets.instances import register_instances
+from mask_former.data.datasets.panoptic import register_panoptic
+from mask_former.data.datasets.semantic import register_semantic
+from mask_former.errors import UserError
+
+SECTION = "DATASETS.CUSTOM"
+# In a path it stands for the name of each split.
+_SPLIT = "{split}"
+
+
+def custom_dataset() -> CfgNode:
+    """The keys of a data set in DATASETS.CUSTOM, each with its default."""
+    entry = CfgNode()
+    # What is annotated: semantic (a label map for each image), instances (COCO's JSON) or panoptic
+    # (COCO's JSON and PNG).
+    entry.FORMAT = ""
+    # Of several parts, each a data set NAME_SPLIT: [train, val]. {split} in a path below stands for
+    # each of them.
+    entry.SPLITS = ()
+    # What the paths below are relative to; empty: the working directory.
+    entry.ROOT = ""
+    # The folder of the images, with subfolders.
+    entry.IMAGES = ""
+    # The folder of the label maps, or of the panoptic PNG.
+    entry.LABELS = ""
+    # The JSON of instances or of panoptic segments.
+    entry.JSON = ""
+    # panoptic: what else can be evaluated. The JSON of the same images' instances (AP), and the
+    # folder of their label maps of contiguous ids and 255 (mIoU).
+    entry.INSTANCES_JSON = ""
+    entry.SEMANTIC_LABELS = ""
+
+    # The names of the classes. semantic: in the order of their values in the label maps. Otherwise
+    # they come from the JSON, and are compared with it.
+    entry.CLASSES = ()
+    # semantic: a file of the classes instead, with their colours if it has any: a name a line,
+    # CVAT's labelmap.txt, or JSON.
+    entry.CLASS_FILE = ""
+    # RGB of each class, in 0..255, in the order of the classes: [[255, 0, 0], ...]. Otherwise those
+    # of the files, if any.
+    entry.COLORS = ()
+    # panoptic: the names of the classes that are things, where the JSON does not say it (isthing).
+    entry.THINGS = ()
+
+    # semantic, all of the following. The name of a label map is that of its image, after the one
+    # ends in LABEL_SUFFIX instead of IMAGE_SUFFIX: "_mask.png" for photo_mask.png and photo.jpg.
+    # Empty: any suffix of a picture, for labels of a lossless one.
+    entry.IMAGE_SUFFIX = ""
+    entry.LABEL_SUFFIX = ""
+    # A text file of the images that belong to the data set, a name or path in IMAGES a line, with
+    # or without suffix. Empty: all.
+    entry.IMAGE_LIST = ""
+    # What a pixel of a label map holds: values (a number: grey of 8 or 16 bits, or an index into a
+    # palette), colors (those of COLORS or CLASS_FILE), binary (0: the first of two classes,
+    # anything else: the second); auto: values where the file has one channel, else colors.
+    entry.ENCODING = "auto"
+    # The value of each class, where they are not 0, 1, 2, ... without those of IGNORE.
+    entry.LABEL_VALUES = ()
+    # What is ignored, in training and metrics: values, colours, or names of CLASSES, which then are
+    # no classes. Empty: the value 255, if it is no class's.
+    entry.IGNORE = ()
+    return entry
+
+
+_PATHS = ("IMAGES", "LABELS", "JSON", "INSTANCES_JSON", "SEMANTIC_LABELS")
+_PATHS += ("CLASS_FILE", "IMAGE_LIST")
+_ENTRY = ("FORMAT", "SPLITS", "ROOT")
+
+# Of each format: what registers it; the key that each of its arguments comes from.
+_FORMATS: dict[str, tuple[Callable[..., None], dict[str, str]]] = {
+    "semantic": (
+        register_semantic,
+        {
+            "IMAGES": "image_root",
+            "LABELS": "sem_seg_root",
+            "CLASSES": "classes",
+            "COLORS": "colors",
+            "IMAGE_SUFFIX": "image_suffix",
+            "LABEL_SUFFIX": "label_suffix",
+        },
+    ),
+    "instances": (
+        register_instances,
+        {"IMAGES": "image_root", "JSON": "json_file"},
+    ),
+    "panoptic": (
+        register_panoptic,
+        {
+            "IMAGES": "image_root",
+            "LABELS": "panoptic_root",
+            "JSON": "panoptic_json",
+            "INSTANCES_JSON": "json_file",
+            "SEMANTIC_LABELS": "sem_seg_root",
+        },
+    ),
+}
+_REQUIRED = {
+    "semantic": ("IMAGES", "LABELS"),
+    "instances": ("IMAGES", "JSON"),
+    "panoptic": ("IMAGES", "LABELS", "JSON"),
+}
+
+
+def register_custom(cfg: CfgNode) -> None:
+    """Register the data sets of DATASETS.CUSTOM, without touching the disk.
+
+    Those that an earlier call has registered are replaced if their keys have changed.
+
+    Raises:
+        UserError: a key is missing, has no meaning or no possible value; or a data set of another
+            origin has the name.
+    """
+    for name, entry in cfg.DATASETS.CUSTOM.items():
+        _check_entry(name, entry)
+        for full_name, split in _splits(name, entry):
+            _register(full_name, f"{SECTION}.{name}", entry, split)
+
+
+def _check_entry(name: str, entry: CfgNode) -> None:
+    place = f"{SECTION}.{name}"
+    if entry.FORMAT not in _FORMATS:
+        raise UserError(
+            f"{place}.FORMAT is {entry.FORMAT!r}, but must be one of {', '.join(_FORMATS)}."
+        )
+    of_format = {*_ENTRY, *_FORMATS[entry.FORMAT][1]}
+    defaults = custom_dataset()
+    for key, value in entry.items():
+        if key not in of_format and value != defaults[key]:
+            raise UserError(
+                f"{place}.{key} is {value!r}, which has no meaning with FORMAT {entry.FORMAT}. "
+                "Leave it out."
+            )
+        if key in _PATHS and bool(entry.SPLITS) < (_SPLIT in str(value)):
+            raise UserError(
+                f"{place}.{key} is {value!r}, but there are no splits to put there: set "
+                f"{place}.SPLITS, such as [train, val]."
+            )
+    for key in _REQUIRED[entry.FORMAT]:
+        if not entry[key]:
+            raise UserError(f"{place}.{key} is missing, which FORMAT {entry.FORMAT} needs.")
+    if entry.SPLITS and not any(_SPLIT in entry[key] for key in _PATHS):
+        raise UserError(
+            f"{place}.SPLITS is {list(entry.SPLITS)!r}, but no path has {_SPLIT} in it, so that "
+            "all would be the same. Put it where their names stand, or leave SPLITS out."
+        )
+
+
+def _splits(name: str, entry: CfgNode) -> Iterator[tuple[str, str]]:
+    """The name of each data set, and of its split."""
+    if not entry.SPLITS:
+        yield name, ""
+    for split in entry.SPLITS:
+        yield f"{name}_{split}", str(split)
+
+
+def _register(name: str, place: str, entry: CfgNode, split: str) -> None:
+    register, arguments = _FORMATS[entry.FORMAT]
+    given = {key: _value(key, entry, split) for key in arguments if entry[key]}
+    if name in DatasetCatalog:
+        known = vars(MetadataCatalog.get(name)).get("custom_keys")
+        if known is None:
+            raise UserError(
+                f"{place}: there is another data set of the name {name!r}. Choose a new name."
+            )
+        if known == given:
+            return
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    known = {argument: given[key] for key, argument in arguments.items() if key in given}
+    register(name, **known, custom_keys=given)
+
+
+def _value(key: str, entry: CfgNode, split: str) -> Any:
+    value = entry[key]
+    if key not in _PATHS:
+        return value
+    path = value.replace(_SPLIT, split)
+    return os.path.join(os.path.expanduser(entry.ROOT), os.path.expanduser(path))
