@@ -19,6 +19,7 @@ from mask_former.checkpoint.atomic_write import explained_write_errors, replaced
 from mask_former.data.checks import check_data
 from mask_former.engine.config import read_settings
 from mask_former.engine.learning_rate import rate_of_another_batch
+from mask_former.engine.model import check_names
 from mask_former.engine.own_data import register_own
 from mask_former.errors import ExistingFileError, UnwritableFileError, UserError
 from mask_former.evaluation.build import build_evaluator
@@ -52,6 +53,8 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
     if torch.device(cfg.MODEL.DEVICE).type == "mps" and args.num_gpus * args.num_machines > 1:
         raise UserError("With MODEL.DEVICE mps there is one process: leave out --num-gpus.")
     inference_precision(cfg)
+    check_names(cfg)
+    check_expected(cfg)
     if not args.eval_only:
         training_precision(cfg)
         check_numbers(cfg)
@@ -81,10 +84,22 @@ def check_device(cfg: CfgNode) -> None:
 
 
 def check_numbers(cfg: CfgNode) -> None:
-    """Raise ValueError for a training of nothing, or one that never saves."""
+    """Raise UserError for a training of nothing, or one that never saves."""
     for key in ("IMS_PER_BATCH", "MAX_ITER", "CHECKPOINT_PERIOD"):
         if cfg.SOLVER[key] < 1:
             raise UserError(f"SOLVER.{key} is {cfg.SOLVER[key]}, but must be at least 1.")
+
+
+def check_expected(cfg: CfgNode) -> None:
+    """Raise UserError unless TEST.EXPECTED_RESULTS, which are looked at last, make sense."""
+    for entry in cfg.TEST.EXPECTED_RESULTS:
+        kinds = [str, str, int | float, int | float]
+        sound = isinstance(entry, list | tuple) and len(entry) == len(kinds)
+        if not (sound and all(map(isinstance, entry, kinds))):
+            raise UserError(
+                f"TEST.EXPECTED_RESULTS holds {entry!r}, but an entry is [task, metric, value, "
+                "tolerance], like ['panoptic_seg', 'PQ', 41.5, 0.5]."
+            )
 
 
 def check_output_folder(folder: str) -> None:
@@ -101,6 +116,8 @@ def check_output_folder(folder: str) -> None:
 
 def check_writable(folder: str) -> None:
     """Raise UnwritableFileError unless files can be written into `folder`, or it can be made."""
+    if not folder:
+        raise UserError("OUTPUT_DIR is empty: name the folder that the run is kept in.")
     path = Path(folder).absolute()
     nearest = next(parent for parent in (path, *path.parents) if os.path.lexists(parent))
     if not nearest.is_dir():
