@@ -29,6 +29,7 @@ def add_mask_former_config(cfg: CN) -> None:
     _add_swin(cfg)
     _add_timm(cfg)
     _add_vit(cfg)
+    _add_segmenter(cfg)
     _add_solver(cfg)
     _add_test(cfg)
     for key in REMOVED_KEYS:
@@ -224,6 +225,16 @@ def _add_vit(cfg: CN) -> None:
     # ViTPyramid: names of its maps, and their channels.
     cfg.MODEL.VIT.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     cfg.MODEL.VIT.OUT_CHANNELS = 256
+
+
+def _add_segmenter(cfg: CN) -> None:
+    # MODEL.SEM_SEG_HEAD.NAME SegmenterHead, on the backbone ViTEncoder: its decoder, a name of
+    # SEGMENTER_DECODER_REGISTRY, MaskTransformer or LinearDecoder; and the mask transformer's
+    # layers and dropout.
+    cfg.MODEL.SEGMENTER = CN()
+    cfg.MODEL.SEGMENTER.DECODER_NAME = "MaskTransformer"
+    cfg.MODEL.SEGMENTER.DEC_LAYERS = 2
+    cfg.MODEL.SEGMENTER.DROPOUT = 0.1
 
 
 def _add_solver(cfg: CN) -> None:

@@ -31,8 +31,8 @@ def table() -> dict[str, Any]:
     """What is known of the published models.
 
     Returns:
-        * `license`: of the weights;
-        * `papers`: name of a model -> `text` and `url` of its paper;
+        * `papers`: name of a model -> `text` and `url` of its paper, and the `license` of its
+          published weights;
         * `data_sets`: folder of configs/ -> `paper`, `title`, `task`, and the number of
           `machines`, of 8 GPUs each, that its recipes were trained on;
         * `initial_weights`: file that recipes start from -> `of` what it is made, and `url`;
@@ -75,7 +75,7 @@ def get_config_file(name: str) -> str:
 
 
 def get_checkpoint_url(name: str) -> str:
-    """Address of the published weights of a recipe; their licence is CC BY-NC 4.0.
+    """Address of the published weights of a recipe; see `get_license`.
 
     Raises:
         UserError: there is no such recipe, or there are no published weights for it.
@@ -85,6 +85,23 @@ def get_checkpoint_url(name: str) -> str:
     if entry is None:
         raise UserError(f"there are no published weights for {name!r}: train it, see its header")
     return entry["weights"]
+
+
+def get_license(name: str) -> str:
+    """The licence of the published weights of a recipe.
+
+    Raises:
+        UserError: as `get_checkpoint_url`.
+    """
+    get_checkpoint_url(name)
+    return table()["papers"][data_set(table(), name)["paper"]]["license"]
+
+
+def data_set(zoo: dict[str, Any], name: str) -> dict[str, Any]:
+    """What `zoo`, a `table`, says of the data set of a recipe: of its folder, or of one above."""
+    return next(
+        facts for folder, facts in zoo["data_sets"].items() if name.startswith(f"{folder}/")
+    )
 
 
 def get_config(name: str, trained: bool = False) -> CfgNode:
@@ -101,7 +118,7 @@ def get_config(name: str, trained: bool = False) -> CfgNode:
     if trained:
         cfg.MODEL.WEIGHTS = get_checkpoint_url(name)
         # A warning, since few programs show less than that.
-        logger.warning("The weights of %s are %s: for non-commercial use", name, table()["license"])
+        logger.warning("The licence of the weights of %s is %s.", name, get_license(name))
     return cfg
 
 
@@ -109,7 +126,7 @@ def get(name: str, trained: bool = False, device: str | None = None) -> nn.Modul
     """The model of a recipe with its weights, in training mode.
 
     Args:
-        trained: with the published weights, which are downloaded once and are CC BY-NC 4.0.
+        trained: with the published weights, which are downloaded once; see `get_license`.
             Otherwise with what `MODEL.WEIGHTS` of the recipe names: a backbone to train from.
         device: of the model; by default the recipe's, or the CPU where there is no GPU.
 

@@ -19,12 +19,21 @@ FACTS = {
     for file in ("zoo.json", "mask2former_zoo.json")
     for name, facts in json.loads((REFERENCE / file).read_text()).items()
 }
+for row in json.loads((REFERENCE / "segmenter_zoo.json").read_text()):
+    figures = row["figures"]
+    FACTS["segmenter/" + row["url"].split("/checkpoints/")[1].rsplit("/", 1)[0]] = {
+        "weights": row["url"],
+        "mIoU": figures["mIoU_ss"],
+        "mIoU_multi_scale_flip": figures["mIoU_ms"],
+        "params_million": figures["params_M"],
+    }
 RECIPES = {
     name: recipe
     for file in ("recipes.json", "mask2former_recipes.json")
     for name, recipe in json.loads((REFERENCE / file).read_text())["recipes"].items()
 }
 R50 = "ade20k-150/maskformer_R50_bs16_160k"
+SEGMENTER = "segmenter/ade20k/seg_tiny_mask"
 SHAPES = "shapes/maskformer_panoptic_quickstart"
 
 
@@ -32,9 +41,9 @@ def test_table_is_the_published_one():
     recipes = model_zoo.table()["recipes"]
     known = {name: {"weights": e["weights"], **e["published"]} for name, e in recipes.items()}
     assert known == FACTS
-    assert {doc.data_set(model_zoo.table(), name) for name in recipes} == set(
-        model_zoo.table()["data_sets"]
-    )
+    zoo = model_zoo.table()
+    used = {id(model_zoo.data_set(zoo, name)) for name in recipes}
+    assert used == {id(facts) for facts in zoo["data_sets"].values()}
 
 
 def test_names_are_recipes_and_no_bases():
@@ -43,11 +52,12 @@ def test_names_are_recipes_and_no_bases():
     assert not [name for name in names if "Base" in name]
 
 
-def test_the_licence_is_said_with_the_weights(caplog):
-    assert not model_zoo.get_config(R50).MODEL.WEIGHTS.startswith(FACTS[R50]["weights"])
+@pytest.mark.parametrize(("name", "license"), [(R50, "CC BY-NC 4.0"), (SEGMENTER, "MIT")])
+def test_the_licence_is_said_with_the_weights(name, license, caplog):
+    assert not model_zoo.get_config(name).MODEL.WEIGHTS.startswith(FACTS[name]["weights"])
     assert not caplog.messages
-    model_zoo.get_config(R50, trained=True)
-    assert [message for message in caplog.messages if R50 in message and "CC BY-NC 4.0" in message]
+    model_zoo.get_config(name, trained=True)
+    assert [message for message in caplog.messages if name in message and license in message]
 
 
 def test_config():
@@ -93,7 +103,12 @@ def test_trained_model_has_the_published_weights(tmp_path, monkeypatch):
     torch.save({"model": saved}, file)
     url = "https://weights.example/model_final.pkl"
     entry = {"weights": url}
-    monkeypatch.setattr(model_zoo, "table", lambda: {"license": "any", "recipes": {SHAPES: entry}})
+    zoo = {
+        "papers": {"any": {"license": "any"}},
+        "data_sets": {"shapes": {"paper": "any"}},
+        "recipes": {SHAPES: entry},
+    }
+    monkeypatch.setattr(model_zoo, "table", lambda: zoo)
     downloads = {url: str(file)}
     monkeypatch.setattr(PathManager, "get_local_path", lambda path, **_: downloads.get(path, path))
     model = model_zoo.get(SHAPES, trained=True, device="cpu")
@@ -129,12 +144,10 @@ def test_document_tells_published_from_measured():
     assert "There are none yet." in doc.document(zoo)
     zoo["recipes"][R50]["measured"] = {"mIoU": 44.26}
     text = doc.document(zoo)
-    assert "1 of 77 models are." in text
-    (row,) = [line for line in text.splitlines() if f"configs/{R50}.yaml)" in line]
-    cells = [cell.strip() for cell in row.strip("|").split("|")]
-    (headings,) = [
-        line for line in text.splitlines() if line.startswith("| recipe") and "(M)" in line
-    ]
+    assert f"1 of {len(FACTS)} models are." in text
+    above, row = text.split(f"](../configs/{R50}.yaml)")
+    cells = [cell.strip() for cell in row.splitlines()[0].split("|")[:-1]]
+    headings = [line for line in above.splitlines() if line.startswith("| recipe")][-1]
     headings = [cell.strip() for cell in headings.strip("|").split("|")]
     metrics = dict(zip(headings, cells, strict=True))
     assert metrics["mIoU: published"] == "44.5"
@@ -145,7 +158,7 @@ def test_document_tells_published_from_measured():
 
 def test_document_has_every_model_and_the_licence():
     text = doc.DOC.read_text(encoding="utf-8")
-    assert "CC BY-NC 4.0" in text
+    assert text.count("weights CC BY-NC 4.0") == 2 and "weights MIT" in text
     for name, facts in FACTS.items():
         assert text.count(f"]({facts['weights']})") == 1
         assert f"(../configs/{name}.yaml)" in text

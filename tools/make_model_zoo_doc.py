@@ -36,9 +36,10 @@ The models of these papers, with the weights that their authors published:
 
 {papers}
 
-**Licence.** Those weights are {license}: for non-commercial use. They are not part of this
-repository; they are downloaded from their authors when you ask for them. The code and the recipes
-here are Apache-2.0.
+**Licence.** That of the weights stands beside each paper: NC is for non-commercial use, and "of the
+repository" says that nothing else is printed for the weights. They are not part of this repository;
+they are downloaded from their authors when you ask for them. The code and the recipes here are
+Apache-2.0.
 
 **Metrics.** The values under "published" are the papers' authors': of their code, with these
 weights, on the validation images (test images for COCO-Stuff-10K). mIoU, PQ and AP (of masks; on
@@ -61,9 +62,9 @@ python train_net.py --eval-only \\
     MODEL.WEIGHTS {example}
 ```
 
-Every recipe's header states the command that trains it. The batch size of all is the number after
-`bs`, over 8 GPUs; MaskFormer's recipes on COCO take 8 machines of 8, and Mask2Former's with Swin-L
-two.
+Every recipe's header states the command that trains it. The batch size is the number after `bs`, or
+`SOLVER.IMS_PER_BATCH`, over 8 GPUs; MaskFormer's recipes on COCO take 8 machines of 8, and
+Mask2Former's with Swin-L two.
 """
 
 INITIAL = """\
@@ -91,9 +92,9 @@ def document(zoo: dict[str, Any]) -> str:
     measured = sum(bool(entry["measured"]) for entry in entries)
     example = zoo["recipes"]["ade20k-150/maskformer_R50_bs16_160k"]["weights"]
     intro = INTRO.format(
-        license=zoo["license"],
         papers="\n".join(
-            f"- {name}: [{paper['text']}]({paper['url']})" for name, paper in zoo["papers"].items()
+            f"- {name}: [{paper['text']}]({paper['url']}); weights {paper['license']}"
+            for name, paper in zoo["papers"].items()
         ),
         measured=f"{measured} of {len(entries)} models are." if measured else "There are none yet.",
         example=example,
@@ -111,15 +112,12 @@ def _initial(weights: dict[str, dict[str, str]]) -> str:
     return INITIAL.format(rows="\n".join(rows), commands="\n".join(commands))
 
 
-def data_set(zoo: dict[str, Any], name: str) -> str:
-    """The data set of a recipe: its folder, or one above."""
-    return next(folder for folder in zoo["data_sets"] if name.startswith(f"{folder}/"))
-
-
 def _table(zoo: dict[str, Any], folder: str) -> Iterator[str]:
     facts = zoo["data_sets"][folder]
     entries = {
-        name: entry for name, entry in zoo["recipes"].items() if data_set(zoo, name) == folder
+        name: entry
+        for name, entry in zoo["recipes"].items()
+        if model_zoo.data_set(zoo, name) is facts
     }
     metrics = _present(METRICS, entries)
     costs = _present(COSTS, entries)
@@ -159,7 +157,8 @@ def _row(cells: list[str]) -> str:
 
 def header(zoo: dict[str, Any], name: str) -> str:
     """The comment on top of a recipe: the command, the published metrics, the weights."""
-    entry, facts = zoo["recipes"][name], zoo["data_sets"][data_set(zoo, name)]
+    entry, facts = zoo["recipes"][name], model_zoo.data_set(zoo, name)
+    license = zoo["papers"][facts["paper"]]["license"]
     machines = entry.get("machines", facts["machines"])
     config = f"--config-file configs/{name}.yaml"
     if machines > 1:
@@ -172,13 +171,13 @@ def header(zoo: dict[str, Any], name: str) -> str:
     lines = [
         f"{entry['model']}, {entry['backbone']}: {facts['task']} segmentation of {facts['title']}.",
         f"  {command}",
-        f"Published: {_metrics(entry['published'])}. Published weights ({zoo['license']}):",
+        f"Published: {_metrics(entry['published'])}. Published weights ({license}):",
         f"  {entry['weights']}",
     ]
     initial = model_zoo.get_config(name).MODEL.WEIGHTS
     if "note" in entry:
         lines.append(entry["note"])
-    if "://" not in initial:
+    if initial and "://" not in initial:
         lines.append(f"Starts from {initial}: docs/MODEL_ZOO.md says how to make it.")
     return "".join(f"# {line}\n" for line in lines)
 

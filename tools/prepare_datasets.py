@@ -14,6 +14,8 @@ from mask_former.data.datasets.cityscapes import prepare_cityscapes
 from mask_former.data.datasets.coco import prepare_coco
 from mask_former.data.datasets.coco_stuff_10k import prepare_coco_stuff_10k
 from mask_former.data.datasets.mapillary_vistas import prepare_mapillary_vistas
+from mask_former.data.datasets.pascal_context import prepare_pascal_context
+from mask_former.data.datasets.pascal_voc import prepare_pascal_voc
 from mask_former.engine.errors import reported_errors
 
 # Name on the command line -> function of the folder of all data sets; returns the data set's.
@@ -26,6 +28,8 @@ DATASETS: dict[str, Callable[..., Path]] = {
     "coco_stuff_10k": prepare_coco_stuff_10k,
     "cityscapes": prepare_cityscapes,
     "mapillary_vistas": prepare_mapillary_vistas,
+    "pascal_context": prepare_pascal_context,
+    "pascal_voc": prepare_pascal_voc,
 }
 
 

@@ -15,10 +15,14 @@ HEAD = "sem_seg_head."
 MAX_LISTED = 10  # names in an error message
 
 _PREDICTOR = f"{HEAD}predictor."
-# MaskFormer's classifier, or a convolution that classifies pixels.
-_CLASSIFIER = re.compile(re.escape(_PREDICTOR) + r"(class_embed\.\w+|weight|bias)")
-# Mask2Former's queries have features of their own besides.
-_QUERIES = {f"{_PREDICTOR}query_embed.weight", f"{_PREDICTOR}query_feat.weight"}
+# MaskFormer's classifier, or a convolution that classifies pixels; Segmenter's, or its masks' norm.
+_CLASSIFIER = re.compile(re.escape(_PREDICTOR) + r"((class_embed|head|mask_norm)\.\w+|weight|bias)")
+# Mask2Former's queries have features of their own besides. Segmenter's are tokens.
+_QUERIES = {
+    f"{_PREDICTOR}query_embed.weight",
+    f"{_PREDICTOR}query_feat.weight",
+    f"{_PREDICTOR}cls_emb",
+}
 
 
 def has_head(weights: Weights) -> bool:

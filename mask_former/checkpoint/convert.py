@@ -9,6 +9,7 @@ from mask_former.checkpoint.hugging_face import find_weights, from_hugging_face
 from mask_former.checkpoint.imagenet import RESNET, SWIN, TIMM_SWIN, from_classifier
 from mask_former.checkpoint.names import Weights, canonical_names
 from mask_former.checkpoint.read import read_weights_file
+from mask_former.checkpoint.segmenter import from_segmenter
 from mask_former.errors import UserError
 
 
@@ -40,6 +41,7 @@ class Conversion(NamedTuple):
 
 SOURCES: dict[str, Source] = {
     "hf": Source("model.transformer_module.queries_embedder.weight", from_hugging_face),
+    "segmenter": Source("encoder.cls_token", from_segmenter),
     "timm": Source(
         "layers.3.downsample.reduction.weight", partial(from_classifier, RESNET + TIMM_SWIN)
     ),

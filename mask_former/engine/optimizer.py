@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers.batch_norm import LayerNorm as ChannelsFirstLayerNorm
-from detectron2.projects.deeplab import build_lr_scheduler as build_deeplab_lr_scheduler
 from detectron2.solver import LRScheduler
+from detectron2.solver import build_lr_scheduler as build_detectron2_lr_scheduler
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase  # every BatchNorm and InstanceNorm
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import SGD, AdamW, Optimizer
 
+from mask_former.engine.poly_schedule import WarmupPolyLRToEnd
 from mask_former.errors import UserError
 
 BACKBONE = "backbone."
@@ -228,16 +229,32 @@ def _gradients(params: Iterable[nn.Parameter]) -> list[Tensor]:
 
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
-    """SOLVER.LR_SCHEDULER_NAME: DeepLab's poly schedule, or one of Detectron2's; step it once for
-    every iteration.
+    """SOLVER.LR_SCHEDULER_NAME: DeepLab's poly schedule, which ends at SOLVER.BASE_LR_END, or one
+    of Detectron2's; step it once for every iteration.
 
     Raises:
-        UserError: unknown SOLVER.LR_SCHEDULER_NAME.
+        UserError: unknown SOLVER.LR_SCHEDULER_NAME; the rate would rise to BASE_LR_END.
     """
-    name = cfg.SOLVER.LR_SCHEDULER_NAME
-    if name not in LR_SCHEDULERS:
-        raise _unknown("SOLVER.LR_SCHEDULER_NAME", name, LR_SCHEDULERS)
-    return build_deeplab_lr_scheduler(cfg, optimizer)
+    solver = cfg.SOLVER
+    if solver.LR_SCHEDULER_NAME not in LR_SCHEDULERS:
+        raise _unknown("SOLVER.LR_SCHEDULER_NAME", solver.LR_SCHEDULER_NAME, LR_SCHEDULERS)
+    if solver.LR_SCHEDULER_NAME != "WarmupPolyLR":
+        return build_detectron2_lr_scheduler(cfg, optimizer)
+    if solver.BASE_LR_END > solver.BASE_LR:
+        raise UserError(
+            f"SOLVER.BASE_LR_END is {solver.BASE_LR_END}, above SOLVER.BASE_LR {solver.BASE_LR}, "
+            "from which the poly schedule falls."
+        )
+    return WarmupPolyLRToEnd(
+        optimizer,
+        solver.MAX_ITER,
+        end_factor=solver.BASE_LR_END / solver.BASE_LR if solver.BASE_LR_END else 0.0,
+        warmup_factor=solver.WARMUP_FACTOR,
+        warmup_iters=solver.WARMUP_ITERS,
+        warmup_method=solver.WARMUP_METHOD,
+        power=solver.POLY_LR_POWER,
+        constant_ending=solver.POLY_LR_CONSTANT_ENDING,
+    )
 
 
 def _unknown(key: str, value: str, known: Iterable[str]) -> UserError:

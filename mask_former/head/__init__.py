@@ -2,5 +2,6 @@
 
 from mask_former.head.mask_former import MaskFormerHead
 from mask_former.head.per_pixel import PerPixelBaselineHead, PerPixelBaselinePlusHead
+from mask_former.head.segmenter import SegmenterHead
 
-__all__ = ["MaskFormerHead", "PerPixelBaselineHead", "PerPixelBaselinePlusHead"]
+__all__ = ["MaskFormerHead", "PerPixelBaselineHead", "PerPixelBaselinePlusHead", "SegmenterHead"]

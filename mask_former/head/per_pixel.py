@@ -1,6 +1,7 @@
-"""The per-pixel classification baselines that the paper compares with (section 4, table 1).
+"""Per-pixel classification, and the baselines of it that the paper compares with (section 4,
+table 1).
 
-Both are heads of Detectron2's `SemanticSegmentor`: they predict a distribution over the classes
+All are heads of Detectron2's `SemanticSegmentor`: they predict a distribution over the classes
 for every pixel, independently, and learn from the label map by cross entropy.
 """
 
@@ -50,59 +51,35 @@ class QueryClassifier(SingleScaleQueries):
         return torch.stack([multiply_out(x, pixels.mask_features) for x in embeddings])
 
 
-@SEM_SEG_HEADS_REGISTRY.register()
-class PerPixelBaselineHead(nn.Module):
-    """PerPixelBaseline: a pixel decoder, and a linear classifier of the per-pixel embeddings.
+class PerPixelHead(nn.Module):
+    """What per-pixel classifiers share: logits at the size of the input, and cross entropy.
 
     Args:
-        pixel_decoder: features -> `PixelFeatures`; see `PIXEL_DECODER_REGISTRY`.
-        predictor: `PixelFeatures` -> logits of every supervised layer, the final one last,
-            (L, B, K, h, w).
         common_stride: of the logits: they are upsampled by this factor.
         loss_weight: weight of every layer's loss.
         ignore_value: label of the pixels that have no loss.
     """
 
-    @configurable
     def __init__(
-        self,
-        *,
-        pixel_decoder: nn.Module,
-        predictor: nn.Module,
-        common_stride: int = 4,
-        loss_weight: float = 1.0,
-        ignore_value: int = 255,
+        self, *, common_stride: int, loss_weight: float = 1.0, ignore_value: int = 255
     ) -> None:
         super().__init__()
-        self.pixel_decoder = pixel_decoder
-        self.predictor = predictor
         self.common_stride = common_stride
         self.loss_weight = loss_weight
         self.ignore_value = ignore_value
 
-    @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        pixel_decoder = build_pixel_decoder(cfg, input_shape)
-        return {
-            "pixel_decoder": pixel_decoder,
-            "predictor": cls.build_predictor(cfg, pixel_decoder.memory_shape),
-            "common_stride": cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE,
-            "loss_weight": cfg.MODEL.SEM_SEG_HEAD.LOSS_WEIGHT,
-            "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
-        }
-
-    @classmethod
-    def build_predictor(cls, cfg: CfgNode, memory_shape: Sequence[ShapeSpec]) -> nn.Module:
-        """Build the classifier on top of a pixel decoder with a memory of these shapes."""
-        return PixelClassifier(cfg.MODEL.SEM_SEG_HEAD.MASK_DIM, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
+    def classify(self, features: Any) -> Tensor:
+        """What the backbone returns -> logits of every supervised layer, the final one last,
+        (L, B, K, h, w)."""
+        raise NotImplementedError
 
     def forward(
-        self, features: dict[str, Tensor], targets: Tensor | None = None
+        self, features: Any, targets: Tensor | None = None
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Compute the losses in training, and the class logits otherwise.
 
         Args:
-            features: {name: (B, C, h, w)}.
+            features: of the backbone.
             targets: class of every pixel, int64 (B, H, W); needed in training only.
 
         Returns:
@@ -110,14 +87,14 @@ class PerPixelBaselineHead(nn.Module):
             W' >= W, and no loss.
 
         Raises:
-            ValueError: no targets in training.
+            UserError: no targets in training.
         """
-        layers = self.predictor(self.pixel_decoder(features))
+        layers = self.classify(features)
         if not self.training:
             return self.upsample(layers[-1]), {}
         if targets is None:
             raise UserError(
-                "the per-pixel baselines learn from a label map, `sem_seg`, which the samples "
+                f"{type(self).__name__} learns from a label map, `sem_seg`, which the samples "
                 "lack; set INPUT.DATASET_MAPPER_NAME to mask_former_semantic"
             )
         return None, self.losses(layers, targets)
@@ -152,6 +129,51 @@ class PerPixelBaselineHead(nn.Module):
             )
             for suffix, logits in zip(suffixes, layers.unbind(), strict=True)
         }
+
+
+@SEM_SEG_HEADS_REGISTRY.register()
+class PerPixelBaselineHead(PerPixelHead):
+    """PerPixelBaseline: a pixel decoder, and a linear classifier of the per-pixel embeddings.
+
+    Args:
+        pixel_decoder: features -> `PixelFeatures`; see `PIXEL_DECODER_REGISTRY`.
+        predictor: `PixelFeatures` -> logits of every supervised layer, the final one last,
+            (L, B, K, h, w).
+        options: of `PerPixelHead`.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        pixel_decoder: nn.Module,
+        predictor: nn.Module,
+        common_stride: int = 4,
+        **options: Any,
+    ) -> None:
+        super().__init__(common_stride=common_stride, **options)
+        self.pixel_decoder = pixel_decoder
+        self.predictor = predictor
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        pixel_decoder = build_pixel_decoder(cfg, input_shape)
+        return {
+            "pixel_decoder": pixel_decoder,
+            "predictor": cls.build_predictor(cfg, pixel_decoder.memory_shape),
+            "common_stride": cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE,
+            "loss_weight": cfg.MODEL.SEM_SEG_HEAD.LOSS_WEIGHT,
+            "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+        }
+
+    @classmethod
+    def build_predictor(cls, cfg: CfgNode, memory_shape: Sequence[ShapeSpec]) -> nn.Module:
+        """Build the classifier on top of a pixel decoder with a memory of these shapes."""
+        return PixelClassifier(cfg.MODEL.SEM_SEG_HEAD.MASK_DIM, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
+
+    def classify(self, features: dict[str, Tensor]) -> Tensor:
+        """`features` {name: (B, C, h, w)} -> logits (L, B, K, h, w)."""
+        return self.predictor(self.pixel_decoder(features))
 
 
 @SEM_SEG_HEADS_REGISTRY.register()

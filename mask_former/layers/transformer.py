@@ -22,12 +22,14 @@ class TransformerOptions:
         dim_feedforward: hidden channels of the feed-forward networks.
         dropout: probability, of attention weights and at the end of each residual branch.
         pre_norm: normalize the input of a residual branch instead of the sum.
+        activation: of the feed-forward networks.
     """
 
     num_heads: int = 8
     dim_feedforward: int = 2048
     dropout: float = 0.1
     pre_norm: bool = False
+    activation: Callable[[Tensor], Tensor] = F.relu
 
 
 class Residual(nn.Module):
@@ -49,13 +51,14 @@ class ResidualLayer(Residual):
 
     def __init__(self, dim: int, options: TransformerOptions) -> None:
         super().__init__(options)
+        self.activation = options.activation
         self.linear1 = nn.Linear(dim, options.dim_feedforward)
         self.linear2 = nn.Linear(options.dim_feedforward, dim)
         nn.init.xavier_uniform_(self.linear1.weight)
         nn.init.xavier_uniform_(self.linear2.weight)
 
     def feedforward(self, x: Tensor) -> Tensor:
-        return self.linear2(self.dropout(F.relu(self.linear1(x))))
+        return self.linear2(self.dropout(self.activation(self.linear1(x))))
 
 
 class TransformerEncoderLayer(ResidualLayer):
@@ -67,7 +70,7 @@ class TransformerEncoderLayer(ResidualLayer):
         self.norm1 = nn.LayerNorm(dim)
         self.norm2 = nn.LayerNorm(dim)
 
-    def forward(self, x: Tensor, pos: Tensor) -> Tensor:
+    def forward(self, x: Tensor, pos: Tensor | float = 0.0) -> Tensor:
         """`x` (B, S, C), `pos` broadcastable to it; returns (B, S, C)."""
         x = self.residual(x, self.norm1, lambda y: self.self_attn(y + pos, y + pos, y))
         return self.residual(x, self.norm2, self.feedforward)
@@ -101,7 +104,7 @@ class TransformerEncoder(nn.Module):
         )
         self.norm = nn.LayerNorm(dim) if options.pre_norm else nn.Identity()
 
-    def forward(self, x: Tensor, pos: Tensor) -> Tensor:
+    def forward(self, x: Tensor, pos: Tensor | float = 0.0) -> Tensor:
         """`x` (B, S, C), `pos` broadcastable to it; returns (B, S, C)."""
         for layer in self.layers:
             x = layer(x, pos)

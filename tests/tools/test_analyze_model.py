@@ -90,6 +90,23 @@ def test_attention_is_counted_in_all_its_parts():
         assert costs[f"sem_seg_head.pixel_decoder.{name}"].multiply_adds == 6 * layer
 
 
+def test_segmenter_costs_what_its_products_say():
+    cfg = model_zoo.get_config("segmenter/ade20k/seg_tiny_mask")
+    costs = analyze(build_without_weights(cfg), input_size(cfg))
+    patches, channels, classes = 32 * 32, 192, 150
+
+    def block(tokens):
+        return tokens * 12 * channels**2 + 2 * tokens**2 * channels
+
+    encoder = patches * 3 * 16 * 16 * channels + 12 * block(patches + 1)
+    decoder = patches * channels**2 + 2 * block(patches + classes)
+    decoder += (patches + classes) * channels**2 + patches * classes * channels
+    assert costs["backbone"].multiply_adds == encoder
+    assert costs["sem_seg_head"].multiply_adds == decoder
+    # All that is published but the encoder's unused classifier of 1000 classes.
+    assert costs[""].parameters == 6_906_388 - 1000 * 193
+
+
 def test_table_shows_modules_down_to_a_depth(capsys):
     costs = analyze(Small().eval(), (8, 8))
     lines = cost_table(costs, 1).splitlines()

@@ -16,6 +16,8 @@ from mask_former.data.datasets.coco_stuff_10k import register_coco_stuff_10k
 from mask_former.data.datasets.instances import register_instances
 from mask_former.data.datasets.mapillary_vistas import register_mapillary_vistas
 from mask_former.data.datasets.panoptic import register_panoptic
+from mask_former.data.datasets.pascal_context import register_pascal_context
+from mask_former.data.datasets.pascal_voc import register_pascal_voc
 from mask_former.data.datasets.semantic import register_semantic
 from mask_former.data.shapes.make import CATEGORIES, SPLITS, split_paths
 
@@ -55,6 +57,8 @@ register_coco_stuff_10k(datasets_root())
 register_cityscapes(datasets_root())
 explain_builtin_cityscapes()
 register_mapillary_vistas(datasets_root())
+register_pascal_context(datasets_root())
+register_pascal_voc(datasets_root())
 
 BUILTIN = frozenset(DatasetCatalog)
 """The names of the built-in data sets, Detectron2's included."""

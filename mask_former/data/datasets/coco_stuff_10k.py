@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
-from scipy.io import loadmat
 
 from mask_former.data.datasets.catalog import IGNORE_LABEL, Records, register_lazily
+from mask_former.data.datasets.matlab import read_mat, read_mat_labels, read_stems
 from mask_former.data.datasets.preparing import build_folder, require_files, require_path
 from mask_former.data.writing import write_image
 from mask_former.errors import UserError
@@ -60,7 +60,7 @@ def read_classes(path: Path) -> list[str]:
         FileNotFoundError: there is no such file.
         ValueError: it is broken, or names other labels.
     """
-    names = [str(name) for name in np.ravel(_read_mat(path, "names"))]
+    names = [str(name) for name in np.ravel(read_mat(path, "names"))]
     if names and names[0] == "unlabeled":
         del names[0]
     if len(names) != LAST_STUFF:
@@ -106,16 +106,7 @@ def prepare_coco_stuff_10k(root: Path) -> Path:
 
 
 def _convert(source: Path, path: Path) -> None:
-    labels = _read_mat(source, "S")
-    # MATLAB may store integers as floating-point numbers.
-    known = np.isin(labels, range(LAST_STUFF + 1)).all() if labels.dtype.kind in "uif" else False
-    if labels.ndim != 2 or not known:
-        raise UserError(
-            f"{source} holds a label map of shape {labels.shape} and type {labels.dtype} with "
-            f"labels that COCO-Stuff-10K does not have: it has (height, width) and 0 to "
-            f"{LAST_STUFF}. Unpack the data set again."
-        )
-    labels = labels.astype(np.int64)
+    labels = read_mat_labels(source, "S", LAST_STUFF)
     class_of = np.full(LAST_STUFF + 1, IGNORE_LABEL, dtype=np.uint8)
     used = used_labels()
     class_of[used] = np.arange(len(used))
@@ -123,21 +114,4 @@ def _convert(source: Path, path: Path) -> None:
 
 
 def _read_stems(folder: Path, split: str) -> list[str]:
-    path = folder / "imageLists" / f"{split}.txt"
-    stems = path.read_text(encoding="utf-8").split()
-    if not stems:
-        raise UserError(f"{path} names no images; unpack the data set again")
-    return stems
-
-
-def _read_mat(path: Path, variable: str) -> np.ndarray:
-    """A variable of a MATLAB file."""
-    try:
-        return loadmat(str(path), variable_names=[variable], squeeze_me=True)[variable]
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # the reader raises anything
-        raise UserError(
-            f"{path}: the variable {variable} cannot be read ({type(error).__name__}: {error}). "
-            "Unpack the data set again."
-        ) from error
+    return read_stems(folder / "imageLists" / f"{split}.txt")

@@ -1,0 +1,134 @@
+"""Pascal Context: semantic labels of everything in the images of PASCAL VOC 2010.
+
+The annotators named what they saw, in 459 words. Of these 59 are classes; all other pixels are of
+one class more, the background. A class id is its rank in the alphabet, after the background, which
+is 0; so it is in the weights that others publish.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mask_former.data.datasets.catalog import IGNORE_LABEL, Records, register_lazily
+from mask_former.data.datasets.matlab import read_mat_labels, read_stems
+from mask_former.data.datasets.preparing import build_folder, require_files, require_path
+from mask_former.data.writing import write_image
+from mask_former.errors import UserError
+
+SPLITS = ("train", "val")
+BACKGROUND = "background"
+_CLASSES, _LAST_LABEL = 59, 459
+_IMAGES = Path("VOCdevkit") / "VOC2010"
+_FOLDER = "pascal_context"
+
+
+def register_pascal_context(root: Path) -> None:
+    """Register pascal_context_sem_seg_{train,val} in `root`, the folder of data sets."""
+    folder = root / _FOLDER
+    for split in SPLITS:
+        register_lazily(
+            f"pascal_context_sem_seg_{split}",
+            partial(_load, root, split),
+            partial(_read_metadata, folder),
+            evaluator_type="sem_seg",
+            ignore_label=IGNORE_LABEL,
+            image_root=root / _IMAGES / "JPEGImages",
+            sem_seg_root=folder / "annotations_detectron2" / split,
+            prepare_command="python -m tools.prepare_datasets pascal_context",
+        )
+
+
+def _load(root: Path, split: str) -> Records:
+    labels = root / _FOLDER / "annotations_detectron2" / split
+    return [
+        {
+            "file_name": str(root / _IMAGES / "JPEGImages" / f"{stem}.jpg"),
+            "sem_seg_file_name": str(labels / f"{stem}.png"),
+        }
+        for stem in _stems(root, split)
+    ]
+
+
+def _stems(root: Path, split: str) -> list[str]:
+    return read_stems(root / _IMAGES / "ImageSets" / "Main" / f"{split}.txt")
+
+
+def _read_metadata(folder: Path) -> dict[str, Any]:
+    return {"stuff_classes": list(read_classes(folder))}
+
+
+def read_classes(folder: Path) -> dict[str, int]:
+    """The name of each class, in the order of their ids, and its label in the .mat files; 0 for the
+    background.
+
+    Args:
+        folder: that holds labels.txt and 59_labels.txt, of lines such as "2: aeroplane".
+
+    Raises:
+        FileNotFoundError: one of them is missing.
+        UserError: they are no such lists, or a class is no label.
+    """
+    labels, names = (_read_list(folder / name) for name in ("labels.txt", "59_labels.txt"))
+    names.pop("empty", None)
+    names.pop(BACKGROUND, None)
+    if len(names) != _CLASSES:
+        raise UserError(f"{folder / '59_labels.txt'} names {len(names)} classes instead of 59.")
+    if unknown := sorted(names.keys() - labels.keys()):
+        raise UserError(
+            f"{folder / 'labels.txt'} lacks classes of 59_labels.txt: {', '.join(unknown)}."
+        )
+    return {BACKGROUND: 0} | {name: labels[name] for name in sorted(names)}
+
+
+def _read_list(path: Path) -> dict[str, int]:
+    """The numbers of a list, by name."""
+    numbers: dict[str, int] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        number, colon, name = line.partition(":")
+        if not line.strip():
+            continue
+        if not colon or not number.strip().isdigit() or not name.strip():
+            raise UserError(f"{path} has the line {line!r}; it must be like '2: aeroplane'.")
+        numbers[name.strip()] = int(number)
+    return numbers
+
+
+def prepare_pascal_context(root: Path) -> Path:
+    """Convert the .mat files to annotations_detectron2/{train,val}: PNG of class ids.
+
+    Args:
+        root: the folder of all data sets.
+
+    Returns:
+        `root`/pascal_context.
+
+    Raises:
+        FileNotFoundError: the download is incomplete.
+        UserError: a .mat file or a list is broken.
+    """
+    folder, images = root / _FOLDER, root / _IMAGES
+    for name in ("labels.txt", "59_labels.txt"):
+        require_path(folder / name, "It is on the page of Pascal Context.")
+    classes = read_classes(folder)
+    for split in SPLITS:
+        require_path(
+            images / "ImageSets" / "Main" / f"{split}.txt", "It is in the archive of VOC 2010."
+        )
+        stems = _stems(root, split)
+        require_files(images / "JPEGImages", [f"{stem}.jpg" for stem in stems])
+        require_files(folder / "trainval", [f"{stem}.mat" for stem in stems])
+        build_folder(
+            folder / "annotations_detectron2" / split,
+            {f"{stem}.png": folder / "trainval" / f"{stem}.mat" for stem in stems},
+            partial(_convert, list(classes.values())),
+            description=f"Pascal Context {split}: labels",
+        )
+    return folder
+
+
+def _convert(labels_of_classes: list[int], source: Path, path: Path) -> None:
+    class_of = np.zeros(_LAST_LABEL + 1, dtype=np.uint8)  # the background
+    class_of[labels_of_classes] = np.arange(len(labels_of_classes))
+    write_image(path, class_of[read_mat_labels(source, "LabelMap", _LAST_LABEL)])
