@@ -88,7 +88,7 @@ HEADS = {"MaskFormer": "MaskFormerHead", "SemanticSegmentor": "PerPixelBaselineH
 # Of components that a model or an augmentation may have or not; all other keys are for every model.
 COMPONENTS = ("MODEL.MASK_FORMER.", "MODEL.SEM_SEG_HEAD.", "MODEL.SWIN.")
 COMPONENTS += ("MODEL.TIMM.", "MODEL.VIT.")
-COMPONENTS += ("MODEL.SEGMENTER.", "TEST.AUG.")
+COMPONENTS += ("MODEL.SEGMENTER.", "TEST.AUG.", "TEST.COUNT.")
 COMPONENTS += ("INPUT.IMAGE_SIZE", "INPUT.MIN_SCALE", "INPUT.MAX_SCALE")  # large-scale jitter
 
 

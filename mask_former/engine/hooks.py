@@ -41,7 +41,8 @@ class BestCheckpoint(HookBase):
         model: the model whose weights are saved.
         folder: where.
         metric: what to maximize, e.g. "panoptic_seg/PQ", preceded by the name of the
-            data set when there are several. Empty: the first that is reported of DEFAULT_METRICS.
+            data set when there are several; errors, such as "count/MAE", are minimized. Empty: the
+            first that is reported of DEFAULT_METRICS.
     """
 
     NAME = "model_best"
@@ -57,9 +58,9 @@ class BestCheckpoint(HookBase):
         if self.trainer.start_iter == 0 or not os.path.isfile(self._path):
             return
         best = torch.load(self._path, map_location="cpu", weights_only=True, mmap=True)
-        self._kept, self._best = best["metric"], best["value"]
+        self._kept, self._best = best["metric"], _merit(best["metric"], best["value"])
         self._metric = self._metric or self._kept
-        logger.info(f"Best so far: {self._kept} {self._best:.4f} ({self._path})")
+        logger.info(f"Best so far: {self._kept} {best['value']:.4f} ({self._path})")
 
     def after_step(self) -> None:
         self._keep_best()
@@ -79,7 +80,7 @@ class BestCheckpoint(HookBase):
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
         name = self._metric if self._metric in finite else self._instead(finite)
         # The metric that is asked for outranks those that stand in for it.
-        if name and (name != self._kept or finite[name] > self._best):
+        if name and (name != self._kept or _merit(name, finite[name]) > self._best):
             self._save(name, finite[name])
 
     def _instead(self, finite: dict[str, float]) -> str:
@@ -107,11 +108,17 @@ class BestCheckpoint(HookBase):
             )
 
     def _save(self, name: str, value: float) -> None:
-        self._kept, self._best = name, value
+        self._kept, self._best = name, _merit(name, value)
         self._checkpointer.save_weights(
             self.NAME, metric=name, value=value, iteration=self.trainer.iter
         )
         logger.info(f"Best so far: {name} {value:.4f} ({self._path})")
+
+
+def _merit(name: str, value: float) -> float:
+    """The larger, the better: errors of counts change their sign."""
+    is_error = name.split("/")[-2].startswith("count") if "/" in name else False
+    return -value if is_error else value
 
 
 def _default_metric(metrics: dict[str, float]) -> str:

@@ -25,7 +25,8 @@ def find_images(inputs: Iterable[str]) -> tuple[list[Path], list[str]]:
     for name in inputs:
         path = Path(name)
         if path.is_dir():
-            found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+            suffixed = (p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+            found = sorted(p for p in suffixed if not p.is_dir())
         elif path.exists():
             found = [path]
         else:
