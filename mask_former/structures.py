@@ -17,7 +17,8 @@ Q     queries
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,20 @@ class PixelFeatures:
     """What a pixel decoder makes of the backbone's features.
 
     Attributes:
-        mask_features: per-pixel embeddings, (B, C, h, w).
-        memory: the feature maps that queries attend to, from coarse to fine, each (B, C', h', w').
+        features: what the per-pixel embeddings are made of, (B, C', h, w).
+        memory: the feature maps that queries attend to, from coarse to fine, each (B, C'', h', w').
+        projection: the convolution, with a bias, that makes them, from C' to C channels. None:
+            `features` are the embeddings.
     """
 
-    mask_features: Tensor
+    features: Tensor
     memory: tuple[Tensor, ...]
+    projection: nn.Conv2d | None = None
+
+    @property
+    def mask_features(self) -> Tensor:
+        """The per-pixel embeddings, (B, C, h, w), computed at each access."""
+        return self.features if self.projection is None else self.projection(self.features)
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,27 @@ def multiply_out(mask_embeddings: Tensor, mask_features: Tensor) -> Tensor:
     """
     masks = mask_embeddings @ mask_features.flatten(2)
     return masks.unflatten(-1, mask_features.shape[-2:])
+
+
+def multiply_kernels(mask_embeddings: Tensor, features: Tensor, projection: nn.Conv2d) -> Tensor:
+    """`multiply_out(mask_embeddings, projection(features))`, the product with the kernels first.
+
+    Both are linear, so that either can come first. For fewer masks than channels that takes fewer
+    operations: for 100 masks of 256 channels 0.4 of the convolution's, and no product with pixels.
+
+    Args:
+        mask_embeddings: (B, R, C).
+        features: (B, C', h, w).
+        projection: has a bias, and keeps the size.
+
+    Returns:
+        (B, R, h, w).
+    """
+    kernels = mask_embeddings @ projection.weight.flatten(1)
+    kernels = kernels.unflatten(-1, projection.weight.shape[1:])
+    biases = mask_embeddings @ projection.bias
+    images = zip(features.split(1), kernels, biases, strict=True)
+    return torch.cat([F.conv2d(x, k, b, padding=projection.padding) for x, k, b in images])
 
 
 @dataclass(frozen=True)

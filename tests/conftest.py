@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,15 @@ def shapes_root() -> Path:
     with FileLock(root / "shapes.lock"):
         make_shapes(root, num_train=16, num_val=8, workers=1)
     return root
+
+
+@pytest.fixture
+def restored_catalog() -> Iterator[None]:
+    """Data sets that a test registers are gone after it."""
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    before = set(DatasetCatalog)
+    yield
+    for name in set(DatasetCatalog) - before:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)

@@ -76,7 +76,8 @@ def input_size(cfg: CfgNode) -> tuple[int, int]:
     return cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
 
 
-@torch.no_grad()
+# As published. Without gradients the queries may be multiplied with the last kernels instead.
+@torch.enable_grad()
 def analyze(model: nn.Module, size: tuple[int, int]) -> dict[str, Cost]:
     """The cost of `model`, in eval mode, for an image of `size` (height, width).
 

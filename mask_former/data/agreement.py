@@ -6,7 +6,7 @@ from detectron2.config import CfgNode
 
 from mask_former.data.mapper import InstanceAnnotation, annotation_type
 from mask_former.data.metadata import read_metadata
-from mask_former.errors import UserError
+from mask_former.errors import UserError, listed
 
 
 def check_classes(cfg: CfgNode, dataset_name: str) -> None:
@@ -56,7 +56,15 @@ def check_agreement(cfg: CfgNode, dataset_names: Sequence[str]) -> None:
     first, *others = dataset_names
     classes, things = classes_of(cfg, first), _things(first)
     for name in others:
-        for number, pair in enumerate(zip(classes, classes_of(cfg, name), strict=True)):
+        own = classes_of(cfg, name)
+        if len(own) != len(classes):
+            lonely = listed([c for c in (*classes, *own) if (c in classes) != (c in own)])
+            raise UserError(
+                f"The data sets {first!r} and {name!r} differ in their classes: they have "
+                f"{len(classes)} and {len(own)} ({key}); only one of them has {lonely}. Give both "
+                "the same, also where some do not occur."
+            )
+        for number, pair in enumerate(zip(classes, own, strict=True)):
             if pair[0] != pair[1]:
                 raise UserError(
                     f"The data sets {first!r} and {name!r} differ in their classes: class {number} "

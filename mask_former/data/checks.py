@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 
 from mask_former.data import datasets
 from mask_former.data.agreement import check_agreement, check_classes
@@ -66,8 +67,9 @@ def check_data(cfg: CfgNode, *, eval_only: bool = False) -> list[str]:
     test = tuple(dict.fromkeys(cfg.DATASETS.TEST))
     for name in dict.fromkeys((*train, *test)):
         datasets.check_dataset(name)
-        check_classes(cfg, name)
     check_agreement(cfg, (*train, *test))
+    for name in dict.fromkeys((*train, *test)):
+        check_classes(cfg, name)
     remarks: list[str] = []
     for name in train:
         records = load_records(name, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
@@ -103,14 +105,24 @@ def check_records(
     """
     with prefixed(f"Data set {dataset_name!r}: "):
         check_in_memory(records, mapper.num_classes)
-        check_files_exist(records)
+        check_files_exist(records, hint=_where(dataset_name))
         check_a_few(records, mapper)
     return records
 
 
-def check_files_exist(records: Sequence[Record]) -> None:
+def _where(dataset_name: str) -> str:
+    """Where the folders of a data set are named."""
+    keys = vars(MetadataCatalog.get(dataset_name)).get("keys")
+    return f" ({', '.join(keys.values())}, and names in a JSON)" if keys else ""
+
+
+def check_files_exist(records: Sequence[Record], hint: str = "") -> None:
     """Raise FileNotFoundError if a file of the records is missing. Folders are listed once, which
-    is faster than asking for every file, above all over a network."""
+    is faster than asking for every file, above all over a network.
+
+    Args:
+        hint: where the folders are named, for the message.
+    """
     names: dict[str, set[str]] = {}
     missing = []
     for path in _files(records):
@@ -123,7 +135,7 @@ def check_files_exist(records: Sequence[Record]) -> None:
     if missing:
         raise MissingFileError(
             f"{len(missing)} files are missing: {listed(missing, 3)}. Is the data set complete, "
-            "and the folder that it is registered with right?"
+            f"and the folder that it is registered with right{hint}?"
         )
 
 

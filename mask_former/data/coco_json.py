@@ -120,10 +120,10 @@ def read_panoptic(path: str) -> CocoFile:
         FileNotFoundError: there is no such file.
         UserError: no JSON, or content that contradicts COCO's format or itself.
     """
-    file = _read(path, ("image_id", "file_name", "segments_info"), ("isthing",))
+    file = _read(path, ("image_id", "file_name", "segments_info"))
     if not file.annotations:
         raise UserError(f"{path} holds no annotations.")
-    stuff = {category["id"]: not category["isthing"] for category in file.categories}
+    stuff = {category["id"]: not category.get("isthing", True) for category in file.categories}
     image_ids: dict[Hashable, None] = {}
     names: dict[str, Hashable] = {}
     for index, annotation in enumerate(file.annotations):
@@ -144,16 +144,16 @@ def read_panoptic(path: str) -> CocoFile:
 
 
 def panoptic_categories(path: str) -> list[Json]:
-    """The categories of a panoptic annotation, checked, in its order. Raises as
-    `read_panoptic`."""
-    return check_categories(read_json(path), path, ("isthing",))
+    """The categories of a panoptic annotation, checked, in its order; `isthing` may be missing.
+    Raises as `read_panoptic`."""
+    return check_categories(read_json(path), path)
 
 
-def _read(path: str, keys: Sequence[str], category_keys: Sequence[str] = ()) -> CocoFile:
+def _read(path: str, keys: Sequence[str]) -> CocoFile:
     """The file with checked images and categories, and unchecked annotations."""
     content = read_json(path)
     found = entries(content, "images", path, ("id", "file_name", "height", "width"))
-    categories = check_categories(content, path, category_keys)
+    categories = check_categories(content, path)
     annotations = entries(content, "annotations", path, keys)
     images: dict[Hashable, Json] = {}
     names: dict[str, Hashable] = {}

@@ -20,7 +20,7 @@ from mask_former.data.mapper import (
 )
 from mask_former.data.reading import read_header
 from mask_former.data.records import Record, image_size, read_label_map, segments_of
-from mask_former.errors import listed, prefixed
+from mask_former.errors import UserError, listed, prefixed
 
 # Label maps that are read, at most, and their pixels altogether.
 _NUM_MAPS, _NUM_PIXELS = 100, 50_000_000
@@ -50,7 +50,8 @@ def class_remarks(cfg: CfgNode, name: str, records: Sequence[Record]) -> list[st
     Segments are counted in memory, all of them; of label maps some are read.
 
     Raises:
-        FileNotFoundError, UserError: a label map is wrong.
+        FileNotFoundError, UserError: a label map is wrong; or all are binary masks that are read as
+            something else.
     """
     classes = classes_of(cfg, name)
     if annotation_type(cfg.INPUT.DATASET_MAPPER_NAME) is SemanticAnnotation:
@@ -112,6 +113,12 @@ def _label_map_remarks(
     sure = num_maps == len(records) or num_maps >= _MAPS_PER_CLASS * len(classes)
     if not missing or not sure:
         return []
+    if len(classes) == 2 and ignored and 1 not in pixels and "label_encoding" in records[0]:
+        raise UserError(
+            f"{seen}, there are only {classes[0]!r} and the value {ignore_value}, which is ignored."
+            " If they are masks of 0 and 255, set ENCODING to binary (DATASETS.CUSTOM, or "
+            "register_semantic)."
+        )
     return [
         f"{seen}, {len(missing)} of {len(classes)} classes never occur: {listed(missing)}; "
         f"{share} {ignored / total:.1%}. Is it meant to be ignored?"

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image
 
 from mask_former.data.coco_format import decode_ids
+from mask_former.data.label_encoding import LabelImage
 from mask_former.data.orientation import Header, header_of, orientation_of, oriented
 from mask_former.errors import MissingFileError, UserError
 
@@ -27,7 +28,7 @@ _LOSSY_TIFF = ("jpeg", "old-jpeg", "tiff_jpeg", "webp")
 _16_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 # Formats whose 16 bits PIL may give as 32; they have no more.
 _16_BIT_AS_32 = ("PNG", "PPM")
-_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG, _PNG_START = b"\x89PNG\r\n\x1a\n", 26  # bytes, with the header
 _PNG_GREY, _PNG_COLOURS = 0, (2, 3, 6)
 
 
@@ -92,7 +93,13 @@ def read_labels(file_name: str | Path) -> np.ndarray:
 
 
 def read_lossless(file_name: str | Path) -> np.ndarray:
-    """The values of an image file as they are in it, (H, W) or (H, W, C).
+    """The values of an image file as they are in it, (H, W) or (H, W, C). Raises as
+    `read_label_image`."""
+    return read_label_image(file_name).pixels
+
+
+def read_label_image(file_name: str | Path) -> LabelImage:
+    """The values of an image file as they are in it, and its palette, if it has one.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -105,7 +112,7 @@ def read_lossless(file_name: str | Path) -> np.ndarray:
                 f"{file_name} is {image.format}{f' ({compression})' if compression else ''}, which "
                 "changes labels at their borders. Make label maps again, as PNG."
             )
-        if image.format == "PNG" and image.mode == "L" and _png_header(file_name).depth < 8:
+        if image.format == "PNG" and image.mode == "L" and _depth(image.fp) < 8:
             raise UserError(
                 f"{file_name} has fewer than 8 bits a pixel, which are read as shades of grey, "
                 "not as numbers. Save it with 8 bits."
@@ -114,7 +121,12 @@ def read_lossless(file_name: str | Path) -> np.ndarray:
             raise UserError(
                 f"{file_name} has {image.n_frames} frames, but a label map is one. Save it as PNG."
             )
-        return np.asarray(oriented(image, orientation_of(image), exif=False))
+        palette = None
+        if image.mode == "P":
+            palette = np.zeros((256, 3), dtype=np.uint8)
+            colors = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+            palette[: len(colors)] = colors
+        return LabelImage(np.asarray(oriented(image, orientation_of(image), exif=False)), palette)
 
 
 def read_ids(file_name: str | Path) -> np.ndarray:
@@ -124,18 +136,19 @@ def read_ids(file_name: str | Path) -> np.ndarray:
         FileNotFoundError: there is no such file.
         UserError: the file is broken, or no PNG of 8-bit colours.
     """
-    header = _png_header(file_name)
-    if header.depth > 8 or header.color not in _PNG_COLOURS:
-        kind = "grey values" if header.color not in _PNG_COLOURS else "colours"
-        raise UserError(
-            f"{file_name} has {kind} of {header.depth} bits, but a panoptic PNG has colours of 8 "
-            "bits: the segment id is R + 256 G + 65536 B."
-        )
     with explained_read_errors(file_name):
         with PathManager.open(str(file_name), "rb") as file:
-            data = np.frombuffer(file.read(), dtype=np.uint8)
+            data = file.read()
+        header = _png_header(data)
+        if header.depth > 8 or header.color not in _PNG_COLOURS:
+            kind = "grey values" if header.color not in _PNG_COLOURS else "colours"
+            raise UserError(
+                f"{file_name} has {kind} of {header.depth} bits, but a panoptic PNG has colours of "
+                "8 bits: the segment id is R + 256 G + 65536 B."
+            )
         # Faster than PIL, and it notices damage that PIL passes over.
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
         if image is None:
             raise OSError("no PNG, or a broken one")
         return decode_ids(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
@@ -149,12 +162,13 @@ def read_header(file_name: str | Path) -> Header:
 
 def read_size(file_name: str | Path) -> tuple[int, int]:
     """Height and width of a label map, which has no EXIF, by its header. Raises as `read_image`."""
-    with explained_read_errors(file_name), PathManager.open(str(file_name), "rb") as file:
-        is_png = file.read(len(_PNG)) == _PNG
-    if not is_png:
-        return read_header(file_name).size
-    header = _png_header(file_name)  # several times as fast as PIL
-    return header.height, header.width
+    with explained_read_errors(file_name):
+        with PathManager.open(str(file_name), "rb") as file:
+            start = file.read(_PNG_START)
+        if not start.startswith(_PNG):
+            return read_header(file_name).size
+        header = _png_header(start)  # several times as fast as PIL
+        return header.height, header.width
 
 
 def check_size_of_file(
@@ -204,16 +218,23 @@ class _PngHeader(NamedTuple):
     color: int
 
 
-def _png_header(file_name: str | Path) -> _PngHeader:
-    with explained_read_errors(file_name):
-        with PathManager.open(str(file_name), "rb") as file:
-            start = file.read(26)
-        if not start.startswith(_PNG):
-            raise OSError("no PNG, or a broken one")
-        header = _PngHeader(*struct.unpack(">IIBB", start[16:]))
-        if header.width * header.height > 2 * Image.MAX_IMAGE_PIXELS:
-            raise OSError(f"{header.width} x {header.height} pixels are too many")
-        return header
+def _png_header(data: bytes) -> _PngHeader:
+    """The header of a PNG, by the first bytes of the file; OSError if it is none."""
+    if not data.startswith(_PNG) or len(data) < _PNG_START:
+        raise OSError("no PNG, or a broken one")
+    header = _PngHeader(*struct.unpack(">IIBB", data[16:_PNG_START]))
+    if header.width * header.height > 2 * Image.MAX_IMAGE_PIXELS:
+        raise OSError(f"{header.width} x {header.height} pixels are too many")
+    return header
+
+
+def _depth(png: BinaryIO) -> int:
+    """Bits a pixel and channel of an open PNG, which is left where it stands."""
+    position = png.tell()
+    png.seek(0)
+    header = _png_header(png.read(_PNG_START))
+    png.seek(position)
+    return header.depth
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from mask_former.data.datasets.catalog import check_dataset, load_registered
 from mask_former.data.datasets.of_detectron2 import read_by_ourselves
 from mask_former.data.geometry import Masked, check_masks, check_size
 from mask_former.data.label_map import run_lengths
-from mask_former.data.reading import check_same_size, read_ids, read_labels
+from mask_former.data.reading import check_same_size, read_ids, read_label_image, read_labels
 from mask_former.errors import UserError, listed
 
 Record = Mapping[str, Any]
@@ -146,7 +146,7 @@ def read_label_map(
     It is uint8 where that holds the file's labels and the ignore value, and otherwise int32.
 
     Args:
-        record: has `file_name` and `sem_seg_file_name`, a single-channel image.
+        record: has `file_name` and `sem_seg_file_name`, and maybe `label_encoding`.
         size: height and width of the record's image.
         num_classes: labels must lie in [0, num_classes) ...
         ignore_value: ... or be this.
@@ -156,7 +156,7 @@ def read_label_map(
             other labels.
     """
     file_name = required_field(record, "sem_seg_file_name")
-    labels = read_labels(file_name)
+    labels = read_encoded_labels(record)
     bytes_suffice = labels.itemsize == 1 and 0 <= ignore_value < 256
     labels = labels.astype(np.uint8 if bytes_suffice else np.int32)
     check_same_size(file_name, labels.shape, record["file_name"], size)
@@ -168,6 +168,21 @@ def read_label_map(
             f"{ignore_value} (MODEL.SEM_SEG_HEAD.IGNORE_VALUE)."
         )
     return labels
+
+
+def read_encoded_labels(record: Record) -> np.ndarray:
+    """The labels of `record`'s semantic annotation, bool, uint8, uint16 or int32 (H, W), as its
+    `label_encoding` says; without one they are the values of the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: the file is broken, in a lossy format, or its values have no meaning.
+    """
+    file_name = required_field(record, "sem_seg_file_name")
+    encoding = record.get("label_encoding")
+    if encoding is None:
+        return read_labels(file_name)
+    return encoding.decode(read_label_image(file_name), file_name)
 
 
 def read_id_map(record: Record, size: tuple[int, int], num_classes: int) -> np.ndarray:

@@ -5,6 +5,7 @@ import importlib.util
 import logging
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,8 @@ logger = logging.getLogger(__name__)
 _NUM_CLASSES = "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
 _IGNORE_VALUE = "MODEL.SEM_SEG_HEAD.IGNORE_VALUE"
 _MAPPER = "INPUT.DATASET_MAPPER_NAME"
-_SWITCHES = ("SEMANTIC_ON", "PANOPTIC_ON", "INSTANCE_ON")
+_TASKS = ("SEMANTIC_ON", "PANOPTIC_ON", "INSTANCE_ON")
+_SWITCHES = {f"MODEL.MASK_FORMER.TEST.{task}": task for task in _TASKS}
 # By the switch of a data set's main task: its annotation, and the mappers of it, the first of them
 # by default and the second one instead of another large-scale jitter.
 _MAPPERS: dict[str, tuple[type[Annotation], str, str]] = {
@@ -136,7 +138,7 @@ def follow_data(cfg: CfgNode, given: Mapping[str, str]) -> None:
     if not (train or test):
         return
     changes = []
-    for said in _what_data_say(cfg, train, test):
+    for said in _what_data_say(cfg, given, train, test):
         section, name = _section(cfg, said.key)
         if said.key not in given:
             if section[name] != said.value:
@@ -152,10 +154,14 @@ def follow_data(cfg: CfgNode, given: Mapping[str, str]) -> None:
         logger.warning("From the data sets: %s", ", ".join(changes))
 
 
-def _what_data_say(cfg: CfgNode, train: list[str], test: list[str]) -> Iterator[_Said]:
+def _what_data_say(
+    cfg: CfgNode, given: Mapping[str, str], train: list[str], test: list[str]
+) -> Iterator[_Said]:
     name = (train or test)[0]
     yield from _mapper(cfg, name)
-    yield from _outputs(test or train)
+    yield from _outputs(test or train, given)
+    if {_NUM_CLASSES, _IGNORE_VALUE} <= given.keys():
+        return  # `check_data` compares them; no file is read for nothing
     try:
         classes = classes_of(cfg, name)
         ignored = read_metadata(name).get("ignore_label")
@@ -181,19 +187,19 @@ def _mapper(cfg: CfgNode, name: str) -> Iterator[_Said]:
     yield _Said(_MAPPER, mapper, fitting, f"data set {name!r} is of the type {evaluator_type}")
 
 
-def _outputs(names: list[str]) -> Iterator[_Said]:
+def _outputs(names: list[str], given: Mapping[str, str]) -> Iterator[_Said]:
     types = {name: MetadataCatalog.get(name).get("evaluator_type") for name in names}
     if not EVALUATORS.keys() >= set(types.values()):
         return
     possible = {task.switch for type_ in types.values() for task in EVALUATORS[type_]}
-    try:
-        evaluated = {task.switch for name in names for task in annotated_tasks(name)}
-    except MissingFileError:
-        evaluated = {EVALUATORS[type_][0].switch for type_ in types.values()}
-    for switch in _SWITCHES:
+    evaluated = {EVALUATORS[type_][0].switch for type_ in types.values()}
+    if not _SWITCHES.keys() <= given.keys():
+        with suppress(MissingFileError):
+            evaluated = {task.switch for name in names for task in annotated_tasks(name)}
+    for key, switch in _SWITCHES.items():
         accepted = (True, False) if switch in possible else (False,)
         why = ", ".join(f"data set {name!r} is of the type {types[name]}" for name in names)
-        yield _Said(f"MODEL.MASK_FORMER.TEST.{switch}", switch in evaluated, accepted, why)
+        yield _Said(key, switch in evaluated, accepted, why)
 
 
 def _section(cfg: CfgNode, key: str) -> tuple[CfgNode, str]:

@@ -10,12 +10,13 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from mask_former.data.reading import read_labels, read_size
+from mask_former.data.reading import read_size
 from mask_former.data.records import (
     Record,
     check_a_few,
     image_size,
     load_records,
+    read_encoded_labels,
     read_label_map,
     unique_records,
 )
@@ -85,7 +86,7 @@ class SemanticEvaluator(DatasetEvaluator):
                     f"{record['file_name']}: no record of {self._dataset_name} names this image "
                     "and a `sem_seg_file_name`"
                 )
-            gt = read_labels(annotated["sem_seg_file_name"])
+            gt = read_encoded_labels(annotated)
             try:
                 labels = self._labels(output["sem_seg"])
                 self._confusion.update(record["file_name"], labels, gt)

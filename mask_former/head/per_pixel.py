@@ -47,8 +47,9 @@ class QueryClassifier(SingleScaleQueries):
 
     def forward(self, pixels: PixelFeatures) -> Tensor:
         """Logits of the supervised layers, the final one last, (L, B, K, h, w)."""
+        mask_features = pixels.mask_features
         embeddings = [self.mask_embed(x) for x in self.segments(pixels)]
-        return torch.stack([multiply_out(x, pixels.mask_features) for x in embeddings])
+        return torch.stack([multiply_out(x, mask_features) for x in embeddings])
 
 
 class PerPixelHead(nn.Module):

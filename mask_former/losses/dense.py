@@ -1,6 +1,6 @@
 """Masks and segments compared at every pixel, as MaskFormer does."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,8 @@ PairwiseLosses = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # to (K, Q, 
 # Pixels that are worked on at a time: enough to keep the device busy, few enough to stay in a
 # processor's cache.
 _CHUNK_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 23}
+# Of the pairwise form: a product with all segments, which are converted for every chunk.
+_PAIRWISE_CHUNK_PIXELS = {"cpu": 1 << 21, "cuda": 1 << 23}
 
 
 class AllPixels:
@@ -44,7 +46,7 @@ class AllPixels:
 
         segments = shrink(target.masks)
         valid = None if target.valid is None else shrink(target.valid[None])[0]
-        rows = chunk_rows(segments, segments.shape[1])
+        rows = chunk_rows(segments, segments.shape[1], _PAIRWISE_CHUNK_PIXELS)
         return torch.stack(
             [
                 torch.cat([losses(y, segments, valid) for y in x.flatten(1).float().split(rows)], 1)
@@ -78,7 +80,11 @@ class AllPixels:
 
         def sample(masks: Tensor, segment: Tensor, image: Tensor) -> Sample:
             logits = upsampling.upsample(masks)
-            return logits, segments[segment], None if valid is None else valid[image]
+            return (
+                logits,
+                segments.index_select(0, segment),
+                None if valid is None else valid.index_select(0, image),
+            )
 
         inputs = (masks, matching.segment, matching.image)
         return in_chunks(losses, sample, *inputs, pixels=segments.shape[1])
@@ -107,9 +113,9 @@ def in_chunks(
     return _InChunks.apply(losses, sample, rows, masks, *others)
 
 
-def chunk_rows(masks: Tensor, pixels: int) -> int:
+def chunk_rows(masks: Tensor, pixels: int, chunk_pixels: Mapping[str, int] = _CHUNK_PIXELS) -> int:
     """How many masks of so many pixels, or points, are worked on at a time."""
-    return max(1, _CHUNK_PIXELS.get(masks.device.type, 1 << 23) // pixels)
+    return max(1, chunk_pixels.get(masks.device.type, 1 << 23) // pixels)
 
 
 class _InChunks(torch.autograd.Function):

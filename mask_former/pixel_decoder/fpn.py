@@ -130,7 +130,9 @@ class BasePixelDecoder(nn.Module):
             x = lateral + F.interpolate(x, size=lateral.shape[-2:], mode="nearest")
             x = self.get_submodule(f"layer_{i}")(x)
             pyramid.append(x)
-        embeddings = self.mask_features(x)
+        if self.memory == PIXEL_EMBEDDING:
+            embeddings = self.mask_features(x)
+            return PixelFeatures(embeddings, (embeddings,))
         offered |= {name: (feature,) for name, feature in features.items()}
-        offered |= {MULTI_SCALE: tuple(pyramid[:NUM_SCALES]), PIXEL_EMBEDDING: (embeddings,)}
-        return PixelFeatures(embeddings, offered[self.memory])
+        offered |= {MULTI_SCALE: tuple(pyramid[:NUM_SCALES])}
+        return PixelFeatures(x, offered[self.memory], self.mask_features)

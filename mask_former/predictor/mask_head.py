@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from mask_former.layers import MLP
-from mask_former.structures import Prediction
+from mask_former.structures import PixelFeatures, Prediction, multiply_kernels
 
 
 class MaskHead(nn.Module):
@@ -27,3 +27,8 @@ class MaskHead(nn.Module):
     def predict(self, queries: Tensor, mask_features: Tensor) -> Prediction:
         """Predict from queries (B, Q, hidden_dim) and per-pixel embeddings (B, C, h, w)."""
         return Prediction(self.class_embed(queries), mask_features, self.mask_embed(queries))
+
+    def predict_by_kernels(self, queries: Tensor, pixels: PixelFeatures) -> Prediction:
+        """The same of pixels with a projection, for few masks; see `multiply_kernels`."""
+        masks = multiply_kernels(self.mask_embed(queries), pixels.features, pixels.projection)
+        return Prediction(self.class_embed(queries), masks)

@@ -117,6 +117,7 @@ class MultiScaleMaskedTransformerDecoder(MaskHead):
 
     def forward(self, pixels: PixelFeatures) -> list[Prediction]:
         """Return the predictions of every supervised layer, the final one last."""
+        mask_features = pixels.mask_features
         memory, keys, embeddings = [], [], []
         for i, feature in enumerate(pixels.memory):
             feature = self.input_proj[i](feature)
@@ -124,13 +125,13 @@ class MultiScaleMaskedTransformerDecoder(MaskHead):
             keys.append(memory[-1] + flatten_map(sine_position_encoding(feature)))
             # Resizing and multiplying out commute: the per-pixel embeddings are resized once for
             # each map, instead of the masks of all queries in every layer.
-            embeddings.append(_resized(pixels.mask_features.detach(), feature.shape[-2:]))
+            embeddings.append(_resized(mask_features.detach(), feature.shape[-2:]))
 
-        batch = len(pixels.mask_features)
+        batch = len(mask_features)
         # Copies: PyTorch's FlopCounterMode fails on modules that are given views of parameters.
         x = self.query_feat.weight.repeat(batch, 1, 1)
         query_pos = self.query_embed.weight.repeat(batch, 1, 1)
-        predictions = [self.predict(self.decoder_norm(x), pixels.mask_features)]
+        predictions = [self.predict(self.decoder_norm(x), mask_features)]
         layers = zip(
             self.transformer_cross_attention_layers,
             self.transformer_self_attention_layers,
@@ -143,7 +144,7 @@ class MultiScaleMaskedTransformerDecoder(MaskHead):
             x = cross_attention(x, query_pos, memory[level], keys[level], mask)
             x = self_attention(x, query_pos)
             x = feedforward(x)
-            predictions.append(self.predict(self.decoder_norm(x), pixels.mask_features))
+            predictions.append(self.predict(self.decoder_norm(x), mask_features))
         return predictions if self.training and self.deep_supervision else predictions[-1:]
 
 

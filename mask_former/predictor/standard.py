@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 
@@ -31,4 +32,10 @@ class StandardPredictor(SingleScaleQueries):
 
     def forward(self, pixels: PixelFeatures) -> list[Prediction]:
         """Return the predictions of every supervised layer, the final one last."""
-        return [self.predict(x, pixels.mask_features) for x in self.segments(pixels)]
+        segments = self.segments(pixels)
+        if not torch.is_grad_enabled() and pixels.projection is not None:
+            num_masks = len(segments) * segments[0].shape[1]
+            if num_masks < pixels.projection.out_channels:
+                return [self.predict_by_kernels(x, pixels) for x in segments]
+        mask_features = pixels.mask_features
+        return [self.predict(x, mask_features) for x in segments]

@@ -53,7 +53,7 @@ def test_another_name_for_an_id(check):
 
 def test_another_number(check):
     more = [*CATEGORIES, {"id": 3, "name": "sky", "isthing": 0}]
-    with pytest.raises(ValueError, match=f"{TEST}.* has 3 classes"):
+    with pytest.raises(ValueError, match=f"{TRAIN}.*{TEST}.* have 2 and 3 .* has sky"):
         check(more)
 
 

@@ -70,7 +70,8 @@ def test_all_data_sets_are_checked(cfg, wrong, tmp_path):
     wrong_name = NAME if wrong == "TRAIN" else OTHER
     MetadataCatalog.remove(wrong_name)
     MetadataCatalog.get(wrong_name).set(stuff_classes=["sky"], image_root=str(tmp_path))
-    with pytest.raises(ValueError, match=f"{wrong_name}.*has 1 classes"):
+    numbers = "1 and 3" if wrong == "TRAIN" else "3 and 1"
+    with pytest.raises(ValueError, match=f"{NAME}.*{OTHER}.* they have {numbers} "):
         check_data(cfg)
 
 

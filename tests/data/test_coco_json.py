@@ -88,7 +88,6 @@ OF_INSTANCES = [
 ]
 OF_PANOPTIC = [
     (("annotations",), [], "no annotations"),
-    (first("categories", "isthing"), DELETED, "has no 'isthing'"),
     (first("categories", "isthing"), "yes", "isthing of category 1, 'cat', is text"),
     (first("annotations", "image_id"), 2, "which occurs before"),
     (first("annotations", "file_name"), "b.png", "'b.png', like that of image 1"),

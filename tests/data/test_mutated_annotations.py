@@ -99,8 +99,8 @@ def use(mapper, **switches):
     options += ["INPUT.MIN_SIZE_TRAIN", (HEIGHT,), "MODEL.DEVICE", "cpu"]
     for key, value in {"SEMANTIC_ON": False, **switches}.items():
         options += [f"MODEL.MASK_FORMER.TEST.{key}", value]
-    cfg = load_config(opts=options)
     try:
+        cfg = load_config(opts=options)
         check_data(cfg)
         evaluator = build_evaluator(cfg, NAME)
         evaluator.check_ground_truth()

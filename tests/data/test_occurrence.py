@@ -5,8 +5,10 @@ import pytest
 from detectron2.data import MetadataCatalog
 from PIL import Image
 
+from mask_former.data.label_encoding import LabelEncoding
 from mask_former.data.occurrence import class_remarks, segment_remarks
 from mask_former.engine.config import load_config
+from mask_former.errors import UserError
 
 NAME = "test_occurrence"
 
@@ -38,6 +40,13 @@ def test_masks_of_0_and_255(semantic):
     remark, *others = class_remarks(config(), NAME, semantic([0, 0, 0, 255], [0, 0, 0, 0]))
     assert not others and f"{NAME!r}: in 2 of 2 label maps" in remark
     assert "1 of 2 classes never occur: foreground; the label 255" in remark and "12.5%" in remark
+
+
+def test_masks_of_0_and_255_of_ones_own(semantic):
+    encoding = LabelEncoding("auto", {0: 0, 1: 1, 255: 255})
+    records = [{**r, "label_encoding": encoding} for r in semantic([0, 0, 0, 255], [0, 0, 0, 0])]
+    with pytest.raises(UserError, match="only 'background' and the value 255.*ENCODING to binary"):
+        class_remarks(config(), NAME, records)
 
 
 def test_all_classes_occur(semantic):

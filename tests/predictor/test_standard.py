@@ -60,6 +60,30 @@ def test_masks_are_the_product_of_both_embeddings(pixels):
     torch.testing.assert_close(prediction.mask_logits[1, 2], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("num_queries", "by_kernels"), [(5, True), (12, False)])
+def test_fewer_masks_than_channels_are_made_by_the_last_convolution(
+    pixels, num_queries, by_kernels
+):
+    """With the same masks; three layers of five, in training, are more than the 12 channels."""
+    projection = torch.nn.Conv2d(7, 12, kernel_size=3, padding=1)
+    predictor = make(num_queries=num_queries)
+    calls = []
+    torch.manual_seed(2)
+    features = torch.randn(2, 7, 16, 24)
+    expected = PixelFeatures(projection(features), pixels.memory)
+    pixels = PixelFeatures(features, pixels.memory, projection)
+    projection.register_forward_hook(lambda *_: calls.append("whole"))
+    for training in (True, False):
+        predictor.train(training)
+        with torch.no_grad():
+            found = predictor(pixels)
+            assert len(calls) == (1 if training or not by_kernels else 0)
+            for actual, wanted in zip(found, predictor(expected), strict=True):
+                torch.testing.assert_close(actual.mask_logits, wanted.mask_logits)
+                assert torch.equal(actual.class_logits, wanted.class_logits)
+        calls.clear()
+
+
 @pytest.mark.parametrize(
     ("channels", "enforce", "projected"),
     [(24, False, True), (16, False, False), (16, True, True)],

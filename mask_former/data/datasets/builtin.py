@@ -38,6 +38,7 @@ def register_shapes(root: Path) -> None:
             sem_seg_root=paths["sem_seg_root"],
             classes=[category["name"] for category in CATEGORIES],
             colors=[category["color"] for category in CATEGORIES],
+            encoding="values",
             prepare_command=_PREPARE,
         )
         register_instances(

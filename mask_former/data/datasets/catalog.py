@@ -2,7 +2,7 @@
 
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ _LOCATIONS = (
     "sem_seg_root",
     "image_dir",
     "gt_dir",
+    "image_list",
+    "class_file",
 )
 
 Records = list[dict[str, Any]]
@@ -51,15 +53,20 @@ def register_lazily(
             `thing_dataset_id_to_contiguous_id`. Called once, on the first access to a missing
             attribute of `MetadataCatalog.get(name)`. A FileNotFoundError of `open` is explained.
         known: all other metadata: `evaluator_type`, `ignore_label`, `image_root` and other
-            locations, and `prepare_command`, the command that prepares the files. Those that are
-            None are left out.
+            locations, `prepare_command`, the command that prepares the files, and `keys`, the key
+            of the config that each location comes from. Those that are None are left out.
+
+    Raises:
+        UserError: there is a data set of that name.
     """
+    if name in DatasetCatalog:
+        raise UserError(f"there is another data set of the name {name!r}; choose a new name.")
     known = {
         key: str(value) if isinstance(value, Path) else value
         for key, value in known.items()
         if value is not None
     }
-    read = partial(_explaining, name, read_metadata, known.get("prepare_command"))
+    read = partial(_explaining, name, read_metadata, known)
     DatasetCatalog.register(name, partial(_load_checked, name, load))
     MetadataCatalog[name] = LazyMetadata(name, read, **known)
 
@@ -70,14 +77,14 @@ def _load_checked(name: str, load: Callable[[], Records]) -> Records:
 
 
 def _explaining(
-    name: str, read: Callable[[], dict[str, Any]], prepare_command: str | None
+    name: str, read: Callable[[], dict[str, Any]], known: Mapping[str, Any]
 ) -> dict[str, Any]:
     try:
         return read()
     except FileNotFoundError as error:
         if isinstance(error, UserError):
             raise
-        raise _missing(name, error.filename, prepare_command) from error
+        raise _missing(name, error.filename, known) from error
 
 
 def check_dataset(name: str) -> None:
@@ -94,8 +101,10 @@ def check_dataset(name: str) -> None:
     metadata = MetadataCatalog.get(name)
     for key in _LOCATIONS:
         location = metadata.get(key)
-        if location is not None:
-            _check_exists(name, str(location), metadata.get("prepare_command"))
+        # Remote files are not looked up; reading them will tell.
+        if location is None or "://" in str(location) or PathManager.exists(str(location)):
+            continue
+        raise _missing(name, str(location), vars(metadata))
 
 
 def load_registered(name: str) -> Records:
@@ -122,19 +131,16 @@ def load_registered(name: str) -> Records:
         ) from error
 
 
-def _check_exists(name: str, location: str, prepare_command: str | None) -> None:
-    # Remote files are not looked up; reading them will tell.
-    if "://" not in location and not PathManager.exists(location):
-        raise _missing(name, location, prepare_command)
-
-
-def _missing(name: str, location: str, prepare_command: str | None) -> MissingFileError:
+def _missing(name: str, location: str, known: Mapping[str, Any]) -> MissingFileError:
+    missing = f"data set {name!r} needs {os.path.abspath(location)}, which does not exist."
+    if key := known.get("keys", {}).get(location):
+        return MissingFileError(f"{missing} Correct {key}, or the ROOT that it is relative to.")
     root = os.getenv(ROOT_VARIABLE)
     setting = f"it is {root!r}" if root else "it is not set, which means 'datasets'"
-    prepare = f"Prepare it with `{prepare_command}`. " if prepare_command else ""
+    command = known.get("prepare_command")
+    prepare = f"Prepare it with `{command}`. " if command else ""
     return MissingFileError(
-        f"data set {name!r} needs {os.path.abspath(location)}, which does not exist. {prepare}"
-        "If it is elsewhere, set the environment variable "
+        f"{missing} {prepare}If it is elsewhere, set the environment variable "
         f"{ROOT_VARIABLE} to the folder that holds all data sets ({setting}), or correct the path "
         "that the data set is registered with."
     )

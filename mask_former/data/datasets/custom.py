@@ -2,8 +2,8 @@
 `register_instances` or `register_panoptic`."""
 
 import os
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -11,7 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from mask_former.data.datasets.instances import register_instances
 from mask_former.data.datasets.panoptic import register_panoptic
 from mask_former.data.datasets.semantic import register_semantic
-from mask_former.errors import UserError
+from mask_former.errors import UserError, prefixed
 
 SECTION = "DATASETS.CUSTOM"
 # In a path it stands for the name of each split.
@@ -61,53 +61,72 @@ def custom_dataset() -> CfgNode:
     # or without suffix. Empty: all.
     entry.IMAGE_LIST = ""
     # What a pixel of a label map holds: values (a number: grey of 8 or 16 bits, or an index into a
-    # palette), colors (those of COLORS or CLASS_FILE), binary (0: the first of two classes,
-    # anything else: the second); auto: values where the file has one channel, else colors.
+    # palette), colors (those of COLORS or CLASS_FILE), binary (0: the first of two classes; 255 or
+    # 1: the second); auto: values where the file has one channel, else colors.
     entry.ENCODING = "auto"
     # The value of each class, where they are not 0, 1, 2, ... without those of IGNORE.
     entry.LABEL_VALUES = ()
-    # What is ignored, in training and metrics: values, colours, or names of CLASSES, which then are
-    # no classes. Empty: the value 255, if it is no class's.
+    # What is ignored, in training and metrics: values, colours, or names of classes, which then are
+    # none of the model's. The value 255 is, too, where it is no class's.
     entry.IGNORE = ()
     return entry
 
 
 _PATHS = ("IMAGES", "LABELS", "JSON", "INSTANCES_JSON", "SEMANTIC_LABELS")
 _PATHS += ("CLASS_FILE", "IMAGE_LIST")
-_ENTRY = ("FORMAT", "SPLITS", "ROOT")
 
-# Of each format: what registers it; the key that each of its arguments comes from.
-_FORMATS: dict[str, tuple[Callable[..., None], dict[str, str]]] = {
-    "semantic": (
+
+class _Format(NamedTuple):
+    """A value of FORMAT.
+
+    Attributes:
+        register: what registers such a data set.
+        required: the keys that it needs.
+        arguments: the argument that each key becomes; others have no meaning.
+    """
+
+    register: Callable[..., None]
+    required: tuple[str, ...]
+    arguments: dict[str, str]
+
+
+_FORMATS = {
+    "semantic": _Format(
         register_semantic,
+        ("IMAGES", "LABELS"),
         {
             "IMAGES": "image_root",
             "LABELS": "sem_seg_root",
             "CLASSES": "classes",
+            "CLASS_FILE": "class_file",
             "COLORS": "colors",
             "IMAGE_SUFFIX": "image_suffix",
             "LABEL_SUFFIX": "label_suffix",
+            "IMAGE_LIST": "image_list",
+            "ENCODING": "encoding",
+            "LABEL_VALUES": "label_values",
+            "IGNORE": "ignore",
         },
     ),
-    "instances": (
+    "instances": _Format(
         register_instances,
-        {"IMAGES": "image_root", "JSON": "json_file"},
+        ("IMAGES", "JSON"),
+        {"IMAGES": "image_root", "JSON": "json_file", "CLASSES": "classes", "COLORS": "colors"},
     ),
-    "panoptic": (
+    "panoptic": _Format(
         register_panoptic,
+        ("IMAGES", "LABELS", "JSON"),
         {
             "IMAGES": "image_root",
             "LABELS": "panoptic_root",
             "JSON": "panoptic_json",
             "INSTANCES_JSON": "json_file",
             "SEMANTIC_LABELS": "sem_seg_root",
+            "CLASSES": "classes",
+            "COLORS": "colors",
+            "THINGS": "things",
         },
     ),
-}
-_REQUIRED = {
-    "semantic": ("IMAGES", "LABELS"),
-    "instances": ("IMAGES", "JSON"),
-    "panoptic": ("IMAGES", "LABELS", "JSON"),
 }
 
 
@@ -117,72 +136,71 @@ def register_custom(cfg: CfgNode) -> None:
     Those that an earlier call has registered are replaced if their keys have changed.
 
     Raises:
-        UserError: a key is missing, has no meaning or no possible value; or a data set of another
-            origin has the name.
+        UserError: a key is unknown, missing, without meaning, or has no possible value; or a data
+            set of another origin has the name.
     """
-    for name, entry in cfg.DATASETS.CUSTOM.items():
-        _check_entry(name, entry)
-        for full_name, split in _splits(name, entry):
-            _register(full_name, f"{SECTION}.{name}", entry, split)
+    for name, given in cfg.DATASETS.CUSTOM.items():
+        place = f"{SECTION}.{name}"
+        entry = custom_dataset()
+        for key, value in given.items():
+            if key not in entry:
+                raise UserError(f"{place}.{key} is unknown; the keys are {', '.join(entry)}.")
+            entry[key] = value
+        with prefixed(f"{place}."):
+            _check_entry(entry)
+        for split in entry.SPLITS or [""]:
+            _register(f"{name}_{split}" if split else name, place, entry, split)
 
 
-def _check_entry(name: str, entry: CfgNode) -> None:
-    place = f"{SECTION}.{name}"
+def _check_entry(entry: CfgNode) -> None:
+    """Raise UserError for a key whose value cannot be; the message starts with the key."""
     if entry.FORMAT not in _FORMATS:
-        raise UserError(
-            f"{place}.FORMAT is {entry.FORMAT!r}, but must be one of {', '.join(_FORMATS)}."
-        )
-    of_format = {*_ENTRY, *_FORMATS[entry.FORMAT][1]}
+        raise UserError(f"FORMAT is {entry.FORMAT!r}, but must be one of {', '.join(_FORMATS)}.")
+    _, required, arguments = _FORMATS[entry.FORMAT]
+    for key in required:
+        if not entry[key]:
+            raise UserError(f"{key} is missing, which FORMAT {entry.FORMAT} needs.")
     defaults = custom_dataset()
     for key, value in entry.items():
-        if key not in of_format and value != defaults[key]:
+        if key not in (*arguments, "FORMAT", "SPLITS", "ROOT") and value != defaults[key]:
             raise UserError(
-                f"{place}.{key} is {value!r}, which has no meaning with FORMAT {entry.FORMAT}. "
-                "Leave it out."
+                f"{key} is {value!r}, which has no meaning with FORMAT {entry.FORMAT}. Leave it "
+                "out."
             )
-        if key in _PATHS and bool(entry.SPLITS) < (_SPLIT in str(value)):
+        if key in _PATHS and _SPLIT in value and not entry.SPLITS:
             raise UserError(
-                f"{place}.{key} is {value!r}, but there are no splits to put there: set "
-                f"{place}.SPLITS, such as [train, val]."
+                f"{key} is {value!r}, but there are no splits to put there. Name them in SPLITS, "
+                "such as [train, val]."
             )
-    for key in _REQUIRED[entry.FORMAT]:
-        if not entry[key]:
-            raise UserError(f"{place}.{key} is missing, which FORMAT {entry.FORMAT} needs.")
+    if not all(isinstance(split, str) and split for split in entry.SPLITS):
+        raise UserError(
+            f"SPLITS is {list(entry.SPLITS)}, but must be names: put quotes around them."
+        )
     if entry.SPLITS and not any(_SPLIT in entry[key] for key in _PATHS):
         raise UserError(
-            f"{place}.SPLITS is {list(entry.SPLITS)!r}, but no path has {_SPLIT} in it, so that "
-            "all would be the same. Put it where their names stand, or leave SPLITS out."
+            f"SPLITS is {list(entry.SPLITS)}, but no path has {_SPLIT} in it, so that all of them "
+            "would be the same. Put it where their names stand, or leave SPLITS out."
         )
-
-
-def _splits(name: str, entry: CfgNode) -> Iterator[tuple[str, str]]:
-    """The name of each data set, and of its split."""
-    if not entry.SPLITS:
-        yield name, ""
-    for split in entry.SPLITS:
-        yield f"{name}_{split}", str(split)
 
 
 def _register(name: str, place: str, entry: CfgNode, split: str) -> None:
-    register, arguments = _FORMATS[entry.FORMAT]
-    given = {key: _value(key, entry, split) for key in arguments if entry[key]}
+    register, _, arguments = _FORMATS[entry.FORMAT]
+    values = {key: _value(key, entry, split) for key in arguments if entry[key]}
     if name in DatasetCatalog:
-        known = vars(MetadataCatalog.get(name)).get("custom_keys")
+        known = vars(MetadataCatalog.get(name)).get("custom")
         if known is None:
-            raise UserError(
-                f"{place}: there is another data set of the name {name!r}. Choose a new name."
-            )
-        if known == given:
+            raise UserError(f"{place}: there is another data set {name!r}. Choose a new name.")
+        if known == values:
             return
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
-    known = {argument: given[key] for key, argument in arguments.items() if key in given}
-    register(name, **known, custom_keys=given)
+    keys = {values[key]: f"{place}.{key}" for key in _PATHS if key in values}
+    known = {arguments[key]: value for key, value in values.items()}
+    register(name, **known, keys=keys, custom=values)
 
 
 def _value(key: str, entry: CfgNode, split: str) -> Any:
-    value = entry[key]
     if key not in _PATHS:
-        return value
-    path = value.replace(_SPLIT, split)
-    return os.path.join(os.path.expanduser(entry.ROOT), os.path.expanduser(path))
+        return entry[key]
+    path = os.path.expanduser(entry[key].replace(_SPLIT, split))
+    return os.path.join(os.path.expanduser(entry.ROOT), path)

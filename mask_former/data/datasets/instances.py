@@ -16,6 +16,7 @@ from mask_former.data.coco_json import (
     read_instances,
 )
 from mask_former.data.datasets.catalog import Records, register_lazily
+from mask_former.data.datasets.given_categories import with_given
 
 # What a record keeps of its annotations.
 _KEPT = ("id", "iscrowd", "bbox", "segmentation", "keypoints")
@@ -27,6 +28,8 @@ def register_instances(
     image_root: str | Path,
     json_file: str | Path,
     categories: Sequence[dict[str, Any]] | None = None,
+    classes: Sequence[str] = (),
+    colors: Sequence[Sequence[int]] = (),
     prepare_command: str | None = None,
     evaluator_type: str = "coco",
     **known: Any,
@@ -42,11 +45,13 @@ def register_instances(
         json_file: the annotation.
         categories: in COCO's form, {"id", "name"} and optionally "color". None: read from
             `json_file` when the metadata are first accessed.
+        classes: the names that the categories must have, in the order of their ids. Empty: any.
+        colors: RGB of each category, in 0..255. Empty: those of the categories.
         prepare_command: the command that prepares the files, for errors about missing ones.
         evaluator_type: a key of `mask_former.evaluation.EVALUATORS`.
         known: further metadata.
     """
-    read_metadata = partial(_read_metadata, json_file)
+    read_metadata = partial(_read_metadata, json_file, classes, colors)
     if categories is not None:
         known, read_metadata = {**category_metadata(categories), **known}, dict
     register_lazily(
@@ -93,8 +98,13 @@ def load_instances(json_file: str, image_root: str, name: str) -> Records:
     ]
 
 
-def _read_metadata(json_file: str | Path) -> dict[str, Any]:
-    return category_metadata(instance_categories(str(json_file)))
+def _read_metadata(
+    json_file: str | Path,
+    classes: Sequence[str] = (),
+    colors: Sequence[Sequence[int]] = (),
+) -> dict[str, Any]:
+    categories = instance_categories(str(json_file))
+    return category_metadata(with_given(categories, json_file, classes, colors))
 
 
 def category_metadata(categories: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Data sets that Detectron2's own functions have registered, read and checked by our readers."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -59,8 +60,7 @@ def _panoptic(name: str, metadata: Metadata) -> Callable[[], Records]:
 
 
 def _separated(name: str, metadata: Metadata) -> Callable[[], Records]:
-    labels = partial(load_semantic, str(metadata.sem_seg_root), str(metadata.image_root))
-    labels = partial(labels, "png", "jpg")
+    labels = partial(load_semantic, name, "jpg", "png")
     if metadata.get("json_file") is None:  # NAME_stuffonly
         return labels
     return partial(_with_label_maps, _instances(name, metadata), labels)
@@ -69,14 +69,15 @@ def _separated(name: str, metadata: Metadata) -> Callable[[], Records]:
 def _with_label_maps(load: Callable[[], Records], load_labels: Callable[[], Records]) -> Records:
     """Records of instances, with the label maps of the same images."""
     records = load()
-    of_image: dict[str, dict[str, Any]] = {r["file_name"]: r for r in load_labels()}
-    for record in records:
-        if record["file_name"] not in of_image:
+    of_image: dict[str, Any] = {os.path.normpath(r["file_name"]): r for r in load_labels()}
+    names = [os.path.normpath(record["file_name"]) for record in records]
+    for name, record in zip(names, records, strict=True):
+        if name not in of_image:
             raise UserError(
                 f"{record['file_name']}, which the instance annotation names, has no label map of "
                 "the same name (sem_seg_root)."
             )
-    return [{**record, **of_image[record["file_name"]]} for record in records]
+    return [{**of_image[name], **record} for name, record in zip(names, records, strict=True)]
 
 
 _READERS = {

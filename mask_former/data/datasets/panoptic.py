@@ -17,7 +17,9 @@ from mask_former.data.datasets.catalog import (
     check_dataset,
     register_lazily,
 )
+from mask_former.data.datasets.given_categories import with_given
 from mask_former.data.json_files import Json
+from mask_former.errors import UserError
 
 
 def register_panoptic(
@@ -29,6 +31,9 @@ def register_panoptic(
     json_file: str | Path | None = None,
     sem_seg_root: str | Path | None = None,
     categories: Sequence[dict[str, Any]] | None = None,
+    classes: Sequence[str] = (),
+    colors: Sequence[Sequence[int]] = (),
+    things: Sequence[str] = (),
     prepare_command: str | None = None,
     **known: Any,
 ) -> None:
@@ -49,13 +54,16 @@ def register_panoptic(
         categories: in COCO's form, {"id", "name", "isthing"} and optionally "color". None: read
             from the panoptic annotation when the metadata are first accessed, which raises
             FileNotFoundError or ValueError if it is missing or bad.
+        classes: the names that the categories must have, in their order. Empty: any.
+        colors: RGB of each category, in 0..255. Empty: those of the categories.
+        things: the names of the things, where the annotation does not say `isthing`.
         prepare_command: the command that prepares the files, for errors about missing ones.
         known: further metadata.
 
     Raises:
         ValueError: a given category lacks a key, or two of them have one id.
     """
-    read_metadata = partial(_read_categories, name, panoptic_json)
+    read_metadata = partial(_read_categories, name, panoptic_json, classes, colors, things)
     if categories is not None:
         known, read_metadata = {**category_metadata(name, categories), **known}, dict
     register_lazily(
@@ -74,8 +82,22 @@ def register_panoptic(
     )
 
 
-def _read_categories(name: str, panoptic_json: str | Path) -> dict[str, Any]:
-    return category_metadata(name, panoptic_categories(str(panoptic_json)))
+def _read_categories(
+    name: str,
+    panoptic_json: str | Path,
+    classes: Sequence[str],
+    colors: Sequence[Sequence[int]],
+    things: Sequence[str],
+) -> dict[str, Any]:
+    found = panoptic_categories(str(panoptic_json))
+    categories = with_given(found, panoptic_json, classes, colors, things)
+    for category in categories:
+        if "isthing" not in category:
+            raise UserError(
+                f"{panoptic_json}: category {category['id']!r}, {category['name']!r}, has no "
+                "'isthing': add it, 1 for things and 0 for stuff, or name the things (THINGS)."
+            )
+    return category_metadata(name, categories)
 
 
 def load_panoptic(name: str) -> Records:
