@@ -37,7 +37,7 @@ def build_augmentation(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     inference only the resize to the test size, by PIL like the published models'.
 
     Raises:
-        ValueError: unknown INPUT.CROP.TYPE; the crop limits a category's area, but instances have
+        UserError: unknown INPUT.CROP.TYPE; the crop limits a category's area, but instances have
             no label map to look at; numbers of large-scale jitter that make no sense.
     """
     sizes, sampling = cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING

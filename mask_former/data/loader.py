@@ -43,8 +43,8 @@ def build_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
         start_iter: the iteration, counted from 0, at which training starts.
 
     Raises:
-        FileNotFoundError, ValueError: a record is wrong.
-        ValueError: the batch cannot be shared equally by the processes, there is nothing to train
+        FileNotFoundError, UserError: a record is wrong.
+        UserError: the batch cannot be shared equally by the processes, there is nothing to train
             on, or the sampler is unknown.
     """
     batch_size, world_size = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
@@ -185,7 +185,7 @@ def repeat_factors(cfg: CfgNode, records: Sequence[Record]) -> torch.Tensor:
     often if it has rare classes; LVIS paper, appendix B.2).
 
     Raises:
-        ValueError: the sampler is another one.
+        UserError: the sampler is another one.
     """
     name = cfg.DATALOADER.SAMPLER_TRAIN
     if name == "TrainingSampler":

@@ -38,7 +38,7 @@ def thing_classes(cfg: CfgNode) -> list[int]:
     Empty if neither panoptic nor instance inference is switched on, which alone need them.
 
     Raises:
-        ValueError: no data set's metadata have them, or two data sets differ.
+        UserError: no data set's metadata have them, or two data sets differ.
     """
     test = cfg.MODEL.MASK_FORMER.TEST
     if not (test.PANOPTIC_ON or test.INSTANCE_ON):

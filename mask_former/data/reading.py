@@ -206,7 +206,7 @@ def check_same_size(
 
 
 def check_image_format(image_format: str) -> None:
-    """Raise ValueError unless INPUT.FORMAT is one that models take."""
+    """Raise UserError unless INPUT.FORMAT is one that models take."""
     if image_format not in ("RGB", "BGR"):
         raise UserError(f"INPUT.FORMAT is {image_format!r}, but images are read as RGB or BGR.")
 

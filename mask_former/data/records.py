@@ -152,7 +152,7 @@ def read_label_map(
         ignore_value: ... or be this.
 
     Raises:
-        FileNotFoundError, ValueError: the file is missing, broken, of another size, or holds
+        FileNotFoundError, UserError: the file is missing, broken, of another size, or holds
             other labels.
     """
     file_name = required_field(record, "sem_seg_file_name")
@@ -208,7 +208,7 @@ def read_segment_map(record: Record, size: tuple[int, int], num_classes: int) ->
         num_classes: category ids must lie in [0, num_classes).
 
     Raises:
-        FileNotFoundError, ValueError: the file is missing, broken, of another size, or holds ids
+        FileNotFoundError, UserError: the file is missing, broken, of another size, or holds ids
             that are not in `segments_info`; or an id is listed twice, or a category id is out of
             range.
     """
@@ -246,7 +246,7 @@ def read_annotations(record: Record, size: tuple[int, int], num_classes: int) ->
         num_classes: category ids must lie in [0, num_classes).
 
     Raises:
-        ValueError: an annotation has no mask, a mask of another size, or a category id out of
+        UserError: an annotation has no mask, a mask of another size, or a category id out of
             range.
     """
     annotations = [dict(annotation) for annotation in required_field(record, "annotations")]
@@ -262,7 +262,7 @@ def annotation_place(record: Record, annotation: Mapping[str, Any]) -> str:
 
 
 def check_categories(file_name: str, category_ids: Iterable[int], num_classes: int) -> None:
-    """Raise ValueError unless all `category_ids` lie in [0, num_classes)."""
+    """Raise UserError unless all `category_ids` lie in [0, num_classes)."""
     wrong = [id_ for id_ in category_ids if type(id_) is not int or not 0 <= id_ < num_classes]
     if wrong:
         ids = listed(sorted(set(wrong), key=str))

@@ -51,7 +51,7 @@ def load_config(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
 
     Raises:
         FileNotFoundError: the file, or a base, does not exist.
-        ValueError: no valid yaml, an unknown key, a value of the wrong type, or a flag among the
+        UserError: no valid yaml, an unknown key, a value of the wrong type, or a flag among the
             options. The message names the file, or the command line, the key and what is expected.
     """
     settings = read_settings(config_file, opts)

@@ -36,7 +36,7 @@ def select_task(cfg: CfgNode, task: str | None = None, threshold: float | None =
         the task.
 
     Raises:
-        ValueError: no task is switched on, or a threshold for semantic segmentation, which labels
+        UserError: no task is switched on, or a threshold for semantic segmentation, which labels
             every pixel.
     """
     test = cfg.MODEL.MASK_FORMER.TEST
@@ -74,7 +74,7 @@ class DefaultPredictor:
         autocast: lower precision for matrix products and convolutions, such as `torch.bfloat16`.
 
     Raises:
-        ValueError: the input format is unknown; from a cfg: no weights are named, or the model is
+        UserError: the input format is unknown; from a cfg: no weights are named, or the model is
             to run on a GPU and there is none.
     """
 

@@ -43,7 +43,7 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
     What is no error, but may be a mistake, is kept in `args.remarks`; `setup` logs it.
 
     Raises:
-        ValueError: device, precision, solver, number of classes or labels do not fit; a test set
+        UserError: device, precision, solver, number of classes or labels do not fit; a test set
             that cannot be evaluated.
         FileExistsError: OUTPUT_DIR holds another run.
         OSError: OUTPUT_DIR cannot be written.
@@ -67,7 +67,7 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 
 def check_device(cfg: CfgNode) -> None:
-    """Raise ValueError unless MODEL.DEVICE is a device that this machine has."""
+    """Raise UserError unless MODEL.DEVICE is a device that this machine has."""
     try:
         device = torch.device(cfg.MODEL.DEVICE)
     except RuntimeError as error:

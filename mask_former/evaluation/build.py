@@ -105,7 +105,7 @@ def build_evaluator(
         Evaluators with results under `panoptic_seg`, `sem_seg`, `bbox` and `segm`, and `count`.
 
     Raises:
-        ValueError: unknown `evaluator_type`; nothing that can be evaluated is switched on.
+        UserError: unknown `evaluator_type`; nothing that can be evaluated is switched on.
     """
     possible = annotated_tasks(dataset_name)
     tasks = [task for task in possible if cfg.MODEL.MASK_FORMER.TEST[task.switch]]

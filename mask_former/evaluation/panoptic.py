@@ -47,7 +47,7 @@ class PanopticEvaluator(DatasetEvaluator):
             folder `panoptic` of PNG files; shared by all processes. None: nothing is saved.
 
     Raises:
-        ValueError: the metadata lack one of these, or do not give every class one contiguous id.
+        UserError: the metadata lack one of these, or do not give every class one contiguous id.
     """
 
     accepts_label_maps = True  # it reads no semantic output
@@ -98,7 +98,7 @@ class PanopticEvaluator(DatasetEvaluator):
 
         Raises:
             FileNotFoundError: no ground truth file.
-            ValueError: an image without ground truth, or with a broken file; maps and lists of
+            UserError: an image without ground truth, or with a broken file; maps and lists of
                 segments, or sizes, that disagree. The message names the file.
         """
         for record, output in zip(inputs, outputs, strict=True):

@@ -43,7 +43,7 @@ class SemanticEvaluator(DatasetEvaluator):
         ignore_label: label of pixels that do not count. None: that of the metadata, or else 255.
 
     Raises:
-        ValueError: the metadata lack `stuff_classes`.
+        UserError: the metadata lack `stuff_classes`.
     """
 
     accepts_label_maps = True  # see `Evaluators`
@@ -76,7 +76,7 @@ class SemanticEvaluator(DatasetEvaluator):
 
         Raises:
             FileNotFoundError: no ground truth file.
-            ValueError: an image without ground truth, or with a broken file; another number of
+            UserError: an image without ground truth, or with a broken file; another number of
                 classes; sizes that disagree; labels out of range. The message names the file.
         """
         for record, output in zip(inputs, outputs, strict=True):

@@ -51,7 +51,7 @@ def plan_pictures(images: Sequence[Path], output: Path) -> list[Path]:
             their images; of images with one name the later ones get a number.
 
     Raises:
-        ValueError: several images for one file, a suffix that is no picture's, or a picture that
+        UserError: several images for one file, a suffix that is no picture's, or a picture that
             would overwrite an image.
     """
     if not is_file(output):
@@ -77,7 +77,7 @@ def plan_video(name: Path, output: Path) -> Path:
         output: a file, or a folder, in which the result has the name of the video.
 
     Raises:
-        ValueError: videos cannot be written under that suffix, or `name` would be overwritten.
+        UserError: videos cannot be written under that suffix, or `name` would be overwritten.
     """
     if output.is_dir() or not output.suffix:
         _check_folder(output)

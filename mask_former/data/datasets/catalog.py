@@ -91,7 +91,7 @@ def check_dataset(name: str) -> None:
     """Check that the files and folders of a registered data set exist, Detectron2's own included.
 
     Raises:
-        ValueError: no data set of that name is registered.
+        UserError: no data set of that name is registered.
         FileNotFoundError: a location in its metadata does not exist.
     """
     if name not in DatasetCatalog:

@@ -107,7 +107,7 @@ def prepare_cityscapes(root: Path) -> Path:
 
     Raises:
         FileNotFoundError: the download is incomplete.
-        ValueError: what exists already lacks files.
+        UserError: what exists already lacks files.
     """
     folder = root / "cityscapes"
     source = f"Unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip in {folder}."
