@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mask_former.data.coco_format import decode_ids
-from mask_former.data.label_map import count_pixels, run_lengths
+from mask_former.data.coco_format import decode_ids, encode_ids
+from mask_former.data.label_map import run_lengths
 from mask_former.errors import UserError, listed
 
 Color = tuple[int, int, int]
@@ -60,19 +60,24 @@ class LabelEncoding:
         pixels, palette = image
         if pixels.dtype.kind not in "uib":
             raise UserError(f"{file_name}: labels are whole numbers, but these are {pixels.dtype}.")
-        if self._has_colors(image, file_name):
-            meant = pixels[..., :3] if palette is None else palette[pixels]
-            table = None if palette is None else self._of_colors(palette[None])[0]
-            labels = self._of_colors(meant) if table is None else table[pixels]
+        has_colors = self._has_colors(image, file_name)
+        if not has_colors:
+            pixels = self._one_channel(pixels, file_name)
+        elif palette is None:
+            pixels = decode_ids(np.ascontiguousarray(pixels[..., :3]))
+        (found,), lengths = run_lengths(pixels)
+        if has_colors:
+            codes = found if palette is None else _codes(palette)[found]
+            labels = _look_up(codes, _codes(self.colors), self.colors.values())
         else:
-            meant = self._one_channel(pixels, file_name)
-            labels = self._of_values(meant)
+            codes = found
+            labels = _look_up(codes, np.array(list(self.values)), self.values.values())
             if palette is not None and self.kind == "auto" and self.colors:
-                self._check_palette(meant, labels, palette, file_name)
-        unknown = labels == _UNKNOWN
-        if unknown.any():
-            self._raise_unknown(meant[unknown], file_name)
-        return labels.astype(np.uint8) if max(self.values.values()) < 256 else labels
+                self._check_palette(found, palette, file_name)
+        if (unknown := labels == _UNKNOWN).any():
+            self._raise_unknown(np.unique(codes[unknown]), has_colors, file_name)
+        dtype = np.uint8 if max(self.values.values()) < 256 else np.int32
+        return labels.astype(dtype).repeat(lengths).reshape(pixels.shape)
 
     def _has_colors(self, image: LabelImage, file_name: str) -> bool:
         channels = image.pixels.shape[2] if image.pixels.ndim == 3 else 1
@@ -91,60 +96,44 @@ class LabelEncoding:
         grey, colors = pixels[..., 0], pixels[..., 1 : 3 if pixels.shape[2] > 2 else 1]
         if (colors != grey[..., None]).any():
             raise UserError(
-                f"{file_name} has colours, whose meaning is not known: name the colour of each "
+                f"{file_name} has colours, where numbers are expected: name the colour of each "
                 "class with COLORS or CLASS_FILE, and set ENCODING to auto or colors."
             )
         return grey
 
-    def _of_values(self, pixels: np.ndarray) -> np.ndarray:
-        # The last entry is for all larger values and, as table[-1], for negative ones.
-        table = np.full(max(self.values) + 2, _UNKNOWN, dtype=np.int32)
-        for value, label in self.values.items():
-            table[value] = label
-        last = len(table) - 1
-        if last < np.iinfo(pixels.dtype).max:
-            pixels = np.clip(pixels, -1 if pixels.dtype.kind == "i" else 0, last)
-        return table[pixels]
-
-    def _of_colors(self, rgb: np.ndarray) -> np.ndarray:
-        """The label of each pixel of uint8 (H, W, 3)."""
-        codes = _codes(self.colors)
-        order = np.argsort(codes)
-        labels = np.fromiter(self.colors.values(), np.int32)
-        (found,), lengths = run_lengths(decode_ids(np.ascontiguousarray(rgb)))
-        nearest = order[np.searchsorted(codes, found, sorter=order).clip(max=len(codes) - 1)]
-        of_runs = np.where(codes[nearest] == found, labels[nearest], _UNKNOWN).astype(np.int32)
-        return of_runs.repeat(lengths).reshape(rgb.shape[:2])
-
-    def _check_palette(
-        self, pixels: np.ndarray, labels: np.ndarray, palette: np.ndarray, file_name: str
-    ) -> None:
+    def _check_palette(self, indices: np.ndarray, palette: np.ndarray, file_name: str) -> None:
         """Raise UserError if the colours of the palette are those of other classes: programs that
         choose a palette by themselves number the colours as they like."""
-        for index in count_pixels(pixels)[0]:
-            color = tuple(palette[index].tolist())
-            label = self.values.get(int(index))
+        for index in np.unique(indices).tolist():
+            color, label = tuple(palette[index].tolist()), self.values.get(index)
             if self.colors.get(color, label) != label:
                 raise UserError(
                     f"{file_name}: the pixels of index {index} have the colour {color} in its "
-                    f"palette, which is that of class {self.colors[color]}, not of the class of "
-                    f"value {index}. Which one counts? Set ENCODING to values or to colors."
+                    f"palette, which is that of label {self.colors[color]}, but the value {index} "
+                    f"is that of label {label}. Which one counts? Set ENCODING to values or colors."
                 )
 
-    def _raise_unknown(self, found: np.ndarray, file_name: str) -> None:
-        if found.ndim == 2:
-            colors = [tuple(color) for color in np.unique(found, axis=0).tolist()]
+    def _raise_unknown(self, codes: np.ndarray, are_colors: bool, file_name: str) -> None:
+        if are_colors:
+            colors = [tuple(color) for color in encode_ids(codes[None])[0].tolist()]
             raise UserError(
                 f"{file_name} holds the colours {listed(colors)}, which no class has and which are "
                 "not ignored. Add them to COLORS (or CLASS_FILE), or to IGNORE."
             )
         raise UserError(
-            f"{file_name} holds the values {listed(np.unique(found))}, but classes and what is "
-            f"ignored have the values {listed(sorted(self.values))}. Correct CLASSES or "
-            "LABEL_VALUES, or add them to IGNORE."
+            f"{file_name} holds the values {listed(codes)}, but classes and what is ignored have "
+            f"the values {listed(sorted(self.values))}. Correct CLASSES or LABEL_VALUES, or add "
+            "them to IGNORE."
         )
 
 
-def _codes(colors: Iterable[Color]) -> np.ndarray:
+def _codes(colors: Iterable[Color] | np.ndarray) -> np.ndarray:
     """Colours as numbers, int32 (N,)."""
     return decode_ids(np.array(list(colors), dtype=np.uint8)[None])[0]
+
+
+def _look_up(codes: np.ndarray, known: np.ndarray, labels: Iterable[int]) -> np.ndarray:
+    """The label of each code, by those of the `known` codes; int32, like `codes`."""
+    order = np.argsort(known)
+    nearest = order[np.searchsorted(known, codes, sorter=order).clip(max=len(known) - 1)]
+    return np.where(known[nearest] == codes, np.array(list(labels), np.int32)[nearest], _UNKNOWN)

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import logging
+import os
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -120,7 +121,7 @@ class _Said(NamedTuple):
 
 def follow_data(cfg: CfgNode, given: Mapping[str, str]) -> None:
     """Set what follows from data sets of the user's own: mapper, outputs, number of classes and
-    ignored label. What is changed is logged.
+    ignored label. What is set is logged.
 
     Without the files of the data sets, as where a trained model is used, classes stay as they are.
 
@@ -137,21 +138,20 @@ def follow_data(cfg: CfgNode, given: Mapping[str, str]) -> None:
     )
     if not (train or test):
         return
-    changes = []
+    lines = []
     for said in _what_data_say(cfg, given, train, test):
         section, name = _section(cfg, said.key)
         if said.key not in given:
-            if section[name] != said.value:
-                changes.append(f"{said.key} {said.value} ({said.why})")
             section[name] = said.value
+            lines.append(f"{said.key} {said.value}: {said.why}")
         elif section[name] not in said.accepted:
             raise UserError(
                 f"{given[said.key]}: {said.key} is {section[name]!r}, but {said.why}: it must be "
                 f"{' or '.join(map(repr, said.accepted))}. Leave it out to have it set."
             )
-    if changes:
+    if lines and os.environ.get("RANK", "0") == "0":
         # A warning, since nobody has set up logs yet.
-        logger.warning("From the data sets: %s", ", ".join(changes))
+        logger.warning("%s", "\n  ".join(["Set as the data sets say:", *lines]))
 
 
 def _what_data_say(

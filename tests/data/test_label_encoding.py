@@ -92,7 +92,7 @@ def test_grey_that_was_saved_as_colours():
     assert decode(encoding, np.array([[(3, 3, 3), (0, 0, 0)]], np.uint8)) == [[1, 0]]
     # Of two channels the second is transparency.
     assert decode(encoding, np.array([[(3, 255), (0, 0)]], np.uint8)) == [[1, 0]]
-    with pytest.raises(UserError, match="a.png has colours, whose meaning is not known.*COLORS"):
+    with pytest.raises(UserError, match="a.png has colours, where numbers are expected.*COLORS"):
         decode(encoding, np.array([[RED]], np.uint8))
 
 
@@ -103,7 +103,7 @@ def test_a_palette_whose_colours_are_those_of_other_classes():
     assert decode(encoding, pixels, [RED, GREEN]) == [[0, 1]]
     # Colours that are nobody's are for the eye only.
     assert decode(encoding, pixels, [BLACK, WHITE]) == [[0, 1]]
-    with pytest.raises(UserError, match=r"index 0 have the colour \(0, 128, 0\).*values or to col"):
+    with pytest.raises(UserError, match=r"index 0 have the colour \(0, 128, 0\).*values or col"):
         decode(encoding, pixels, [GREEN, RED])
     # An entry that no pixel has does not matter.
     assert decode(encoding, pixels * 0, [RED, RED]) == [[0, 0]]

@@ -69,8 +69,9 @@ def test_from_yaml_to_metrics(task, write, caplog):
     on = {key for key in switches if key.endswith("_ON") and switches[key]}
     assert on == set(outputs)
     # What is set is said, with the reason.
-    said = f"NUM_CLASSES 6 (data set 'mine_train' has 6 classes: {', '.join(NAMES[:6])})"
-    assert (said in caplog.text) == (task == "instances")
+    names = ", ".join(NAMES[:num_classes])
+    said = f"NUM_CLASSES {num_classes}: data set 'mine_train' has {num_classes} classes: {names}"
+    assert said in caplog.text and f"INPUT.DATASET_MAPPER_NAME {mapper}: data" in caplog.text
     check_run(cfg, argument_parser().parse_args([]))
     for name in ("mine_train", "mine_val"):  # as in a process that is started for the training
         DatasetCatalog.remove(name)
@@ -175,6 +176,19 @@ def module(tmp_path, shapes_root, monkeypatch):
     )
     yield tmp_path / "users_data.py"
     sys.modules.pop("users_data", None)
+
+
+def test_what_detectron2_registers(module, shapes_root):
+    """Its classes are not known until the file is read."""
+    folder = shapes_root / "shapes"
+    module.write_text(
+        "from detectron2.data.datasets import register_coco_instances\n"
+        f"register_coco_instances('users', {{}}, '{folder}/annotations/instances_val.json', "
+        f"'{folder}/val')\n"
+    )
+    cfg = load_config(opts=["IMPORTS", f"('{module}',)", "DATASETS.TEST", "('users',)"])
+    assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 6 and cfg.MODEL.MASK_FORMER.TEST.INSTANCE_ON
+    assert cfg.INPUT.DATASET_MAPPER_NAME == "mask_former_instance"
 
 
 @pytest.mark.parametrize("by", ["name", "file"])
