@@ -316,6 +316,11 @@ def _add_solver(cfg: CN) -> None:
 
 
 def _add_test(cfg: CN) -> None:
+    # Count the objects (things) of each class in an image, and evaluate their numbers, beside AP or
+    # PQ: the instances of at least this score or, with PANOPTIC_ON alone, the segments.
+    cfg.TEST.COUNT = CN()
+    cfg.TEST.COUNT.ENABLED = False
+    cfg.TEST.COUNT.MIN_SCORE = 0.5
     # Semantic segmentation of any model in square windows of so many pixels a side, whose scores
     # are averaged; 0: of whole images. An image with a shorter side is enlarged to it first.
     cfg.TEST.WINDOW = CN()

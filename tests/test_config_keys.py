@@ -96,7 +96,7 @@ HEADS = {
 # Of components that a model or an augmentation may have or not; all other keys are for every model.
 COMPONENTS = ("MODEL.MASK_FORMER.", "MODEL.SEM_SEG_HEAD.", "MODEL.SWIN.")
 COMPONENTS += ("MODEL.EOMT.", "MODEL.SEGMENTER.", "MODEL.STDC.", "MODEL.TIMM.", "MODEL.VIT.")
-COMPONENTS += ("TEST.AUG.",)
+COMPONENTS += ("TEST.AUG.", "TEST.COUNT.")
 COMPONENTS += ("INPUT.IMAGE_SIZE", "INPUT.MIN_SCALE", "INPUT.MAX_SCALE")  # large-scale jitter
 
 

@@ -44,8 +44,8 @@ def build_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
         start_iter: the iteration, counted from 0, at which training starts.
 
     Raises:
-        FileNotFoundError, ValueError: a record is wrong.
-        ValueError: the batch cannot be shared equally by the processes, there is nothing to train
+        FileNotFoundError, UserError: a record is wrong.
+        UserError: the batch cannot be shared equally by the processes, there is nothing to train
             on, or the sampler is unknown.
     """
     batch_size, world_size = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
@@ -75,7 +75,9 @@ def build_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
         start_iter=start_iter,
         rank=comm.get_rank(),
         world_size=world_size,
-        group_of=AspectRatio(dataset.records) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None,
+        group_of=AspectRatio(dataset.records, exif=cfg.INPUT.EXIF_ORIENTATION)
+        if cfg.DATALOADER.ASPECT_RATIO_GROUPING
+        else None,
     )
     return DataLoader(
         dataset,
@@ -195,7 +197,7 @@ def repeat_factors(cfg: CfgNode, records: Sequence[Record]) -> torch.Tensor:
     often if it has rare classes; LVIS paper, appendix B.2).
 
     Raises:
-        ValueError: the sampler is another one.
+        UserError: the sampler is another one.
     """
     name = cfg.DATALOADER.SAMPLER_TRAIN
     if name == "TrainingSampler":
@@ -217,10 +219,15 @@ class AspectRatio:
     """Whether a record's image is wider than high: two groups, so that batches need less padding.
 
     If the record has no size, the header of the image file is read, once.
+
+    Args:
+        records: of the images.
+        exif: whether the orientation of EXIF is applied.
     """
 
-    def __init__(self, records: Sequence[Record]) -> None:
+    def __init__(self, records: Sequence[Record], *, exif: bool = True) -> None:
         self._records = records
+        self._exif = exif
         self._wide: dict[int, bool] = {}
 
     def __call__(self, index: int) -> bool:
@@ -229,7 +236,7 @@ class AspectRatio:
             if "height" in record and "width" in record:
                 height, width = record["height"], record["width"]
             else:
-                height, width = read_header(record["file_name"]).shown(exif=True)
+                height, width = read_header(record["file_name"]).shown(self._exif)
             self._wide[index] = width > height
         return self._wide[index]
 

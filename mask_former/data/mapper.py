@@ -114,7 +114,7 @@ ANNOTATIONS: dict[str, type[Annotation]] = {
 
 
 def annotation_type(name: str) -> type[Annotation]:
-    """The kind of annotation of an INPUT.DATASET_MAPPER_NAME; ValueError if that is unknown."""
+    """The kind of annotation of an INPUT.DATASET_MAPPER_NAME; UserError if that is unknown."""
     if name not in ANNOTATIONS:
         raise UserError(
             f"Unknown INPUT.DATASET_MAPPER_NAME {name!r}; known are {', '.join(ANNOTATIONS)}."
@@ -194,7 +194,7 @@ class MaskFormerDatasetMapper:
         """Map `record`, which is not modified.
 
         Raises:
-            FileNotFoundError, ValueError: a file is missing, broken, or does not fit the record
+            FileNotFoundError, UserError: a file is missing, broken, or does not fit the record
                 or the configuration; the message names it.
         """
         record = dict(record)

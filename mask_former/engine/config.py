@@ -5,6 +5,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import yaml
@@ -60,7 +61,7 @@ def load_config(
 
     Raises:
         FileNotFoundError: the file, or a base, does not exist.
-        ValueError: no valid yaml, an unknown key, a value of the wrong type, or a flag among the
+        UserError: no valid yaml, an unknown key, a value of the wrong type, or a flag among the
             options. The message names the file, or the command line, the key and what is expected.
     """
     settings = read_settings(config_file, opts)
@@ -237,6 +238,7 @@ def _merge(cfg: CfgNode, setting: Setting) -> None:
             raise UserError(f"{source}: {key} is a section, not a key; set keys inside it.")
         nearest = difflib.get_close_matches(key.upper(), known, n=1, cutoff=0.0)[0]
         raise UserError(f"{source}: unknown key {key}; the nearest known key is {nearest}.")
+    value = _as_float(value) if isinstance(known[key], float) else value
     try:
         cfg.merge_from_list([key, value])
     except (ValueError, TypeError, AssertionError, MemoryError, RecursionError) as error:
@@ -246,6 +248,14 @@ def _merge(cfg: CfgNode, setting: Setting) -> None:
             f"it is {value!r}."
         ) from error
     check_value(key, _get(cfg, key), known[key], source)
+
+
+def _as_float(value: Any) -> Any:
+    """A number where one with a decimal point is meant: 1 and, which yaml takes for text, 1e-4."""
+    if type(value) in (int, str):
+        with suppress(ValueError, OverflowError):
+            return float(value)
+    return value
 
 
 def _open_entry(cfg: CfgNode, setting: Setting) -> None:

@@ -13,6 +13,8 @@ _INF = math.inf
 # Least and largest value, of lists that of every element.
 _RANGES: tuple[tuple[float, float, str], ...] = (
     (1, _INF, "INPUT.MIN_SIZE_TRAIN INPUT.MAX_SIZE_TRAIN INPUT.MAX_SIZE_TEST INPUT.IMAGE_SIZE"),
+    (-_INF, 2**31 - 1, "SEED SOLVER.MAX_ITER SOLVER.CHECKPOINT_PERIOD SOLVER.IMS_PER_BATCH"),
+    (1e-6, _INF, "MODEL.PIXEL_STD"),
     (0, _INF, "INPUT.MIN_SIZE_TEST INPUT.MIN_SCALE INPUT.MAX_SCALE INPUT.CROP.SIZE"),
     (0, 1, "INPUT.CROP.SINGLE_CATEGORY_MAX_AREA"),
     (0, _INF, "SOLVER.BASE_LR SOLVER.BASE_LR_END SOLVER.BACKBONE_MULTIPLIER"),
@@ -29,6 +31,7 @@ _RANGES: tuple[tuple[float, float, str], ...] = (
     (0, _INF, "MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS"),
     (0, _INF, "DATALOADER.NUM_WORKERS DATALOADER.REPEAT_THRESHOLD TEST.EVAL_PERIOD"),
     (1, _INF, "TEST.DETECTIONS_PER_IMAGE TEST.AUG.MIN_SIZES TEST.AUG.MAX_SIZE"),
+    (0, 1, "TEST.COUNT.MIN_SCORE"),
     (1, _INF, "TEST.WINDOW.BATCH_SIZE"),
     (0, _INF, "TEST.WINDOW.SIZE TEST.WINDOW.STRIDE"),
     (1, _INF, "MODEL.SEM_SEG_HEAD.NUM_CLASSES MODEL.SEM_SEG_HEAD.MASK_DIM"),
@@ -65,6 +68,16 @@ _CHOICES = {
     "INPUT.RANDOM_FLIP": ("none", "horizontal", "vertical"),
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
     "INPUT.FORMAT": ("RGB", "BGR"),
+    "MODEL.SEM_SEG_HEAD.NORM": (
+        *("", "BN", "SyncBN", "naiveSyncBN", "naiveSyncBN_N", "nnSyncBN", "FrozenBN", "GN", "LN"),
+    ),
+}
+# Lists of another length make no sense.
+_LENGTHS = {
+    "MODEL.PIXEL_MEAN": (3, 3),
+    "MODEL.PIXEL_STD": (3, 3),
+    "INPUT.MIN_SIZE_TRAIN": (1, _INF),
+    "INPUT.CROP.SIZE": (2, 2),
 }
 
 
@@ -78,10 +91,15 @@ def check_value(key: str, value: Any, default: Any, source: str) -> None:
         source: where the value stands, for the error message.
     """
     place = f"{source}: {key} is {value!r}, but "
+    if value is None and default is not None:
+        raise UserError(f"{place}must be a {type(default).__name__}, like {default!r}.")
     if key in _CHOICES and value not in _CHOICES[key]:
         raise UserError(f"{place}must be one of {', '.join(_CHOICES[key])}.")
     if key == "SOLVER.LR_FACTORS":
         _check_factors(value, place)
+    least, most = _LENGTHS.get(key, (0, _INF))
+    if isinstance(value, list | tuple) and not least <= len(value) <= most:
+        raise UserError(f"{place}must have {least}{' or more' * (most > least)} elements.")
     elements = list(_leaves(value))
     if key in _PATTERNS:
         _check_patterns(elements, place)
@@ -95,6 +113,7 @@ def check_value(key: str, value: Any, default: Any, source: str) -> None:
             raise UserError(f"{place}must be a finite number.")
         if isinstance(element, int | float) and not low <= element <= high:
             limit = f"at least {low}" if high == _INF else f"in {low}..{high}"
+            limit = f"at most {high}" if low == -_INF else limit
             raise UserError(f"{place}must be {limit}.")
 
 

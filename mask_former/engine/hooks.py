@@ -46,8 +46,10 @@ def evaluated(storage: EventStorage) -> dict[str, float]:
 
 
 def is_better(name: str, value: float, than: float) -> bool:
-    """Whether a value of a metric is better than another: of a loss the lower, else the higher."""
-    return value < than if "loss" in name.rsplit("/", 1)[-1] else value > than
+    """Whether a value of a metric is better than another: of a loss or an error of counts the lower,
+    else the higher."""
+    *_, task, metric = ["", *name.split("/")]
+    return value < than if "loss" in metric or task.startswith("count") else value > than
 
 
 class BestCheckpoint(HookBase):
@@ -64,8 +66,8 @@ class BestCheckpoint(HookBase):
         model: the model whose weights are saved.
         folder: where.
         metric: what decides, e.g. "panoptic_seg/PQ", preceded by the name of the data set when
-            there are several; of losses the least is the best. Empty: the first that is reported of
-            DEFAULT_METRICS.
+            there are several; of losses and of errors, such as "count/MAE", the least is the best.
+            Empty: the first that is reported of DEFAULT_METRICS.
         classes: saved with the weights, see `MaskFormerCheckpointer`.
     """
 
@@ -90,7 +92,7 @@ class BestCheckpoint(HookBase):
         best = torch.load(self._path, map_location="cpu", weights_only=True, mmap=True)
         self._kept, self._best = best["metric"], best["value"]
         self._metric = self._metric or self._kept
-        logger.info(f"Best so far: {self._kept} {self._best:.4f} ({self._path})")
+        logger.info(f"Best so far: {self._kept} {best['value']:.4f} ({self._path})")
 
     def after_step(self) -> None:
         self._keep_best()

@@ -25,6 +25,7 @@ from mask_former.data.validation import loss_datasets
 from mask_former.data.writing import write_json
 from mask_former.engine.config import read_settings
 from mask_former.engine.learning_rate import check_reference, rate_of_another_batch
+from mask_former.engine.model import check_names
 from mask_former.engine.own_data import register_own
 from mask_former.engine.sliding_window import window_of
 from mask_former.errors import ExistingFileError, UnwritableFileError, UserError
@@ -60,6 +61,8 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
         raise UserError("With MODEL.DEVICE mps there is one process: leave out --num-gpus.")
     inference_precision(cfg)
     window_of(cfg)
+    check_names(cfg)
+    check_expected(cfg)
     if not args.eval_only:
         training_precision(cfg)
         check_numbers(cfg)
@@ -73,7 +76,7 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 
 def check_device(cfg: CfgNode) -> None:
-    """Raise ValueError unless MODEL.DEVICE is a device that this machine has."""
+    """Raise UserError unless MODEL.DEVICE is a device that this machine has."""
     try:
         device = torch.device(cfg.MODEL.DEVICE)
     except RuntimeError as error:
@@ -90,7 +93,7 @@ def check_device(cfg: CfgNode) -> None:
 
 
 def check_numbers(cfg: CfgNode) -> None:
-    """Raise ValueError for a training of nothing, or one that never saves; numbers that contradict
+    """Raise UserError for a training of nothing, or one that never saves; numbers that contradict
     each other."""
     for key in ("IMS_PER_BATCH", "MAX_ITER", "CHECKPOINT_PERIOD"):
         if cfg.SOLVER[key] < 1:
@@ -125,6 +128,18 @@ def check_classes_of_weights(cfg: CfgNode, args: argparse.Namespace) -> None:
         check_trained_on(file, read_classes(file), known_classes(cfg, names))
 
 
+def check_expected(cfg: CfgNode) -> None:
+    """Raise UserError unless TEST.EXPECTED_RESULTS, which are looked at last, make sense."""
+    for entry in cfg.TEST.EXPECTED_RESULTS:
+        kinds = [str, str, int | float, int | float]
+        sound = isinstance(entry, list | tuple) and len(entry) == len(kinds)
+        if not (sound and all(map(isinstance, entry, kinds))):
+            raise UserError(
+                f"TEST.EXPECTED_RESULTS holds {entry!r}, but an entry is [task, metric, value, "
+                "tolerance], like ['panoptic_seg', 'PQ', 41.5, 0.5]."
+            )
+
+
 def check_output_folder(folder: str) -> None:
     """Raise FileExistsError if `folder` holds a run."""
     files = [Path(folder, name) for name in _RUN_FILES]
@@ -139,6 +154,8 @@ def check_output_folder(folder: str) -> None:
 
 def check_writable(folder: str) -> None:
     """Raise UnwritableFileError unless files can be written into `folder`, or it can be made."""
+    if not folder:
+        raise UserError("OUTPUT_DIR is empty: name the folder that the run is kept in.")
     path = Path(folder).absolute()
     nearest = next(parent for parent in (path, *path.parents) if os.path.lexists(parent))
     if not nearest.is_dir():

@@ -21,6 +21,20 @@ def train_net(*flags):
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"TEST__EXPECTED_RESULTS": [["segm", "AP", 50]]}, "holds .*'segm', 'AP', 50.*, but an"),
+        ({"OUTPUT_DIR": ""}, "OUTPUT_DIR is empty"),
+        ({"MODEL__BACKBONE__NAME": "TinyBackbones"}, "MODEL.BACKBONE.NAME is 'TinyBackbones'"),
+    ],
+)
+def test_what_would_go_wrong_late(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        check_run(tiny_cfg(tmp_path / "run", **options), argument_parser().parse_args([]))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_mistake_on_the_command_line_is_one_message(tmp_path):
     folder = tmp_path / "run"
     result = train_net("OUTPUT_DIR", str(folder), "SOLVER.BASE_LRR", "0.1")

@@ -77,6 +77,15 @@ def test_a_value_of_the_wrong_type(write):
         load_config(opts=["DATASETS.TEST", "ade20k_sem_seg_val"])
 
 
+@pytest.mark.parametrize(("text", "rate"), [("1", 1), ("1e-4", 1e-4), ("'0.5'", 0.5)])
+def test_numbers_without_a_decimal_point(write, text, rate):
+    """To yaml 1e-4 is text, and 1 no float."""
+    assert rate == load_config(write("a.yaml", f"SOLVER: {{BASE_LR: {text}}}")).SOLVER.BASE_LR
+    assert rate == load_config(opts=["SOLVER.BASE_LR", text.strip("'")]).SOLVER.BASE_LR
+    with pytest.raises(ValueError, match="BASE_LR must be a float.*'fast'"):
+        load_config(opts=["SOLVER.BASE_LR", "fast"])
+
+
 @pytest.mark.parametrize(
     ("text", "lines"),
     [
@@ -106,6 +115,14 @@ def test_a_key_that_occurs_twice(write, text, lines):
         ("MODEL.MASK_FORMER.DROPOUT", 1.5, r"must be in 0\.\.1"),
         ("MODEL.PIXEL_STD", [1.0, "x", 1.0], "elements must be numbers"),
         ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 0, "must be at least 1"),
+        ("SOLVER.BASE_LR", None, "must be a float, like 0.001"),
+        ("OUTPUT_DIR", None, "must be a str, like './output'"),
+        ("SEED", 2**40, "must be at most 2147483647"),
+        ("INPUT.MIN_SIZE_TRAIN", (), "must have 1 or more elements"),
+        ("INPUT.CROP.SIZE", (0.5,), "must have 2 elements"),
+        ("MODEL.PIXEL_MEAN", [1.0, 2.0], "must have 3 elements"),
+        ("MODEL.PIXEL_STD", [1.0, 0.0, 1.0], "must be at least 1e-06"),
+        ("MODEL.SEM_SEG_HEAD.NORM", "BatchNorm", "must be one of .*SyncBN"),
     ],
 )
 def test_values_out_of_range(key, value, message):
