@@ -46,8 +46,8 @@ def evaluated(storage: EventStorage) -> dict[str, float]:
 
 
 def is_better(name: str, value: float, than: float) -> bool:
-    """Whether a value of a metric is better than another: of a loss or an error of counts the lower,
-    else the higher."""
+    """Whether a value of a metric is better than another: the lower of losses and of errors of
+    counts, else the higher."""
     *_, task, metric = ["", *name.split("/")]
     return value < than if "loss" in metric or task.startswith("count") else value > than
 

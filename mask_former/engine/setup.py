@@ -50,8 +50,8 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
     What is no error, but may be a mistake, is kept in `args.remarks`; `setup` logs it.
 
     Raises:
-        UserError: device, precision, windows, solver, number of classes or labels do not fit; weights
-            of other classes; a test set that cannot be evaluated.
+        UserError: device, precision, windows, solver, number of classes or labels do not fit;
+            weights of other classes; a test set that cannot be evaluated.
         FileExistsError: OUTPUT_DIR holds another run.
         OSError: OUTPUT_DIR cannot be written.
         FileNotFoundError: a data set is not there.
