@@ -1,12 +1,15 @@
 """The metadata of data sets that a model needs to be built: its classes, and which are things."""
 
 import logging
+from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 
+from mask_former.data.classes import Category, metadata_of
 from mask_former.data.datasets import check_dataset
-from mask_former.data.datasets.instances import read_by_ourselves
+from mask_former.data.datasets.catalog import load_registered
+from mask_former.data.datasets.of_detectron2 import read_by_ourselves
 from mask_former.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -27,8 +30,23 @@ def read_metadata(name: str) -> Metadata:
         check_dataset(name)
         read_by_ourselves(name)
         if not metadata.get("thing_classes"):
-            DatasetCatalog.get(name)
+            load_registered(name)
     return metadata
+
+
+def with_classes(cfg: CfgNode, classes: Sequence[Category], name: str) -> CfgNode:
+    """A copy of `cfg` for a model that knows its classes, and needs no data set for them.
+
+    Args:
+        classes: COCO's categories, by contiguous id; they decide NUM_CLASSES.
+        name: under which their metadata are registered; the copy's only test set.
+    """
+    MetadataCatalog[name] = Metadata(name=name, **metadata_of(classes))
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.DATASETS.TEST = (name,)
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = len(classes)
+    return cfg
 
 
 def thing_classes(cfg: CfgNode) -> list[int]:
@@ -37,7 +55,7 @@ def thing_classes(cfg: CfgNode) -> list[int]:
     Empty if neither panoptic nor instance inference is switched on, which alone need them.
 
     Raises:
-        ValueError: no data set's metadata have them, or two data sets differ.
+        UserError: no data set's metadata have them, or two data sets differ.
     """
     test = cfg.MODEL.MASK_FORMER.TEST
     if not (test.PANOPTIC_ON or test.INSTANCE_ON):

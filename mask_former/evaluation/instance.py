@@ -5,7 +5,7 @@ import io
 import itertools
 import logging
 import os
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -47,7 +47,7 @@ class InstanceEvaluator(DatasetEvaluator):
             saved.
 
     Raises:
-        ValueError: the metadata lack `json_file`.
+        UserError: the metadata lack `json_file`.
     """
 
     accepts_label_maps = True  # it reads no semantic output
@@ -94,7 +94,7 @@ class InstanceEvaluator(DatasetEvaluator):
         """Keep the predictions of some images, masks run-length encoded.
 
         Raises:
-            ValueError: the JSON lacks an image, or a category of the metadata.
+            UserError: the JSON lacks an image, or a category of the metadata.
         """
         category_ids = self._category_ids
         for record, output in zip(inputs, outputs, strict=True):
@@ -106,6 +106,20 @@ class InstanceEvaluator(DatasetEvaluator):
                 for result in results
                 if result["category_id"] in category_ids
             ]
+
+    @property
+    def images(self) -> Mapping[Hashable, dict[str, Any]]:
+        """The annotated images, by id."""
+        return self._file.images
+
+    @property
+    def categories(self) -> Collection[Hashable]:
+        """The ids of the annotated categories."""
+        return self._category_numbers.keys()
+
+    def add(self, results: Mapping[Hashable, list[dict[str, Any]]]) -> None:
+        """Add predictions in COCO's result format, with masks as run lengths, by image id."""
+        self._images.update(results)
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Gather from the processes; only the main process returns the metrics.

@@ -72,6 +72,7 @@ OF_INSTANCES = [
     (first("annotations", "ignore"), 1, "'ignore'"),
     (first("annotations", "area"), -4, "its area"),
     (first("annotations", "area"), NAN, "its area is a number, NaN"),
+    (first("annotations", "area"), 1e30, r"its area is a number, 1e\+30, .* which is 50 x 40"),
     (first("annotations", "bbox"), [NAN] * 4, "its bbox"),
     (first("annotations", "bbox"), [1, 2, 3], "its bbox"),
     (first("annotations", "bbox"), [0, 0, 1e9, 5], "its bbox"),
@@ -147,7 +148,7 @@ def test_a_file_is_parsed_once_until_it_changes(tmp_path, monkeypatch):
     path = tmp_path / "x.json"
     write_json(path, instances())
     assert read_instances(path) is read_instances(path)
-    assert json_files.read_json(path)["annotations"] is read_instances(path).annotations
+    assert json_files.read_json(path)["annotations"][0] is read_instances(path).annotations[0]
     assert len(parsed) == 1
     write_json(path, change(instances(), ("annotations", 0), DELETED))
     assert len(read_instances(path).annotations) == 2 and len(parsed) == 2

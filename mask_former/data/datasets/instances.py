@@ -6,9 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
 
+from mask_former.data.classes import given_colors, supercategories
 from mask_former.data.coco_json import (
     CheckedAnnotations,
     check_same_classes,
@@ -66,18 +67,6 @@ def register_instances(
     )
 
 
-def read_by_ourselves(name: str) -> None:
-    """Have a data set of Detectron2's `register_coco_instances` read by `load_instances`, whose
-    annotation is then checked, and read once. Its classes become known."""
-    load, metadata = DatasetCatalog[name], MetadataCatalog.get(name)
-    if getattr(load, "__qualname__", "") != "register_coco_instances.<locals>.<lambda>":
-        return
-    json_file, image_root = str(metadata.json_file), str(metadata.image_root)
-    if not metadata.get("thing_classes"):
-        metadata.set(**_read_metadata(json_file))
-    DatasetCatalog[name] = partial(load_instances, json_file, image_root, name)
-
-
 def load_instances(json_file: str, image_root: str, name: str) -> Records:
     """The records of a data set in COCO's instance format, in Detectron2's format, by image id.
 
@@ -120,12 +109,13 @@ def _read_metadata(
 
 
 def category_metadata(categories: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """`thing_classes`, `thing_dataset_id_to_contiguous_id` and, if given, `thing_colors`."""
+    """`thing_classes`, `thing_dataset_id_to_contiguous_id` and, if given, `thing_colors` and
+    `supercategories`."""
     categories = sorted(categories, key=lambda category: category["id"])
     metadata = {
         "thing_classes": [category["name"] for category in categories],
         "thing_dataset_id_to_contiguous_id": {c["id"]: i for i, c in enumerate(categories)},
     }
-    if all("color" in category for category in categories):
-        metadata["thing_colors"] = [list(category["color"]) for category in categories]
-    return metadata
+    if colors := given_colors(categories):
+        metadata["thing_colors"] = colors
+    return metadata | supercategories(categories)
