@@ -31,6 +31,7 @@ from mask_former.engine import load_config, reported_errors
 from mask_former.engine.interruption import asked, noted_signals
 from mask_former.engine.predict import TASKS, DefaultPredictor, select_task
 from mask_former.errors import UserError
+from mask_former.evaluation.counts import CountWriter, ObjectCounter
 from mask_former.evaluation.results import ResultWriter, find_image_ids
 from mask_former.visualization import VideoReader, VideoWriter, files
 
@@ -62,6 +63,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="JSON|names",
         help="the ids that results are saved under: those of a COCO JSON with the same images, or "
         "the file names without suffix (default: numbers in order)",
+    )
+    add(
+        "--count",
+        action="store_true",
+        help="write the numbers of objects of each class into the pictures and, as counts.csv, "
+        "beside them",
     )
     add("--task", choices=TASKS, help="default: the first of these that the config switches on")
     add(
@@ -134,13 +141,13 @@ def run_images(cfg: CfgNode, task: str, args: argparse.Namespace) -> tuple[int, 
     ids = find_image_ids(images, args.image_ids) if args.image_ids else [None] * len(images)
     demo = Demo(cfg, task, args)
     done = 0
-    with demo.open_results() as results:
+    with demo.open_results() as results, demo.open_counts() as counts:
         bar = tqdm(images, unit="image", disable=None)
         for path, target, image_id in zip(bar, pictures, ids, strict=True):
             if asked():
                 break
             try:
-                image = read_image(str(path), "BGR")
+                image = read_image(str(path), "BGR", exif=cfg.INPUT.EXIF_ORIENTATION)
                 picture, prediction = demo.segment(image)
             except UserError as error:
                 failures.append(str(error))
@@ -153,6 +160,8 @@ def run_images(cfg: CfgNode, task: str, args: argparse.Namespace) -> tuple[int, 
                 files.write_picture(target, picture)
             if results:
                 results.add(target.stem, str(path), image.shape[:2], prediction, image_id)
+            if counts:
+                counts.add(str(path), prediction)
             done += 1
             if not demo.show(picture, milliseconds=0):
                 break
@@ -171,6 +180,7 @@ def run_video(cfg: CfgNode, task: str, args: argparse.Namespace) -> tuple[int, l
         demo = Demo(cfg, task, args)
         writer = stack.enter_context(VideoWriter(target, reader.fps)) if target else None
         results = stack.enter_context(demo.open_results())
+        counts = stack.enter_context(demo.open_counts())
         frames = tqdm(reader, total=reader.num_frames, unit="frame", disable=None)
         for number, frame in enumerate(frames, start=1):
             picture, prediction = demo.segment(frame)
@@ -178,6 +188,8 @@ def run_video(cfg: CfgNode, task: str, args: argparse.Namespace) -> tuple[int, l
                 writer.write(picture)
             if results:
                 results.add(f"{number:06d}", f"{name}#{number}", frame.shape[:2], prediction)
+            if counts:
+                counts.add(f"{name}#{number}", prediction)
             if not demo.show(picture, milliseconds=1) or asked():
                 return number, []
     # Formats that store no number of frames give an estimate of it, hence the one to spare.
@@ -195,6 +207,9 @@ class Demo:
         self._predictor = DefaultPredictor(cfg)
         threshold = args.confidence_threshold
         self._threshold = DEFAULT_INSTANCE_THRESHOLD if threshold is None else threshold
+        if args.count and task == "semantic":
+            raise UserError("--count: semantic segmentation has no objects; choose another --task")
+        self._counter = ObjectCounter(self._predictor.metadata) if args.count else None
         # Colours follow the instances of a video; separate images have nothing to follow.
         self._tracker = None if args.input else visualization.ShadeTracker()
 
@@ -219,16 +234,26 @@ class Demo:
             instances = instances[instances.scores >= self._threshold]
             prediction = {"instances": instances}
             picture = visualization.draw_instances(image, instances, metadata, scale=scale)
+        if self._counter:
+            visualization.draw_counts(picture, self._counter(prediction), metadata)
         return picture, prediction
 
     def open_results(self) -> ResultWriter | nullcontext[None]:
         """Where machine-readable results go: beside the pictures, or nowhere."""
-        output = self._args.output
         if not self._args.save_results:
             return nullcontext()
+        return ResultWriter(self._results_folder(), self._predictor.metadata)
+
+    def open_counts(self) -> CountWriter | nullcontext[None]:
+        """Where the numbers of objects go: beside the pictures, or nowhere."""
+        if self._counter is None or self._args.output is None:
+            return nullcontext()
+        return CountWriter(self._results_folder() / "counts.csv", self._counter)
+
+    def _results_folder(self) -> Path:
+        output = self._args.output
         is_file = files.is_file(output)
-        folder = output.with_name(f"{output.stem}_results") if is_file else output / "results"
-        return ResultWriter(folder, self._predictor.metadata)
+        return output.with_name(f"{output.stem}_results") if is_file else output / "results"
 
     def show(self, picture: np.ndarray, milliseconds: int) -> bool:
         """Show a picture, if asked for; 0: until a key is pressed. False: the user quits."""

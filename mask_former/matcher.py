@@ -109,7 +109,7 @@ class FixedMatcher:
         num_queries: Q, which has to be K.
 
     Raises:
-        ValueError: Q is not K.
+        UserError: Q is not K.
     """
 
     queries_are_classes = True
@@ -128,7 +128,7 @@ class FixedMatcher:
 
         Raises:
             NonFinitePredictions: a prediction is NaN or infinite.
-            ValueError: an image has several segments of one class.
+            UserError: an image has several segments of one class.
         """
         finite = _finite_images(
             [prediction.class_logits for prediction in predictions],

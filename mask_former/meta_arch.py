@@ -9,7 +9,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_se
 from detectron2.structures import BitMasks, ImageList, PolygonMasks
 from torch import Tensor, nn
 
-from mask_former.criterion import SetCriterion
+from mask_former.criterion import Average, SetCriterion
 from mask_former.data.label_map import LabelMapMasks
 from mask_former.data.metadata import thing_classes
 from mask_former.errors import NonFiniteError, UserError
@@ -118,8 +118,16 @@ class MaskFormer(nn.Module):
         try:
             return self.criterion(predictions, targets)
         except NonFinitePredictions as error:
-            names = [batched_inputs[i].get("file_name", f"image {i}") for i in error.images]
+            names = _names(batched_inputs, error.images)
             raise NonFiniteError(f"predictions are NaN or infinite for {names}") from error
+
+    def normalize_by(
+        self, batch: Sequence[dict[str, Any]] | None, average: Average | None = None
+    ) -> None:
+        """Divide losses by what all of `batch` holds, of which the inputs that follow are parts;
+        None: by what the inputs hold. See `SetCriterion`."""
+        labels = batch and [to_device(x["instances"].gt_classes, self.device) for x in batch]
+        self.criterion.normalize_by_labels(labels, average)
 
     def predict(self, images: Tensor) -> Sequence[Prediction]:
         """Run the network: all that follows, in training and inference, starts from here.
@@ -176,8 +184,11 @@ class MaskFormer(nn.Module):
         self, prediction: Prediction, images: ImageList, batched_inputs: list[dict[str, Any]]
     ) -> list[dict[str, Any]]:
         """Segment the images one at a time, each at its requested size."""
+        class_logits, mask_logits = prediction.class_logits.float(), prediction.mask_logits
+        if not class_logits.is_meta:
+            _check_finite(class_logits, mask_logits, batched_inputs)
         sizes = result_sizes(images, batched_inputs)
-        predictions = (prediction.class_logits.float(), prediction.mask_logits, sizes)
+        predictions = (class_logits, mask_logits, sizes)
         return [self.inference(*one) for one in zip(*predictions, strict=True)]
 
 
@@ -207,3 +218,21 @@ def result_sizes(images: ImageList, batched_inputs: list[dict[str, Any]]) -> lis
         Sizes(padded_size, (height, width), (x.get("height", height), x.get("width", width)))
         for (height, width), x in zip(images.image_sizes, batched_inputs, strict=True)
     ]
+
+
+def _check_finite(
+    class_logits: Tensor, mask_logits: Tensor, batched_inputs: list[dict[str, Any]]
+) -> None:
+    """Raise NonFiniteError where a figure would be made of predictions that are none."""
+    sums = [logits.flatten(1).sum(1, dtype=torch.float32) for logits in (class_logits, mask_logits)]
+    bad = (~torch.stack(sums).isfinite()).any(0).nonzero()[:, 0].tolist()
+    if bad:
+        raise NonFiniteError(
+            f"predictions are NaN or infinite for {_names(batched_inputs, bad)}. If the model is "
+            "evaluated in float16, set TEST.PRECISION float32 (or bfloat16); else its weights are "
+            "not those of a training that went well."
+        )
+
+
+def _names(batched_inputs: list[dict[str, Any]], indices: Sequence[int]) -> list[str]:
+    return [batched_inputs[i].get("file_name", f"image {i}") for i in indices]

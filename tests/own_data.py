@@ -33,7 +33,12 @@ def write_own_data(folder: Path, count: int = 3) -> None:
         write_image(folder / f"panoptic/{name}.png", encode_ids(ids))
         images.append({"id": image_id, "file_name": f"{name}.png", "height": SIZE, "width": SIZE})
         segments = [
-            {"id": 100 * index + 5, "category_id": category["id"], "iscrowd": 0}
+            {
+                "id": 100 * index + 5,
+                "category_id": category["id"],
+                "area": int((labels == index).sum()),
+                "iscrowd": 0,
+            }
             for index, category in enumerate(CATEGORIES)
         ]
         panoptic.append(

@@ -91,8 +91,10 @@ def test_masks_may_be_plain_tensors(cfg):
     torch.testing.assert_close(model(inputs), expected)
 
 
-def test_a_broken_prediction_names_the_file(cfg):
-    model, inputs = make_model(cfg), make_inputs()
+@pytest.mark.parametrize("training", [True, False])
+def test_a_broken_prediction_names_the_file(cfg, training):
+    """No figure is made of it, and no loss."""
+    model, inputs = make_model(cfg).train(training), make_inputs()
     inputs[1]["image"] = torch.full((3, 48, 40), float("nan"))
     with pytest.raises(NonFiniteError, match=r"\['1.jpg'\]"):
         model(inputs)

@@ -1,6 +1,7 @@
-"""Convert weights of other code bases to ours, and MaskFormer and Mask2Former to `transformers`.
+"""Convert weights of other code bases to ours, and MaskFormer, Mask2Former and EoMT to
+`transformers`.
 
-    # a MaskFormer or Mask2Former of transformers; its config.json becomes model.yaml
+    # a model of transformers; its config.json becomes model.yaml
     python -m tools.convert_weights FOLDER model.pth
     # and back: a folder with model.safetensors, config.json, preprocessor_config.json
     python -m tools.convert_weights --to hf --config-file model.yaml model.pth FOLDER
@@ -32,7 +33,7 @@ from mask_former.checkpoint.hugging_face import (
     to_hugging_face,
     write_folder,
 )
-from mask_former.checkpoint.hugging_face.config import nested
+from mask_former.checkpoint.hugging_face.mapping import nested
 from mask_former.checkpoint.write import write_weights, write_yaml
 from mask_former.engine import load_config, reported_errors
 

@@ -98,7 +98,6 @@ def register(args: argparse.Namespace, cfg: CfgNode, results: dict[str, Path]) -
             sem_seg_root=args.labels,
             classes=read_names(args.classes or results.get("semantic")),
             ignore_label=args.ignore_label,
-            image_suffix="png",
         )
 
 

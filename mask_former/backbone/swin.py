@@ -46,7 +46,7 @@ class D2SwinTransformer(Backbone):
         patch_norm: normalize the patches.
 
     Raises:
-        ValueError: a name in `out_features` is no stage, or there is none; `drop_path_rate` is
+        UserError: a name in `out_features` is no stage, or there is none; `drop_path_rate` is
             not in [0, 1).
     """
 

@@ -151,7 +151,8 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
         source = find_source(weights)
         # A backbone that is the other code base's own takes its weights as they are.
         if source is None or any(
-            name.endswith(f".{SOURCES[source].signature_key}") for name in self.model.state_dict()
+            name.endswith(tuple(f".{key}" for key in SOURCES[source].signature_keys))
+            for name in self.model.state_dict()
         ):
             return weights
         conversion = to_ours(weights, source, file)

@@ -32,8 +32,8 @@ def read_weights_file(path: str) -> dict[str, Any]:
 
     Args:
         path: a local file. `.pkl`: Detectron2's model zoo ({"model": arrays, "__author__"}), or
-            Caffe2's, from which Detectron2's ImageNet weights come. `.pth`, `.pt`, `.bin`: what
-            `torch.save` wrote, a training checkpoint or bare weights. `.safetensors`.
+            Caffe2's, from which Detectron2's ImageNet weights come. `.pth`, `.pt`, `.bin`,
+            `.tar`: what `torch.save` wrote, a training checkpoint or bare weights. `.safetensors`.
 
     Returns:
         "model": names to tensors, on the CPU; besides, whatever a training checkpoint holds
@@ -96,6 +96,8 @@ def _explained_errors(path: str) -> Iterator[None]:
 
 def _without_wrapper(content: dict[str, Any]) -> dict[str, Any]:
     """Bare weights, as {"model": weights}; Caffe2's are known by names without a dot."""
+    if isinstance(content.get("state_dict"), dict):  # Lightning's
+        return {"model": content["state_dict"]}
     weights = content.get("blobs", content)
     if not isinstance(weights, dict):
         return {"model": weights}
@@ -165,4 +167,5 @@ READERS: dict[str, Callable[[str], Any]] = {
     ".pt": _read_torch,
     ".safetensors": _read_safetensors,
     ".bin": _read_torch,  # of `transformers`
+    ".tar": _read_torch,  # of ImageNet classifiers
 }

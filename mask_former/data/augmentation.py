@@ -1,6 +1,6 @@
 """The augmentations that a config asks for, and how they are applied to label maps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -15,12 +15,15 @@ from mask_former.data.transforms import (
     CategoryAreaCrop,
     ColorAugmentation,
     InferenceResize,
+    RandomCrop,
     ResizeShortestEdge,
 )
 from mask_former.errors import UserError
 
 # DETR's scales before its crop (its section A.4).
 _DETR_SCALES = (400, 500, 600)
+# Only images of more than 16 : 1 would become longer: those of 1 x 2000 pixels, gigabytes.
+_DETR_LONGEST = 10_000
 # Axes of OpenCV's flip.
 _FLIPS = {T.HFlipTransform: 1, T.VFlipTransform: 0}
 _CROP_TYPES = ("relative", "relative_range", "absolute", "absolute_range")
@@ -30,28 +33,33 @@ def build_augmentation(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     """The augmentations for `cfg.INPUT.DATASET_MAPPER_NAME`.
 
     In training: resize, crop, colour, flip; for detr_panoptic: flip and, half of the time, DETR's
-    resize and crop, before the resize; for coco_*_lsj: flip, large-scale jitter, colour. In
+    resize and crop, before the resize; for *_lsj: flip, large-scale jitter, colour. In
     inference only the resize to the test size, by PIL like the published models'.
 
     Raises:
-        ValueError: unknown INPUT.CROP.TYPE; the crop limits a category's area, but instances have
+        UserError: unknown INPUT.CROP.TYPE; the crop limits a category's area, but instances have
             no label map to look at; numbers of large-scale jitter that make no sense.
     """
+    sizes, sampling = cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
+    if sampling == "range" and not (len(sizes) == 2 and sizes[0] <= sizes[1]):
+        raise UserError(
+            f"INPUT.MIN_SIZE_TRAIN is {sizes}, but with INPUT.MIN_SIZE_TRAIN_SAMPLING range it "
+            "must be the least and the largest size."
+        )
     if not is_train:
         return [InferenceResize(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, "choice")]
     color = [ColorAugmentation(cfg.INPUT.FORMAT)] if cfg.INPUT.COLOR_AUG_SSD else []
     flip = _random_flip(cfg)
     if cfg.INPUT.DATASET_MAPPER_NAME in large_scale_jitter.NAMES:
         return [*flip, *large_scale_jitter.large_scale_jitter(cfg), *color]
-    resize = ResizeShortestEdge(
-        cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
-    )
+    resize = ResizeShortestEdge(sizes, cfg.INPUT.MAX_SIZE_TRAIN, sampling)
     crop = [_random_crop(cfg)] if cfg.INPUT.CROP.ENABLED else []
     if cfg.INPUT.DATASET_MAPPER_NAME != "detr_panoptic":
         return [resize, *crop, *color, *flip]
     if not crop:
         return [*flip, resize, *color]
-    zoom = T.AugmentationList([ResizeShortestEdge(_DETR_SCALES, sample_style="choice"), *crop])
+    enlarge = ResizeShortestEdge(_DETR_SCALES, _DETR_LONGEST, sample_style="choice")
+    zoom = T.AugmentationList([enlarge, *crop])
     return [*flip, T.RandomApply(zoom, prob=0.5), resize, *color]
 
 
@@ -64,10 +72,9 @@ def _random_flip(cfg: CfgNode) -> list[T.Augmentation]:
 
 def _random_crop(cfg: CfgNode) -> T.Augmentation:
     crop = cfg.INPUT.CROP
-    if crop.TYPE not in _CROP_TYPES:
-        raise UserError(f"INPUT.CROP.TYPE is {crop.TYPE!r}; known are {', '.join(_CROP_TYPES)}.")
+    _check_crop(crop.TYPE, crop.SIZE)
     if crop.SINGLE_CATEGORY_MAX_AREA >= 1:
-        return T.RandomCrop(crop.TYPE, crop.SIZE)
+        return RandomCrop(crop.TYPE, crop.SIZE)
     if cfg.INPUT.DATASET_MAPPER_NAME == "mask_former_instance":
         raise UserError(
             f"INPUT.CROP.SINGLE_CATEGORY_MAX_AREA is {crop.SINGLE_CATEGORY_MAX_AREA}, but "
@@ -76,6 +83,24 @@ def _random_crop(cfg: CfgNode) -> T.Augmentation:
     return CategoryAreaCrop(
         crop.TYPE, crop.SIZE, crop.SINGLE_CATEGORY_MAX_AREA, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
     )
+
+
+def _check_crop(kind: str, size: Sequence[float]) -> None:
+    if kind not in _CROP_TYPES:
+        raise UserError(f"INPUT.CROP.TYPE is {kind!r}; known are {', '.join(_CROP_TYPES)}.")
+    relative = kind.startswith("relative")
+    sound = all(0 < side <= 1 if relative else side >= 1 and side % 1 == 0 for side in size)
+    if not sound or (kind == "absolute_range" and size[0] > size[1]):
+        expected = {
+            "relative": "shares of height and width, above 0 and at most 1",
+            "relative_range": "the least shares of height and width, above 0 and at most 1",
+            "absolute": "height and width in pixels",
+            "absolute_range": "the least and the largest side in pixels",
+        }
+        raise UserError(
+            f"INPUT.CROP.SIZE is {list(size)}, but with INPUT.CROP.TYPE {kind} it must be "
+            f"{expected[kind]}."
+        )
 
 
 class LabelledImage:

@@ -83,9 +83,9 @@ def metadata_of(categories: Sequence[Category]) -> dict[str, Any]:
     """
     classes = [category["name"] for category in categories]
     metadata: dict[str, Any] = {"stuff_classes": classes}
+    ids = [category["id"] for category in categories]
     num_things = 0
     if all("isthing" in category for category in categories):
-        ids = [category["id"] for category in categories]
         is_thing = [bool(category["isthing"]) for category in categories]
         things_first = sorted(is_thing, reverse=True) == is_thing
         num_things = sum(is_thing) if things_first else len(classes)
@@ -96,6 +96,8 @@ def metadata_of(categories: Sequence[Category]) -> dict[str, Any]:
                 k: i for i, k in enumerate(ids) if not is_thing[i]
             },
         }
+    elif ids != list(range(len(ids))):
+        metadata["stuff_dataset_id_to_contiguous_id"] = {k: i for i, k in enumerate(ids)}
     if colors := given_colors(categories):
         metadata["stuff_colors"] = colors
         if "thing_classes" in metadata:

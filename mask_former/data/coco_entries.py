@@ -116,10 +116,12 @@ def _flag(annotation: Json, key: str, place: Place) -> int:
 def check_numbers(annotation: Json, place: Place, size: tuple[int, int]) -> None:
     """Check `area` and `bbox`, where they are given."""
     area, box = annotation.get("area"), annotation.get("bbox")
-    if area is not None and not (_is_number(area) and area >= 0):
+    # Of what reaches as far as coordinates may.
+    largest = (1 + 2 * MARGIN) ** 2 * size[0] * size[1]
+    if area is not None and not (_is_number(area) and 0 <= area <= largest):
         raise UserError(
-            f"{place()}: its area is {described(area)}, but must be a number of pixels. Leave it "
-            "out to have it computed."
+            f"{place()}: its area is {described(area)}, but must be a number of pixels of its "
+            f"image, which is {size[1]} x {size[0]}. Leave it out to have it computed."
         )
     if box is None:
         return

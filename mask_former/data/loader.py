@@ -26,6 +26,7 @@ from mask_former.data.mapper import MaskFormerDatasetMapper
 from mask_former.data.random_state import random_state_of
 from mask_former.data.reading import read_header
 from mask_former.data.records import Record, load_records
+from mask_former.data.validation import loss_mapper
 from mask_former.errors import UserError
 
 # Position of a sample in the stream, index of its record.
@@ -43,15 +44,17 @@ def build_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
         start_iter: the iteration, counted from 0, at which training starts.
 
     Raises:
-        FileNotFoundError, ValueError: a record is wrong.
-        ValueError: the batch cannot be shared equally by the processes, there is nothing to train
+        FileNotFoundError, UserError: a record is wrong.
+        UserError: the batch cannot be shared equally by the processes, there is nothing to train
             on, or the sampler is unknown.
     """
     batch_size, world_size = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
-    if batch_size < 1 or batch_size % world_size:
+    parts = cfg.SOLVER.ACCUMULATION_STEPS
+    if batch_size < 1 or batch_size % (world_size * parts):
         raise UserError(
             f"SOLVER.IMS_PER_BATCH is {batch_size}, but must be a multiple of the number of "
-            f"processes, {world_size}."
+            f"processes, {world_size}"
+            + (f", times SOLVER.ACCUMULATION_STEPS, {parts}." if parts > 1 else ".")
         )
     mapper = MaskFormerDatasetMapper(cfg, is_train=True)
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
@@ -72,7 +75,9 @@ def build_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
         start_iter=start_iter,
         rank=comm.get_rank(),
         world_size=world_size,
-        group_of=AspectRatio(dataset.records) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None,
+        group_of=AspectRatio(dataset.records, exif=cfg.INPUT.EXIF_ORIENTATION)
+        if cfg.DATALOADER.ASPECT_RATIO_GROUPING
+        else None,
     )
     return DataLoader(
         dataset,
@@ -97,6 +102,15 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
     return build_detection_test_loader(
         load_records(dataset_name),
         mapper=MaskFormerDatasetMapper(cfg, is_train=False),
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    )
+
+
+def build_loss_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
+    """Like `build_test_loader`, of samples with ground truth, from which a loss is computed."""
+    return build_detection_test_loader(
+        load_records(dataset_name),
+        mapper=loss_mapper(cfg),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
 
@@ -183,7 +197,7 @@ def repeat_factors(cfg: CfgNode, records: Sequence[Record]) -> torch.Tensor:
     often if it has rare classes; LVIS paper, appendix B.2).
 
     Raises:
-        ValueError: the sampler is another one.
+        UserError: the sampler is another one.
     """
     name = cfg.DATALOADER.SAMPLER_TRAIN
     if name == "TrainingSampler":
@@ -205,10 +219,15 @@ class AspectRatio:
     """Whether a record's image is wider than high: two groups, so that batches need less padding.
 
     If the record has no size, the header of the image file is read, once.
+
+    Args:
+        records: of the images.
+        exif: whether the orientation of EXIF is applied.
     """
 
-    def __init__(self, records: Sequence[Record]) -> None:
+    def __init__(self, records: Sequence[Record], *, exif: bool = True) -> None:
         self._records = records
+        self._exif = exif
         self._wide: dict[int, bool] = {}
 
     def __call__(self, index: int) -> bool:
@@ -217,7 +236,7 @@ class AspectRatio:
             if "height" in record and "width" in record:
                 height, width = record["height"], record["width"]
             else:
-                height, width = read_header(record["file_name"]).shown(exif=True)
+                height, width = read_header(record["file_name"]).shown(self._exif)
             self._wide[index] = width > height
         return self._wide[index]
 

@@ -8,7 +8,8 @@ from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 
 from mask_former.data.classes import Category, metadata_of
 from mask_former.data.datasets import check_dataset
-from mask_former.data.datasets.instances import read_by_ourselves
+from mask_former.data.datasets.catalog import load_registered
+from mask_former.data.datasets.of_detectron2 import read_by_ourselves
 from mask_former.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ def read_metadata(name: str) -> Metadata:
         check_dataset(name)
         read_by_ourselves(name)
         if not metadata.get("thing_classes"):
-            DatasetCatalog.get(name)
+            load_registered(name)
     return metadata
 
 
@@ -54,7 +55,7 @@ def thing_classes(cfg: CfgNode) -> list[int]:
     Empty if neither panoptic nor instance inference is switched on, which alone need them.
 
     Raises:
-        ValueError: no data set's metadata have them, or two data sets differ.
+        UserError: no data set's metadata have them, or two data sets differ.
     """
     test = cfg.MODEL.MASK_FORMER.TEST
     if not (test.PANOPTIC_ON or test.INSTANCE_ON):

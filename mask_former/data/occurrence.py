@@ -1,15 +1,16 @@
 """How often classes, ignored labels and segments occur in a data set: remarks on what is odd."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from mask_former.data.agreement import classes_of
 from mask_former.data.coco_json import read_instances, read_panoptic
 from mask_former.data.datasets.lazy_metadata import LazyMetadata
+from mask_former.data.datasets.panoptic import load_panoptic
 from mask_former.data.label_map import count_pixels
 from mask_former.data.mapper import (
     InstanceAnnotation,
@@ -33,9 +34,14 @@ def annotation_remarks(cfg: CfgNode, name: str) -> list[str]:
     kind = annotation_type(cfg.INPUT.DATASET_MAPPER_NAME)
     if kind is InstanceAnnotation and metadata.get("evaluator_type") == "coco":
         return read_instances(metadata.json_file).summary()
-    if kind is PanopticAnnotation and isinstance(metadata, LazyMetadata):
+    ours = isinstance(metadata, LazyMetadata) or _reader(name) is load_panoptic
+    if kind is PanopticAnnotation and ours:
         return read_panoptic(metadata.panoptic_json).summary()
     return []
+
+
+def _reader(name: str) -> Callable:
+    return getattr(DatasetCatalog[name], "func", DatasetCatalog[name])
 
 
 def class_remarks(cfg: CfgNode, name: str, records: Sequence[Record]) -> list[str]:
@@ -64,7 +70,7 @@ def class_remarks(cfg: CfgNode, name: str, records: Sequence[Record]) -> list[st
 def segment_remarks(cfg: CfgNode, name: str, records: Sequence[Record]) -> list[str]:
     """A remark on images of more segments than the model has queries."""
     queries = cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES
-    if cfg.MODEL.META_ARCHITECTURE != "MaskFormer":
+    if cfg.MODEL.META_ARCHITECTURE not in ("MaskFormer", "EoMT"):
         return []
     counts = np.array(
         [sum(not segment.get("iscrowd") for segment in segments_of(record)) for record in records]

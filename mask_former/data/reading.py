@@ -17,6 +17,7 @@ from PIL import Image
 
 from mask_former.data.coco_format import decode_ids
 from mask_former.data.label_encoding import LabelImage
+from mask_former.data.orientation import Header, header_of, orientation_of, oriented
 from mask_former.errors import MissingFileError, UserError
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -25,35 +26,10 @@ FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 _LOSSLESS = ("BMP", "GIF", "PNG", "PPM", "TIFF")
 _LOSSY_TIFF = ("jpeg", "old-jpeg", "tiff_jpeg", "webp")
 _16_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
-# What undoes the tag Orientation of EXIF.
-_ORIENTATION = 0x0112
-_TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_PNG = b"\x89PNG\r\n\x1a\n"
+# Formats whose 16 bits PIL may give as 32; they have no more.
+_16_BIT_AS_32 = ("PNG", "PPM")
+_PNG, _PNG_START = b"\x89PNG\r\n\x1a\n", 26  # bytes, with the header
 _PNG_GREY, _PNG_COLOURS = 0, (2, 3, 6)
-
-
-class Header(NamedTuple):
-    """What the header of an image file says.
-
-    Attributes:
-        size: height and width in the file.
-        orientation: of EXIF; 1: as it is in the file.
-    """
-
-    size: tuple[int, int]
-    orientation: int
-
-    def shown(self, exif: bool) -> tuple[int, int]:
-        """Height and width after the orientation of EXIF is applied, if `exif`."""
-        return self.size[::-1] if exif and self.orientation >= 5 else self.size
 
 
 def read_image(
@@ -80,12 +56,12 @@ def read_image(
             floating-point numbers or of 32 bits.
     """
     with _opened(file_name) as image:
-        header = Header((image.height, image.width), _orientation(image))
+        header = header_of(image)
         if size is not None:
             check_size_of_file(file_name, header, size, exif)
-        if exif and header.orientation in _TRANSPOSE:
-            image = image.transpose(_TRANSPOSE[header.orientation])
-        if image.mode in _16_BIT or (image.mode == "I" and image.format == "PNG"):
+        has_16_bits = image.mode in _16_BIT or (image.mode == "I" and image.format in _16_BIT_AS_32)
+        image = oriented(image, header.orientation, exif)
+        if has_16_bits:
             grey = np.asarray(image).astype(np.int64)
             pixels = cv2.cvtColor(((grey + 128) // 257).astype(np.uint8), cv2.COLOR_GRAY2RGB)
         elif image.mode in ("F", "I"):
@@ -141,12 +117,16 @@ def read_label_image(file_name: str | Path) -> LabelImage:
                 f"{file_name} has fewer than 8 bits a pixel, which are read as shades of grey, "
                 "not as numbers. Save it with 8 bits."
             )
+        if getattr(image, "n_frames", 1) > 1:
+            raise UserError(
+                f"{file_name} has {image.n_frames} frames, but a label map is one. Save it as PNG."
+            )
         palette = None
         if image.mode == "P":
             palette = np.zeros((256, 3), dtype=np.uint8)
             colors = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
             palette[: len(colors)] = colors
-        return LabelImage(np.asarray(image), palette)
+        return LabelImage(np.asarray(oriented(image, orientation_of(image), exif=False)), palette)
 
 
 def read_ids(file_name: str | Path) -> np.ndarray:
@@ -167,7 +147,8 @@ def read_ids(file_name: str | Path) -> np.ndarray:
                 "8 bits: the segment id is R + 256 G + 65536 B."
             )
         # Faster than PIL, and it notices damage that PIL passes over.
-        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR)
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
         if image is None:
             raise OSError("no PNG, or a broken one")
         return decode_ids(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
@@ -176,7 +157,18 @@ def read_ids(file_name: str | Path) -> np.ndarray:
 def read_header(file_name: str | Path) -> Header:
     """The header of an image file. Raises as `read_image`."""
     with _opened(file_name) as image:
-        return Header((image.height, image.width), _orientation(image))
+        return header_of(image)
+
+
+def read_size(file_name: str | Path) -> tuple[int, int]:
+    """Height and width of a label map, which has no EXIF, by its header. Raises as `read_image`."""
+    with explained_read_errors(file_name):
+        with PathManager.open(str(file_name), "rb") as file:
+            start = file.read(_PNG_START)
+        if not start.startswith(_PNG):
+            return read_header(file_name).size
+        header = _png_header(start)  # several times as fast as PIL
+        return header.height, header.width
 
 
 def check_size_of_file(
@@ -199,8 +191,22 @@ def check_size_of_file(
     )
 
 
+def check_same_size(
+    file_name: str | Path,
+    size: tuple[int, int],
+    image_file: str | Path,
+    image_size: tuple[int, int],
+) -> None:
+    """Raise UserError unless a label map has the size (height, width) of its image."""
+    if tuple(size) != tuple(image_size):
+        raise UserError(
+            f"Sizes differ: {file_name} is {size[1]} x {size[0]} (width x height), but its image "
+            f"{image_file} is {image_size[1]} x {image_size[0]}."
+        )
+
+
 def check_image_format(image_format: str) -> None:
-    """Raise ValueError unless INPUT.FORMAT is one that models take."""
+    """Raise UserError unless INPUT.FORMAT is one that models take."""
     if image_format not in ("RGB", "BGR"):
         raise UserError(f"INPUT.FORMAT is {image_format!r}, but images are read as RGB or BGR.")
 
@@ -214,9 +220,9 @@ class _PngHeader(NamedTuple):
 
 def _png_header(data: bytes) -> _PngHeader:
     """The header of a PNG, by the first bytes of the file; OSError if it is none."""
-    if not data.startswith(_PNG) or len(data) < 26:
+    if not data.startswith(_PNG) or len(data) < _PNG_START:
         raise OSError("no PNG, or a broken one")
-    header = _PngHeader(*struct.unpack(">IIBB", data[16:26]))
+    header = _PngHeader(*struct.unpack(">IIBB", data[16:_PNG_START]))
     if header.width * header.height > 2 * Image.MAX_IMAGE_PIXELS:
         raise OSError(f"{header.width} x {header.height} pixels are too many")
     return header
@@ -226,7 +232,7 @@ def _depth(png: BinaryIO) -> int:
     """Bits a pixel and channel of an open PNG, which is left where it stands."""
     position = png.tell()
     png.seek(0)
-    header = _png_header(png.read(26))
+    header = _png_header(png.read(_PNG_START))
     png.seek(position)
     return header.depth
 
@@ -239,15 +245,6 @@ def _opened(file_name: str | Path) -> Iterator[Image.Image]:
         Image.open(file, formats=FORMATS) as image,
     ):
         yield image
-
-
-def _orientation(image: Image.Image) -> int:
-    if image.format == "PNG" and "exif" not in image.info:
-        return 1  # PIL would decode the whole image to look for it
-    try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # of broken EXIF
-        return 1
 
 
 @contextmanager

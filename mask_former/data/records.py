@@ -3,19 +3,18 @@
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data import DatasetCatalog
 
 from mask_former.data.coco_json import CheckedAnnotations
-from mask_former.data.datasets.catalog import check_dataset
-from mask_former.data.datasets.instances import read_by_ourselves
+from mask_former.data.datasets.catalog import check_dataset, load_registered
+from mask_former.data.datasets.of_detectron2 import read_by_ourselves
 from mask_former.data.geometry import Masked, check_masks, check_size
-from mask_former.data.json_files import no_garbage_collection
 from mask_former.data.label_map import run_lengths
-from mask_former.data.reading import read_ids, read_label_image, read_labels
+from mask_former.data.reading import check_same_size, read_ids, read_label_image, read_labels
 from mask_former.errors import UserError, listed
 
 Record = Mapping[str, Any]
@@ -39,14 +38,15 @@ def load_records(name: str, *, filter_empty: bool = False) -> list[dict[str, Any
     """
     check_dataset(name)
     read_by_ourselves(name)
-    with no_garbage_collection():
-        records = list(DatasetCatalog.get(name))
+    records = load_registered(name)
     for index, record in enumerate(records):
         if not isinstance(record, Mapping) or not isinstance(record.get("file_name"), str | Path):
             raise UserError(f"Record {index} of data set {name!r} has no 'file_name': {record!r}")
     if filter_empty and any("annotations" in record for record in records):
         found = len(records)
-        records = [r for r in records if any(not a.get("iscrowd") for a in r["annotations"])]
+        annotations = (record.get("annotations", ()) for record in records)
+        learned = [any(not a.get("iscrowd") for a in of_record) for of_record in annotations]
+        records = list(compress(records, learned))
         if len(records) < found:
             count = found - len(records)
             logger.info("%s: %d images without annotations are left out", name, count)
@@ -152,14 +152,14 @@ def read_label_map(
         ignore_value: ... or be this.
 
     Raises:
-        FileNotFoundError, ValueError: the file is missing, broken, of another size, or holds
+        FileNotFoundError, UserError: the file is missing, broken, of another size, or holds
             other labels.
     """
     file_name = required_field(record, "sem_seg_file_name")
     labels = read_encoded_labels(record)
     bytes_suffice = labels.itemsize == 1 and 0 <= ignore_value < 256
     labels = labels.astype(np.uint8 if bytes_suffice else np.int32)
-    _check_size(file_name, labels.shape, record["file_name"], size)
+    check_same_size(file_name, labels.shape, record["file_name"], size)
     wrong = (labels != ignore_value) & ((labels < 0) | (labels >= num_classes))
     if wrong.any():
         raise UserError(
@@ -208,7 +208,7 @@ def read_segment_map(record: Record, size: tuple[int, int], num_classes: int) ->
         num_classes: category ids must lie in [0, num_classes).
 
     Raises:
-        FileNotFoundError, ValueError: the file is missing, broken, of another size, or holds ids
+        FileNotFoundError, UserError: the file is missing, broken, of another size, or holds ids
             that are not in `segments_info`; or an id is listed twice, or a category id is out of
             range.
     """
@@ -216,7 +216,7 @@ def read_segment_map(record: Record, size: tuple[int, int], num_classes: int) ->
     segments = required_field(record, "segments_info")
     check_categories(file_name, (segment["category_id"] for segment in segments), num_classes)
     id_map = read_ids(file_name)
-    _check_size(file_name, id_map.shape, record["file_name"], size)
+    check_same_size(file_name, id_map.shape, record["file_name"], size)
     of_image = f"segments_info of image {record.get('image_id')}"
     ids = np.array([0] + [segment["id"] for segment in segments])
     order = np.argsort(ids)
@@ -246,7 +246,7 @@ def read_annotations(record: Record, size: tuple[int, int], num_classes: int) ->
         num_classes: category ids must lie in [0, num_classes).
 
     Raises:
-        ValueError: an annotation has no mask, a mask of another size, or a category id out of
+        UserError: an annotation has no mask, a mask of another size, or a category id out of
             range.
     """
     annotations = [dict(annotation) for annotation in required_field(record, "annotations")]
@@ -262,7 +262,7 @@ def annotation_place(record: Record, annotation: Mapping[str, Any]) -> str:
 
 
 def check_categories(file_name: str, category_ids: Iterable[int], num_classes: int) -> None:
-    """Raise ValueError unless all `category_ids` lie in [0, num_classes)."""
+    """Raise UserError unless all `category_ids` lie in [0, num_classes)."""
     wrong = [id_ for id_ in category_ids if type(id_) is not int or not 0 <= id_ < num_classes]
     if wrong:
         ids = listed(sorted(set(wrong), key=str))
@@ -284,13 +284,3 @@ def required_field(record: Record, key: str, entry: Record | None = None) -> Any
             "for the kind of annotation that the data set has, or another data set."
         )
     return record[key] if entry is None else entry[key]
-
-
-def _check_size(
-    file_name: str, size: tuple[int, int], image_file: str, image_size: tuple[int, int]
-) -> None:
-    if tuple(size) != tuple(image_size):
-        raise UserError(
-            f"Sizes differ: {file_name} is {size[1]} x {size[0]} (width x height), but its image "
-            f"{image_file} is {image_size[1]} x {image_size[0]}."
-        )

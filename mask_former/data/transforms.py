@@ -57,8 +57,22 @@ class ResizeTransform(T.ResizeTransform):
         return image[0].permute(1, 2, 0).numpy()
 
 
+class RandomCrop(T.RandomCrop):
+    """Detectron2's random crop, of at least a pixel."""
+
+    def get_crop_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        height, width = super().get_crop_size(image_size)
+        return max(height, 1), max(width, 1)
+
+
 class CategoryAreaCrop(T.RandomCrop_CategoryAreaConstraint):
     """Detectron2's random crop of which no class fills more than a given share."""
+
+    def __init__(
+        self, crop_type: str, crop_size: tuple, max_area: float, ignored_category: int
+    ) -> None:
+        super().__init__(crop_type, crop_size, max_area, ignored_category)
+        self.crop_aug = RandomCrop(crop_type, crop_size)
 
     def get_transform(self, image: np.ndarray, sem_seg: np.ndarray) -> T.Transform:
         for _ in range(10):

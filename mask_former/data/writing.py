@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from mask_former.checkpoint.atomic_write import explained_write_errors, replaced_when_complete
+from mask_former.errors import NonFiniteError
 
 _JPEG_QUALITY = 95
 
@@ -41,8 +42,13 @@ def write_json(path: str | Path, content: Any) -> None:
 
     Raises:
         UnwritableFileError: the file system refuses it.
+        NonFiniteError: the content holds NaN or infinity, which JSON has no number for.
     """
+    try:
+        text = json.dumps(content, allow_nan=False)  # several times as fast as json.dump
+    except ValueError as error:
+        raise NonFiniteError(f"{path} is not written: {error}. {NonFiniteError.REMEDY}") from error
     with explained_write_errors(path):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     with replaced_when_complete(path) as file:
-        file.write(json.dumps(content).encode())  # several times as fast as json.dump
+        file.write(text.encode())

@@ -5,6 +5,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import yaml
@@ -12,7 +13,13 @@ from detectron2.config import CfgNode
 from detectron2.config import get_cfg as get_detectron2_cfg
 from detectron2.utils.file_io import PathManager
 
-from mask_former.config import MASK2FORMER_DEFAULTS, add_mask_former_config
+from mask_former.config import (
+    MASK2FORMER_DEFAULTS,
+    MASK2FORMER_PREDICTOR,
+    PEM_PIXEL_DECODER,
+    PEM_PREDICTOR,
+    add_mask_former_config,
+)
 from mask_former.data.datasets.custom import SECTION, custom_dataset
 from mask_former.engine.config_values import check_value
 from mask_former.engine.own_data import follow_data, given_with_data, register_own
@@ -54,7 +61,7 @@ def load_config(
 
     Raises:
         FileNotFoundError: the file, or a base, does not exist.
-        ValueError: no valid yaml, an unknown key, a value of the wrong type, or a flag among the
+        UserError: no valid yaml, an unknown key, a value of the wrong type, or a flag among the
             options. The message names the file, or the command line, the key and what is expected.
     """
     settings = read_settings(config_file, opts)
@@ -85,11 +92,12 @@ def read_settings(config_file: str = "", opts: Sequence[str] = ()) -> list[Setti
 
 
 def _complete(cfg: CfgNode, given: set[str]) -> None:
-    """Complete a config of Mask2Former's repository by the defaults of that repository.
+    """Complete a config of Mask2Former's or PEM's repository by the defaults of that repository.
 
     Args:
         given: the keys that the config sets.
     """
+    _name_predictor_of_pem(cfg, given)
     if not cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME:
         return
     missing = {key: value for key, value in MASK2FORMER_DEFAULTS.items() if key not in given}
@@ -102,6 +110,23 @@ def _complete(cfg: CfgNode, given: set[str]) -> None:
             "is left out has the defaults of that repository: %s",
             cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME,
             ", ".join(f"{key} {value}" for key, value in missing.items()),
+        )
+
+
+def _name_predictor_of_pem(cfg: CfgNode, given: set[str]) -> None:
+    """In PEM's repository its predictor is called like Mask2Former's, and is the default."""
+    keys = cfg.MODEL.MASK_FORMER
+    if (
+        cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME == PEM_PIXEL_DECODER
+        and keys.TRANSFORMER_DECODER_NAME in ("", MASK2FORMER_PREDICTOR)
+        and "MODEL.MASK_FORMER.PREDICTOR_NAME" not in given
+    ):
+        keys.TRANSFORMER_DECODER_NAME = PEM_PREDICTOR
+        logger.warning(
+            "With %s as in PEM's repository, the predictor is PEM's, TRANSFORMER_DECODER_NAME %s; "
+            "PREDICTOR_NAME chooses another one",
+            PEM_PIXEL_DECODER,
+            PEM_PREDICTOR,
         )
 
 
@@ -213,6 +238,7 @@ def _merge(cfg: CfgNode, setting: Setting) -> None:
             raise UserError(f"{source}: {key} is a section, not a key; set keys inside it.")
         nearest = difflib.get_close_matches(key.upper(), known, n=1, cutoff=0.0)[0]
         raise UserError(f"{source}: unknown key {key}; the nearest known key is {nearest}.")
+    value = _as_float(value) if isinstance(known[key], float) else value
     try:
         cfg.merge_from_list([key, value])
     except (ValueError, TypeError, AssertionError, MemoryError, RecursionError) as error:
@@ -222,6 +248,14 @@ def _merge(cfg: CfgNode, setting: Setting) -> None:
             f"it is {value!r}."
         ) from error
     check_value(key, _get(cfg, key), known[key], source)
+
+
+def _as_float(value: Any) -> Any:
+    """A number where one with a decimal point is meant: 1 and, which yaml takes for text, 1e-4."""
+    if type(value) in (int, str):
+        with suppress(ValueError, OverflowError):
+            return float(value)
+    return value
 
 
 def _open_entry(cfg: CfgNode, setting: Setting) -> None:

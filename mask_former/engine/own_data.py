@@ -35,7 +35,7 @@ _SWITCHES = {f"MODEL.MASK_FORMER.TEST.{task}": task for task in _TASKS}
 # By the switch of a data set's main task: its annotation, and the mappers of it, the first of them
 # by default and the second one instead of another large-scale jitter.
 _MAPPERS: dict[str, tuple[type[Annotation], str, str]] = {
-    "SEMANTIC_ON": (SemanticAnnotation, "mask_former_semantic", "mask_former_semantic"),
+    "SEMANTIC_ON": (SemanticAnnotation, "mask_former_semantic", "semantic_lsj"),
     "PANOPTIC_ON": (PanopticAnnotation, "mask_former_panoptic", "coco_panoptic_lsj"),
     "INSTANCE_ON": (InstanceAnnotation, "mask_former_instance", "coco_instance_lsj"),
 }

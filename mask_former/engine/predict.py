@@ -38,7 +38,7 @@ def select_task(cfg: CfgNode, task: str | None = None, threshold: float | None =
         the task.
 
     Raises:
-        ValueError: no task is switched on, or a threshold for semantic segmentation, which labels
+        UserError: no task is switched on, or a threshold for semantic segmentation, which labels
             every pixel.
     """
     test = cfg.MODEL.MASK_FORMER.TEST
@@ -59,8 +59,8 @@ def select_task(cfg: CfgNode, task: str | None = None, threshold: float | None =
 
 
 def with_stored_classes(cfg: CfgNode) -> CfgNode:
-    """`cfg` with the classes that MODEL.WEIGHTS was trained on, see `data.metadata.with_classes`; as
-    it is if the file does not say.
+    """`cfg` with the classes that MODEL.WEIGHTS was trained on, if the file says so; see
+    `data.metadata.with_classes`.
 
     Raises:
         UserError: the file is missing or broken.
@@ -78,6 +78,9 @@ class DefaultPredictor:
     Weights of a training know their classes, so that no data set is needed; for others the classes
     are those of the first of DATASETS.TEST.
 
+    It gets images, not files: whoever reads them applies EXIF as the training does with
+    `mask_former.data.reading.read_image(file, "BGR", exif=cfg.INPUT.EXIF_ORIENTATION)`.
+
     Args:
         model: a Detectron2 model; takes and returns lists of dictionaries.
         min_size, max_size: the image's shorter side is scaled to `min_size` pixels, unless the
@@ -87,7 +90,7 @@ class DefaultPredictor:
         autocast: lower precision for matrix products and convolutions, such as `torch.bfloat16`.
 
     Raises:
-        ValueError: the input format is unknown; from a cfg: no weights are named, or the model is
+        UserError: the input format is unknown; from a cfg: no weights are named, or the model is
             to run on a GPU and there is none.
     """
 

@@ -65,7 +65,7 @@ class SemanticSegmentorWithTTA(nn.Module):
             scores.
 
     Raises:
-        ValueError: there is no scale.
+        UserError: there is no scale.
     """
 
     @configurable
@@ -117,7 +117,7 @@ class SemanticSegmentorWithTTA(nn.Module):
             what the model returns, as far as it is averaged.
 
         Raises:
-            FileNotFoundError, ValueError: there is no image, or a broken one; the model returns
+            FileNotFoundError, UserError: there is no image, or a broken one; the model returns
                 nothing that is averaged.
         """
         results = []

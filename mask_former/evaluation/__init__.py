@@ -3,6 +3,7 @@
 from mask_former.evaluation.build import EVALUATORS, Task, build_evaluator
 from mask_former.evaluation.cityscapes import CityscapesInstanceEvaluator
 from mask_former.evaluation.confusion import ConfusionMatrix
+from mask_former.evaluation.counts import CountEvaluator
 from mask_former.evaluation.evaluators import BackgroundEvaluators, Evaluators
 from mask_former.evaluation.instance import InstanceEvaluator
 from mask_former.evaluation.panoptic import PanopticEvaluator
@@ -18,6 +19,7 @@ __all__ = [
     "BackgroundEvaluators",
     "CityscapesInstanceEvaluator",
     "ConfusionMatrix",
+    "CountEvaluator",
     "Evaluators",
     "InstanceEvaluator",
     "PanopticEvaluator",

@@ -11,6 +11,7 @@ from detectron2.evaluation import DatasetEvaluator
 
 from mask_former.errors import UserError
 from mask_former.evaluation.cityscapes import CityscapesInstanceEvaluator
+from mask_former.evaluation.counts import CountEvaluator
 from mask_former.evaluation.evaluators import BackgroundEvaluators, Evaluators
 from mask_former.evaluation.instance import InstanceEvaluator
 from mask_former.evaluation.panoptic import PanopticEvaluator
@@ -96,15 +97,15 @@ def build_evaluator(
 
     Args:
         cfg: read for MODEL.MASK_FORMER.TEST.{SEMANTIC_ON, PANOPTIC_ON, INSTANCE_ON} and
-            MODEL.DEVICE.
+            MODEL.DEVICE, and TEST.COUNT.
         dataset_name: a registered data set.
         output_folder: where predictions are saved. None: they are not.
 
     Returns:
-        Evaluators with results under `panoptic_seg`, `sem_seg`, and `bbox` and `segm`.
+        Evaluators with results under `panoptic_seg`, `sem_seg`, `bbox` and `segm`, and `count`.
 
     Raises:
-        ValueError: unknown `evaluator_type`; nothing that can be evaluated is switched on.
+        UserError: unknown `evaluator_type`; nothing that can be evaluated is switched on.
     """
     possible = annotated_tasks(dataset_name)
     tasks = [task for task in possible if cfg.MODEL.MASK_FORMER.TEST[task.switch]]
@@ -119,6 +120,18 @@ def build_evaluator(
         )
     logger.info("%s is evaluated for %s", dataset_name, ", ".join(task.metric for task in tasks))
     evaluators = [task.evaluator(cfg, dataset_name, output_folder) for task in tasks]
+    if cfg.TEST.COUNT.ENABLED:
+        evaluators.append(_count_evaluator(cfg, dataset_name))
     # Beside a model on the CPU no core is idle.
     on_cpu = torch.device(cfg.MODEL.DEVICE).type == "cpu"
     return Evaluators(evaluators) if on_cpu else BackgroundEvaluators(evaluators)
+
+
+def _count_evaluator(cfg: CfgNode, dataset_name: str) -> CountEvaluator:
+    test = cfg.MODEL.MASK_FORMER.TEST
+    if not (test.INSTANCE_ON or test.PANOPTIC_ON):
+        raise UserError(
+            "TEST.COUNT.ENABLED is True, but there are no objects to count: set "
+            "MODEL.MASK_FORMER.TEST.INSTANCE_ON or PANOPTIC_ON."
+        )
+    return CountEvaluator(dataset_name, cfg.TEST.COUNT.MIN_SCORE)

@@ -63,7 +63,7 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
             `thing_classes`.
 
     Raises:
-        ValueError: the metadata lack one of these.
+        UserError: the metadata lack one of these.
     """
 
     accepts_label_maps = True  # it reads no semantic output
@@ -98,7 +98,7 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
 
         Raises:
             FileNotFoundError: no ground truth of that image.
-            ValueError: masks of another size than the ground truth.
+            UserError: masks of another size than the ground truth.
         """
         for record, output in zip(inputs, outputs, strict=True):
             gt_file = self._ground_truth(record["file_name"])

@@ -45,7 +45,7 @@ class ConfusionMatrix:
             gt: annotated classes in [0, K) or the ignore label, integers (H, W).
 
         Raises:
-            ValueError: maps of different sizes, labels out of range or not integers.
+            UserError: maps of different sizes, labels out of range or not integers.
         """
         check_maps(pred, gt)
         (pred, gt), lengths = run_lengths(pred, gt)

@@ -47,7 +47,7 @@ class InstanceEvaluator(DatasetEvaluator):
             saved.
 
     Raises:
-        ValueError: the metadata lack `json_file`.
+        UserError: the metadata lack `json_file`.
     """
 
     accepts_label_maps = True  # it reads no semantic output
@@ -94,7 +94,7 @@ class InstanceEvaluator(DatasetEvaluator):
         """Keep the predictions of some images, masks run-length encoded.
 
         Raises:
-            ValueError: the JSON lacks an image, or a category of the metadata.
+            UserError: the JSON lacks an image, or a category of the metadata.
         """
         category_ids = self._category_ids
         for record, output in zip(inputs, outputs, strict=True):

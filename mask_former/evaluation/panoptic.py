@@ -12,7 +12,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from mask_former.data.classes import contiguous_ids
-from mask_former.data.reading import read_header, read_ids
+from mask_former.data.reading import read_ids, read_size
 from mask_former.data.records import (
     Record,
     check_a_few,
@@ -51,7 +51,7 @@ class PanopticEvaluator(DatasetEvaluator):
             folder `panoptic` of PNG files; shared by all processes. None: nothing is saved.
 
     Raises:
-        ValueError: the metadata lack one of these, or do not give every class one contiguous id.
+        UserError: the metadata lack one of these, or do not give every class one contiguous id.
     """
 
     accepts_label_maps = True  # it reads no semantic output
@@ -94,7 +94,7 @@ class PanopticEvaluator(DatasetEvaluator):
             check_a_few(self._ground_truth.values(), self._read)
 
     def _read(self, record: Record) -> None:
-        size = image_size(record) or read_header(record["file_name"]).shown(exif=True)
+        size = image_size(record) or read_size(record["pan_seg_file_name"])
         read_segment_map(record, size, len(self._class_names))
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
@@ -102,7 +102,7 @@ class PanopticEvaluator(DatasetEvaluator):
 
         Raises:
             FileNotFoundError: no ground truth file.
-            ValueError: an image without ground truth, or with a broken file; maps and lists of
+            UserError: an image without ground truth, or with a broken file; maps and lists of
                 segments, or sizes, that disagree. The message names the file.
         """
         for record, output in zip(inputs, outputs, strict=True):

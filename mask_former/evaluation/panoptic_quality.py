@@ -137,7 +137,7 @@ def panoptic_statistics(
         positives and of false negatives; float64 (K, 4).
 
     Raises:
-        ValueError: maps of different sizes, or not of integers; segments that the list lacks;
+        UserError: maps of different sizes, or not of integers; segments that the list lacks;
             predicted ones that the map lacks; classes out of range.
     """
     pred_class = _classes("prediction", pred_segments, num_classes)
@@ -211,7 +211,7 @@ def invisible_segments(gt_map: np.ndarray, gt_segments: Sequence[SegmentInfo]) -
 
 
 def check_maps(pred: np.ndarray, gt: np.ndarray) -> None:
-    """Raise ValueError unless both maps are integers of one size (H, W)."""
+    """Raise UserError unless both maps are integers of one size (H, W)."""
     if pred.shape != gt.shape:
         raise UserError(
             f"the prediction has height and width {pred.shape}, the ground truth {gt.shape}"

@@ -11,7 +11,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from mask_former.data.reading import read_header
+from mask_former.data.reading import read_size
 from mask_former.data.records import (
     Record,
     check_a_few,
@@ -52,7 +52,7 @@ class SemanticEvaluator(DatasetEvaluator):
             PNG files; shared by all processes. None: nothing is saved.
 
     Raises:
-        ValueError: the metadata lack `stuff_classes`.
+        UserError: the metadata lack `stuff_classes`.
     """
 
     accepts_label_maps = True  # see `Evaluators`
@@ -93,7 +93,7 @@ class SemanticEvaluator(DatasetEvaluator):
 
         Raises:
             FileNotFoundError: no ground truth file.
-            ValueError: an image without ground truth, or with a broken file; another number of
+            UserError: an image without ground truth, or with a broken file; another number of
                 classes; sizes that disagree; labels out of range. The message names the file.
         """
         for record, output in zip(inputs, outputs, strict=True):
@@ -177,7 +177,7 @@ class SemanticEvaluator(DatasetEvaluator):
         return dict(zip(files, enumerate(names, start=1), strict=True))
 
     def _read(self, record: Record) -> None:
-        size = image_size(record) or read_header(record["file_name"]).shown(exif=True)
+        size = image_size(record) or read_size(record["sem_seg_file_name"])
         read_label_map(record, size, len(self._class_names), self._ignore_label)
 
     @cached_property

@@ -22,7 +22,7 @@ def sine_position_encoding(feature: Tensor, *, temperature: float = 10_000.0) ->
         float32 (1, C, h, w).
 
     Raises:
-        ValueError: C is not divisible by 4.
+        UserError: C is not divisible by 4.
     """
     channels, height, width = feature.shape[-3:]
     if channels % 4:

@@ -27,7 +27,7 @@ class PointSampling:
             the others are uniform.
 
     Raises:
-        ValueError: a number is out of its range.
+        UserError: a number is out of its range.
     """
 
     num_points: int

@@ -26,18 +26,25 @@ ENCODED = "transformer_encoder"
 PIXEL_EMBEDDING = "pixel_embedding"
 MULTI_SCALE = "multi_scale_pixel_decoder"
 NUM_SCALES = 3  # of MULTI_SCALE, at most
+_GROUPS = 32  # of Detectron2's group norms
 
 
 def build_pixel_decoder(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.Module:
     """Build the pixel decoder that `MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME` names.
 
     Raises:
-        UserError: there is no such pixel decoder.
+        UserError: there is no such pixel decoder, or its channels do not make groups.
     """
     name = cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME
     if name not in PIXEL_DECODER_REGISTRY:
         known = ", ".join(known for known, _ in PIXEL_DECODER_REGISTRY)
         raise UserError(f"MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME is {name!r}; known are {known}")
+    channels = cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM
+    if cfg.MODEL.SEM_SEG_HEAD.NORM == "GN" and channels % _GROUPS:
+        raise UserError(
+            f"MODEL.SEM_SEG_HEAD.CONVS_DIM is {channels}, but group norms (NORM GN) need a "
+            f"multiple of {_GROUPS}."
+        )
     return PIXEL_DECODER_REGISTRY.get(name)(cfg, input_shape)
 
 

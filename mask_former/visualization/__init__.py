@@ -3,6 +3,7 @@
 Images are uint8 (H, W, 3) in OpenCV's order, blue first.
 """
 
+from mask_former.visualization.counts import draw_counts
 from mask_former.visualization.curves import plot_curves, read_metrics
 from mask_former.visualization.draw import (
     SegmentStyle,
@@ -23,6 +24,7 @@ __all__ = [
     "ShadeTracker",
     "VideoReader",
     "VideoWriter",
+    "draw_counts",
     "draw_ground_truth",
     "draw_instances",
     "draw_panoptic",

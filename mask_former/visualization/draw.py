@@ -158,7 +158,7 @@ def paint(
         labels: whether to write the segments' texts.
 
     Raises:
-        ValueError: the sizes of image and index map differ.
+        UserError: the sizes of image and index map differ.
     """
     if image.shape[:2] != index.shape:
         raise UserError(f"an image of {image.shape[:2]} and a segmentation of {index.shape} pixels")

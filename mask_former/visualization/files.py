@@ -25,7 +25,8 @@ def find_images(inputs: Iterable[str]) -> tuple[list[Path], list[str]]:
     for name in inputs:
         path = Path(name)
         if path.is_dir():
-            found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+            suffixed = (p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+            found = sorted(p for p in suffixed if not p.is_dir())
         elif path.exists():
             found = [path]
         else:
@@ -50,7 +51,7 @@ def plan_pictures(images: Sequence[Path], output: Path) -> list[Path]:
             their images; of images with one name the later ones get a number.
 
     Raises:
-        ValueError: several images for one file, a suffix that is no picture's, or a picture that
+        UserError: several images for one file, a suffix that is no picture's, or a picture that
             would overwrite an image.
     """
     if not is_file(output):
@@ -76,7 +77,7 @@ def plan_video(name: Path, output: Path) -> Path:
         output: a file, or a folder, in which the result has the name of the video.
 
     Raises:
-        ValueError: videos cannot be written under that suffix, or `name` would be overwritten.
+        UserError: videos cannot be written under that suffix, or `name` would be overwritten.
     """
     if output.is_dir() or not output.suffix:
         _check_folder(output)

@@ -32,7 +32,7 @@ def draw_ground_truth(
         options: `scale` and `labels`, as in `draw_panoptic`.
 
     Raises:
-        FileNotFoundError, ValueError: the annotation is missing, damaged or does not fit.
+        FileNotFoundError, UserError: the annotation is missing, damaged or does not fit.
     """
     size = (image.shape[0], image.shape[1])
     num_classes = len(class_names(metadata))

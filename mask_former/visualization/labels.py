@@ -50,7 +50,7 @@ def write_labels(
         box = _free_box(x * step + step // 2, y * step + step // 2, text, picture, taken)
         if box is not None:
             taken.append(box)
-            _write_label(picture, text, box, colors[number - 1])
+            write_label(picture, text, box, colors[number - 1])
 
 
 def _thickest_point(mask: np.ndarray) -> tuple[int, int]:
@@ -83,7 +83,16 @@ def _overlap(a: _Box, b: _Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _write_label(picture: np.ndarray, text: np.ndarray, box: _Box, color: Color) -> None:
+def write_label(picture: np.ndarray, text: np.ndarray, box: _Box, color: Color) -> None:
+    """Write a text, as `text_mask` makes it, white on a dark shade of a colour.
+
+    Args:
+        picture: uint8 (H, W, 3), BGR; written into.
+        text: uint8 (h, w).
+        box: left, top, right, bottom; inside of the picture, two pixels higher and half a line
+            wider than the text.
+        color: of the segment or class.
+    """
     left, top, right, bottom = box
     # A dark shade of the segment's colour: white is legible on it, whatever the colour.
     dark = (color[0] // 5, color[1] // 5, color[2] // 5)

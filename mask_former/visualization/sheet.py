@@ -35,7 +35,7 @@ def make_sheet(
         The sheet, uint8 (height, width, 3), BGR.
 
     Raises:
-        ValueError: no rows, or a row whose length differs from that of `titles`.
+        UserError: no rows, or a row whose length differs from that of `titles`.
     """
     if not rows:
         raise UserError("a sheet needs at least one row of pictures")

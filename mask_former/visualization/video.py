@@ -38,7 +38,7 @@ class VideoReader:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file or the camera cannot be read.
+        UserError: the file or the camera cannot be read.
     """
 
     def __init__(self, source: str | Path | int) -> None:
@@ -80,7 +80,7 @@ class VideoWriter:
         fps: frames per second.
 
     Raises:
-        ValueError: the suffix is unknown, or a frame has another size than the first.
+        UserError: the suffix is unknown, or a frame has another size than the first.
         OSError: none of the codecs opens, or the file holds fewer frames than were written.
     """
 
@@ -146,6 +146,6 @@ class VideoWriter:
 
 
 def check_suffix(path: str | Path) -> None:
-    """Raise ValueError unless videos can be written under the path's suffix."""
+    """Raise UserError unless videos can be written under the path's suffix."""
     if Path(path).suffix.lower() not in CODECS:
         raise UserError(f"{path}: a video's name ends in one of {', '.join(CODECS)}")

@@ -12,7 +12,13 @@ from mask_former.data.augmentation import (
     pad_to_multiple,
     transform_labels,
 )
-from mask_former.data.transforms import CategoryAreaCrop, ColorAugmentation, ResizeShortestEdge
+from mask_former.data.transforms import (
+    CategoryAreaCrop,
+    ColorAugmentation,
+    RandomCrop,
+    ResizeShortestEdge,
+)
+from mask_former.errors import UserError
 
 
 @pytest.fixture
@@ -43,7 +49,7 @@ def test_training_resizes_crops_colours_and_flips_in_this_order(cfg, name):
     cfg.INPUT.DATASET_MAPPER_NAME = name
     cfg.INPUT.COLOR_AUG_SSD = True
     augmentations = build_augmentation(cfg, True)
-    expected = [ResizeShortestEdge, T.RandomCrop, ColorAugmentation, T.RandomFlip]
+    expected = [ResizeShortestEdge, RandomCrop, ColorAugmentation, T.RandomFlip]
     assert kinds(augmentations) == expected
 
 
@@ -54,6 +60,49 @@ def test_tests_resize_as_the_published_models_do(cfg):
     T.AugmentationList(build_augmentation(cfg, False))(sample)
     expected = Image.fromarray(image_of(40, 60)).resize((45, 30), Image.Resampling.BILINEAR)
     assert np.array_equal(sample.image, np.asarray(expected))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2000), (2000, 1), (2, 3)])
+@pytest.mark.parametrize("area", [0.9, 1.0])
+@pytest.mark.parametrize(
+    "crop", [("relative", [0.1, 0.1]), ("relative_range", [0.1, 0.1]), ("absolute", [16, 20])]
+)
+@pytest.mark.parametrize("name", ["mask_former_semantic", "detr_panoptic"])
+def test_images_of_any_shape(cfg, name, crop, area, size):
+    """A pixel is left, and DETR's enlargement makes no gigabytes of a line."""
+    cfg.INPUT.DATASET_MAPPER_NAME = name
+    cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = crop
+    cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = area
+    augmentations = T.AugmentationList(build_augmentation(cfg, True))
+    for _ in range(4):
+        sample = LabelledImage(image_of(*size), np.ones(size, np.uint8), lambda labels: labels)
+        augmentations(sample)
+        assert sample.image.shape[:2] == sample.labels.shape and min(sample.labels.shape) >= 1
+        assert max(sample.labels.shape) <= 64
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "message"),
+    [
+        ("relative", [0.5, 1.5], "shares of height and width"),
+        ("relative_range", [512, 512], "the least shares"),
+        ("absolute", [0.5, 0.5], "height and width in pixels"),
+        ("absolute", [0, 16], "height and width in pixels"),
+        ("absolute_range", [32, 16], "the least and the largest side"),
+        ("square", [16, 16], "known are relative, "),
+    ],
+)
+def test_crops_that_make_no_sense(cfg, kind, size, message):
+    cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = kind, size
+    with pytest.raises(UserError, match=message):
+        build_augmentation(cfg, True)
+
+
+@pytest.mark.parametrize("sizes", [(32,), (32, 24), (24, 28, 32)])
+def test_a_range_of_sizes(cfg, sizes):
+    cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING, cfg.INPUT.MIN_SIZE_TRAIN = "range", sizes
+    with pytest.raises(UserError, match="the least and the largest size"):
+        build_augmentation(cfg, True)
 
 
 def test_what_is_switched_off_is_left_out(cfg):

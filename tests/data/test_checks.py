@@ -2,14 +2,12 @@ import numpy as np
 import pytest
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import register_coco_instances
 from PIL import Image
 
 from mask_former.config import add_mask_former_config
 from mask_former.data.agreement import check_classes
 from mask_former.data.checks import check_data, check_records
 from mask_former.data.mapper import MaskFormerDatasetMapper
-from tests.data.small_coco import instances, write_files, write_json
 
 NAME, OTHER = "test_checks_panoptic", "test_checks_other"
 
@@ -133,9 +131,36 @@ def test_all_files_are_looked_for(cfg, records, tmp_path):
         check_records(NAME, records, MaskFormerDatasetMapper(cfg))
 
 
-def test_sizes_of_all_test_images_are_compared(cfg, records):
-    records[11].update(height=8, width=9)
-    with pytest.raises(ValueError, match=rf"{OTHER}.*11\.png is 8 x 8 .* says 9 x 8"):
+@pytest.mark.parametrize("eval_only", [False, True])
+def test_sizes_of_all_images_are_compared_with_their_records(cfg, records, eval_only):
+    records[11].update(height=8, width=9)  # none of those that are tried
+    name = OTHER if eval_only else NAME
+    with pytest.raises(ValueError, match=rf"{name}.*11\.png is 8 x 8 .* says 9 x 8"):
+        check_data(cfg, eval_only=eval_only)
+
+
+def test_sizes_of_all_images_are_compared_with_their_label_maps(cfg, records, tmp_path):
+    """Records of folders have no size."""
+    path = tmp_path / "turned.png"
+    Image.fromarray(np.zeros((9, 8, 3), dtype=np.uint8)).save(path)
+    records[11]["pan_seg_file_name"] = str(path)
+    with pytest.raises(ValueError, match=rf"{NAME}.*turned\.png is 8 x 9 .*11\.png is 8 x 8"):
+        check_data(cfg)
+
+
+def test_label_map_of_an_image_that_exif_turns(cfg, records, tmp_path):
+    image = Image.fromarray(np.zeros((8, 6, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    labels = np.zeros((6, 8, 3), dtype=np.uint8) + np.uint8([7, 0, 0])
+    Image.fromarray(labels).save(tmp_path / "labels.png")
+    records[11].update(
+        file_name=str(tmp_path / "turned.jpg"), pan_seg_file_name=str(tmp_path / "labels.png")
+    )
+    check_data(cfg)
+    cfg.INPUT.EXIF_ORIENTATION = False
+    with pytest.raises(ValueError, match=r"labels\.png is 8 x 6 .* image .*turned\.jpg is 6 x 8"):
         check_data(cfg)
 
 
@@ -162,20 +187,3 @@ def test_label_maps_of_other_images(cfg, records, tmp_path):
         record["sem_seg_file_name"] = str(tmp_path / f"{number}.png")
         record["file_name"] = str(tmp_path / f"{19 - number}.png")
     check_records(NAME, records, MaskFormerDatasetMapper(cfg))
-
-
-def test_instances_that_detectron2_has_registered_are_checked(cfg, tmp_path):
-    write_files(tmp_path)
-    content = instances()
-    content["annotations"][2]["segmentation"]["counts"][2] -= 1
-    path = write_json(tmp_path / "x.json", content)
-    DatasetCatalog.remove(OTHER)
-    MetadataCatalog.remove(OTHER)
-    register_coco_instances(OTHER, {}, path, str(tmp_path / "images"))
-    cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_instance"
-    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, cfg.DATASETS.TEST = 2, (OTHER,)
-    with pytest.raises(ValueError, match=r"x\.json: annotation 3: the counts .* cover 1999"):
-        check_data(cfg, eval_only=True)
-    write_json(tmp_path / "x.json", instances())
-    assert check_data(cfg, eval_only=True) == []
-    assert MetadataCatalog.get(OTHER).thing_classes == ["cat", "dog"]

@@ -55,6 +55,12 @@ def test_what_nobody_said_stays_unknown():
     metadata = metadata_of(categories)
     assert metadata.keys() == {"stuff_classes", "stuff_colors"}
     assert "stuff_colors" not in metadata_of([{"id": 0, "name": "road"}])
+    # Label maps whose values are not contiguous.
+    own = [
+        {"id": 10, "name": "road", "color": [1, 2, 3]},
+        {"id": 20, "name": "sky", "color": [4] * 3},
+    ]
+    assert categories_of(Metadata(**metadata_of(own))) == own
 
 
 def test_colours_of_tools():

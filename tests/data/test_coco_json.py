@@ -72,6 +72,7 @@ OF_INSTANCES = [
     (first("annotations", "ignore"), 1, "'ignore'"),
     (first("annotations", "area"), -4, "its area"),
     (first("annotations", "area"), NAN, "its area is a number, NaN"),
+    (first("annotations", "area"), 1e30, r"its area is a number, 1e\+30, .* which is 50 x 40"),
     (first("annotations", "bbox"), [NAN] * 4, "its bbox"),
     (first("annotations", "bbox"), [1, 2, 3], "its bbox"),
     (first("annotations", "bbox"), [0, 0, 1e9, 5], "its bbox"),

@@ -239,6 +239,15 @@ def test_size_of_the_image_is_read_where_the_record_has_none(dataset):
         AspectRatio([{"file_name": "gone.png"}])(0)
 
 
+@pytest.mark.parametrize(("exif", "wide"), [(True, False), (False, True)])
+def test_orientation_of_exif_decides_the_group(tmp_path, exif, wide):
+    orientation = Image.Exif()
+    orientation[0x0112] = 6
+    path = tmp_path / "x.jpg"
+    Image.new("RGB", (32, 16)).save(path, exif=orientation)
+    assert AspectRatio([{"file_name": str(path)}], exif=exif)(0) is wide
+
+
 def test_repeat_factors_of_rare_classes(cfg):
     cfg.DATALOADER.SAMPLER_TRAIN = "RepeatFactorTrainingSampler"
     cfg.DATALOADER.REPEAT_THRESHOLD = 0.5

@@ -14,6 +14,7 @@ from mask_former.data.reading import (
     read_ids,
     read_image,
     read_labels,
+    read_size,
 )
 from mask_former.errors import UserError
 
@@ -36,6 +37,21 @@ def test_grey_values_of_16_bits_are_scaled(tmp_path):
         image = read_image(save(tmp_path / name, values), "RGB")
         assert image.shape == (HEIGHT, WIDTH, 3) and image.dtype == np.uint8
         assert np.array_equal(image[..., 0], np.round(values / 257).astype(np.uint8))
+
+
+def test_grey_values_of_16_bits_in_pgm(tmp_path):
+    (tmp_path / "x.pgm").write_bytes(b"P5 2 1 65535\n" + struct.pack(">HH", 257 * 7, 65535))
+    assert read_image(tmp_path / "x.pgm", "RGB").tolist() == [[[7] * 3, [255] * 3]]
+
+
+def test_of_several_frames_the_first_is_the_picture(tmp_path, noise):
+    frames = {"save_all": True, "append_images": [Image.fromarray(255 - noise)]}
+    for name in ("x.png", "x.tif"):
+        assert np.array_equal(read_image(save(tmp_path / name, noise, **frames), "RGB"), noise)
+    other = {"save_all": True, "append_images": [Image.fromarray(255 - noise[..., 0])]}
+    for name in ("x.gif", "x.tif"):
+        with pytest.raises(UserError, match=f"{name} has 2 frames, but a label map is one"):
+            read_labels(save(tmp_path / name, noise[..., 0], **other))
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.int32])
@@ -72,17 +88,43 @@ def test_size_is_checked_before_pixels_are_decoded(tmp_path, noise, monkeypatch)
         read_ids(path)
 
 
-@pytest.mark.parametrize("orientation", [3, 6, 8])
-def test_exif(tmp_path, noise, orientation):
+TURNED = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, 3),
+    7: lambda pixels: np.rot90(pixels.swapaxes(0, 1), 2),
+    8: lambda pixels: np.rot90(pixels, 1),
+    9: lambda pixels: pixels,  # there is no such orientation
+}
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.tif", "x.webp"])
+@pytest.mark.parametrize("orientation", TURNED)
+def test_exif(tmp_path, noise, name, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = save(tmp_path / "x.jpg", noise, exif=exif)
+    path = save(tmp_path / name, noise, exif=exif)
     turned = read_image(path, "RGB")
     bare = read_image(path, "RGB", exif=False)
-    assert np.array_equal(turned, np.rot90(bare, {3: 2, 6: 3, 8: 1}[orientation]))
+    assert np.array_equal(turned, TURNED[orientation](bare))
+    assert np.array_equal(bare, noise) or name in ("x.jpg", "x.webp")  # which are lossy
     header = read_header(path)
     assert header.shown(exif=True) == turned.shape[:2] and header.shown(False) == (HEIGHT, WIDTH)
     check_size_of_file(path, header, turned.shape[:2], exif=True)
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.tif"])
+def test_annotations_are_not_turned(tmp_path, noise, name):
+    """Tools copy the EXIF of the image; the labels were drawn as they are in the file."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = save(tmp_path / name, noise[..., 0], exif=exif)
+    assert np.array_equal(read_labels(path), noise[..., 0])
+    assert read_size(path) == (HEIGHT, WIDTH)
+    ids = read_ids(save(tmp_path / "ids.png", noise, exif=exif))
+    assert np.array_equal(ids, noise.astype(int) @ [1, 256, 65536])
 
 
 @pytest.mark.parametrize("exif", [True, False])

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mask_former.data.reading import read_image, read_lossless
 from mask_former.data.writing import write_image, write_json
-from mask_former.errors import UnwritableFileError
+from mask_former.errors import NonFiniteError, UnwritableFileError
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -61,3 +61,10 @@ def test_json_is_replaced_only_when_it_is_complete(tmp_path):
         write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": [1, 2]}
     assert os.listdir(path.parent) == ["x.json"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), np.float64("inf")])
+def test_json_without_what_is_no_number(tmp_path, value):
+    with pytest.raises(NonFiniteError, match=r"x\.json is not written"):
+        write_json(tmp_path / "x.json", [{"score": value}])
+    assert not os.listdir(tmp_path)

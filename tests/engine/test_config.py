@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mask_former.config import REMOVED_KEYS
 from mask_former.engine.config import get_cfg, load_config
@@ -76,6 +77,15 @@ def test_a_value_of_the_wrong_type(write):
         load_config(opts=["DATASETS.TEST", "ade20k_sem_seg_val"])
 
 
+@pytest.mark.parametrize(("text", "rate"), [("1", 1), ("1e-4", 1e-4), ("'0.5'", 0.5)])
+def test_numbers_without_a_decimal_point(write, text, rate):
+    """To yaml 1e-4 is text, and 1 no float."""
+    assert rate == load_config(write("a.yaml", f"SOLVER: {{BASE_LR: {text}}}")).SOLVER.BASE_LR
+    assert rate == load_config(opts=["SOLVER.BASE_LR", text.strip("'")]).SOLVER.BASE_LR
+    with pytest.raises(ValueError, match="BASE_LR must be a float.*'fast'"):
+        load_config(opts=["SOLVER.BASE_LR", "fast"])
+
+
 @pytest.mark.parametrize(
     ("text", "lines"),
     [
@@ -105,6 +115,14 @@ def test_a_key_that_occurs_twice(write, text, lines):
         ("MODEL.MASK_FORMER.DROPOUT", 1.5, r"must be in 0\.\.1"),
         ("MODEL.PIXEL_STD", [1.0, "x", 1.0], "elements must be numbers"),
         ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 0, "must be at least 1"),
+        ("SOLVER.BASE_LR", None, "must be a float, like 0.001"),
+        ("OUTPUT_DIR", None, "must be a str, like './output'"),
+        ("SEED", 2**40, "must be at most 2147483647"),
+        ("INPUT.MIN_SIZE_TRAIN", (), "must have 1 or more elements"),
+        ("INPUT.CROP.SIZE", (0.5,), "must have 2 elements"),
+        ("MODEL.PIXEL_MEAN", [1.0, 2.0], "must have 3 elements"),
+        ("MODEL.PIXEL_STD", [1.0, 0.0, 1.0], "must be at least 1e-06"),
+        ("MODEL.SEM_SEG_HEAD.NORM", "BatchNorm", "must be one of .*SyncBN"),
     ],
 )
 def test_values_out_of_range(key, value, message):
@@ -198,6 +216,40 @@ def test_what_is_given_stays_as_it_is(write, caplog):
     # Our own name of the predictor implies nothing.
     assert losses(load_config(opts=["MODEL.MASK_FORMER.PREDICTOR_NAME", "Mine"])) == (0, "focal")
     assert not caplog.messages
+
+
+PEM = """
+MODEL:
+  BACKBONE: {NAME: D2STDCnet}
+  STDC: {LAYERS: [4, 5, 3], BLOCK_NUM: 4, BLOCK_TIPE: cat, USE_CONV_LAST: false, NORM: SyncBN}
+  SEM_SEG_HEAD: {PIXEL_DECODER_NAME: PEM_Pixel_Decoder, TRANSFORMER_ENC_LAYERS: 6}
+SOLVER: {BASE_LR_END: 1e-6}
+"""
+NAME = "MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME"
+MASK2FORMERS = "MultiScaleMaskedTransformerDecoder"
+
+
+@pytest.mark.parametrize("options", [[], [NAME, MASK2FORMERS]], ids=["by default", "by name"])
+def test_a_config_of_pems_repository_means_its_predictor(write, caplog, options):
+    cfg = load_config(write("a.yaml", PEM), options)
+    assert cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME == "PrototypeTransformerDecoder"
+    assert losses(cfg) == (12544, "bce")
+    assert cfg.SOLVER.BASE_LR_END == 1e-6
+    lines = [line for line in caplog.messages if "PEM's repository" in line]
+    assert len(lines) == 1 and "PrototypeTransformerDecoder" in lines[0]
+
+
+def test_another_predictor_behind_pems_pixel_decoder_is_chosen_by_our_name(write, caplog):
+    path = write("a.yaml", PEM)
+    keys = load_config(path, ["MODEL.MASK_FORMER.PREDICTOR_NAME", MASK2FORMERS]).MODEL.MASK_FORMER
+    assert (keys.PREDICTOR_NAME, keys.TRANSFORMER_DECODER_NAME) == (MASK2FORMERS, "")
+    other = load_config(path, [NAME, "Mine"])
+    assert other.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME == "Mine"
+    assert not [line for line in caplog.messages if "PEM's" in line]
+    # What a run has saved means what it meant.
+    saved = write("saved.yaml", load_config(path).dump())
+    ours, again = (yaml.safe_load(load_config(file).dump()) for file in (path, saved))
+    assert again == ours
 
 
 @pytest.mark.parametrize(

@@ -190,3 +190,14 @@ def test_random_state_of_other_processes_is_not_used(caplog):
     hook.before_train()
     assert "2 processes" in caplog.text
     assert draw() == expected
+
+
+def test_of_errors_the_smallest_is_the_best(model, tmp_path):
+    run = Run(BestCheckpoint(model, str(tmp_path), "count/MAE"))
+    for value, error in enumerate([2.0, 0.5, 0.75], start=1):
+        evaluate(run, model, value, **{"count/MAE": error})
+    assert read(tmp_path) == ("count/MAE", 0.5, 2.0)
+    resumed = Run(BestCheckpoint(model, str(tmp_path), "count/MAE"), start_iter=3)
+    evaluate(resumed, model, 4.0, **{"count/MAE": 0.6})
+    evaluate(resumed, model, 5.0, **{"count/MAE": 0.25})
+    assert read(tmp_path) == ("count/MAE", 0.25, 5.0)

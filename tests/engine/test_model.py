@@ -109,3 +109,22 @@ def test_frozen_norms_are_folded(make):
     names = [name for name, m in model.named_modules() if isinstance(m, FrozenNormConv2d)]
     assert len(names) == 20  # of 1 + 16 + 3 convolutions
     assert "backbone.stem.conv1.norm.running_var" in model.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("MODEL__META_ARCHITECTURE", "MaskFormer"),
+        ("MODEL__BACKBONE__NAME", "TinyBackbone"),
+        ("MODEL__SEM_SEG_HEAD__NAME", "MaskFormerHead"),
+    ],
+)
+def test_a_component_that_is_not_registered(key, near):
+    cfg = tiny_cfg("unused", **{key: f"{near}s"})
+    with pytest.raises(UserError, match=f"{key.replace('__', '.')} is '{near}s'.* {near}"):
+        build_model(cfg)
+
+
+def test_channels_that_make_no_groups():
+    with pytest.raises(UserError, match="CONVS_DIM is 33, .* a multiple of 32"):
+        build_model(tiny_cfg("unused", MODEL__SEM_SEG_HEAD__CONVS_DIM=33))

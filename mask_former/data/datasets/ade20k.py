@@ -70,7 +70,7 @@ def prepare_ade20k(root: Path) -> Path:
     """Make `annotations_detectron2`: semantic labels that count from 0, 255 being void.
 
     Raises:
-        FileNotFoundError, ValueError: the download is incomplete or broken.
+        FileNotFoundError, UserError: the download is incomplete or broken.
     """
     folder = require_path(root / FOLDER)
     num_classes = len(read_classes(folder))
@@ -89,7 +89,7 @@ def prepare_ade20k_panoptic(root: Path) -> Path:
     """Make panoptic and instance annotations in COCO's formats, and the semantic labels.
 
     Raises:
-        FileNotFoundError, ValueError: the download is incomplete or broken.
+        FileNotFoundError, UserError: the download is incomplete or broken.
     """
     folder = require_path(root / FOLDER)
     things = read_things(folder)

@@ -59,7 +59,7 @@ def read_class_list(path: Path) -> list[str]:
     """Class names, one a line, in the order of their labels.
 
     Raises:
-        ValueError: a name occurs twice, or there is none.
+        UserError: a name occurs twice, or there is none.
     """
     names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     names = [name for name in names if name]
@@ -79,7 +79,7 @@ def prepare_ade20k_full(root: Path, classes_file: Path | None = None) -> Path:
             weights that were trained with another list. None: derived from the labels.
 
     Raises:
-        FileNotFoundError, ValueError: the download is incomplete or broken; a class is unknown.
+        FileNotFoundError, UserError: the download is incomplete or broken; a class is unknown.
     """
     folder = require_path(root / FOLDER)
     index = read_index(folder)
@@ -145,7 +145,7 @@ def read_index(folder: Path) -> Index:
     """Read the index without running anything in it.
 
     Raises:
-        FileNotFoundError, ValueError: it is missing or not as expected.
+        FileNotFoundError, UserError: it is missing or not as expected.
     """
     path = require_path(folder / INDEX_FILE)
     try:
@@ -191,7 +191,7 @@ def derive_classes(folder: Path, index: Index, sources: Mapping[str, Sequence[Pa
     The one with most pixels in the training images, at their original size, comes first.
 
     Raises:
-        ValueError: the labels are not those of the index.
+        UserError: the labels are not those of the index.
     """
     journal = folder / _JOURNAL
     counts = parallel_map(

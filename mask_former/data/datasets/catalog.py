@@ -1,6 +1,7 @@
 """Registering data sets without touching the disk, and checking that their files exist."""
 
 import os
+import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from mask_former.data.datasets.lazy_metadata import LazyMetadata
+from mask_former.data.json_files import no_garbage_collection
 from mask_former.errors import MissingFileError, UserError
 
 ROOT_VARIABLE = "DETECTRON2_DATASETS"
@@ -89,7 +91,7 @@ def check_dataset(name: str) -> None:
     """Check that the files and folders of a registered data set exist, Detectron2's own included.
 
     Raises:
-        ValueError: no data set of that name is registered.
+        UserError: no data set of that name is registered.
         FileNotFoundError: a location in its metadata does not exist.
     """
     if name not in DatasetCatalog:
@@ -103,6 +105,30 @@ def check_dataset(name: str) -> None:
         if location is None or "://" in str(location) or PathManager.exists(str(location)):
             continue
         raise _missing(name, str(location), vars(metadata))
+
+
+def load_registered(name: str) -> Records:
+    """The records of a registered data set, as a new list.
+
+    Raises:
+        UserError: whatever goes wrong in a function of others that it is registered with.
+    """
+    load = DatasetCatalog[name]
+    try:
+        with no_garbage_collection():
+            return list(load())
+    except UserError:
+        raise
+    except Exception as error:
+        if getattr(load, "func", load).__module__.startswith("mask_former."):
+            raise  # a bug of ours
+        kind = MissingFileError if isinstance(error, FileNotFoundError) else UserError
+        file, line, *_ = traceback.extract_tb(error.__traceback__)[-1]
+        raise kind(
+            f"Data set {name!r}: the function that it is registered with ends with "
+            f"{type(error).__name__}: {error} ({file}, line {line}). Are its files as that "
+            "function expects them?"
+        ) from error
 
 
 def _missing(name: str, location: str, known: Mapping[str, Any]) -> MissingFileError:

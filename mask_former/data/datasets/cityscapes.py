@@ -79,8 +79,13 @@ def _load_builtin(name: str, load: Callable[[], Records]) -> Records:
             f"data set {name!r} is incomplete or not prepared: {error}. Make it complete with "
             f"`{_PREPARE}`."
         ) from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"data set {name!r} is damaged, or of another version: reading it ends with "
+            f"{type(error).__name__}: {error}. Unpack it again, and run `{_PREPARE}`."
+        ) from error
     except ImportError as error:
-        raise ImportError(
+        raise UserError(
             f"data set {name!r} is read with {error.name}, which is not installed: `pip install "
             "'mask-former[cityscapes]'`, or use "
             f"{name.replace('instance_seg', 'instance')!r}, which needs nothing more"
@@ -102,7 +107,7 @@ def prepare_cityscapes(root: Path) -> Path:
 
     Raises:
         FileNotFoundError: the download is incomplete.
-        ValueError: what exists already lacks files.
+        UserError: what exists already lacks files.
     """
     folder = root / "cityscapes"
     source = f"Unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip in {folder}."

@@ -63,7 +63,7 @@ def prepare_coco(root: Path) -> Path:
 
     Raises:
         FileNotFoundError: the download is incomplete.
-        ValueError: a panoptic PNG does not fit its JSON.
+        UserError: a panoptic PNG does not fit its JSON.
     """
     folder = root / "coco"
     contiguous = {category["id"]: index for index, category in enumerate(COCO_CATEGORIES)}

@@ -58,7 +58,7 @@ def read_classes(path: Path) -> list[str]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is broken, or names other labels.
+        UserError: it is broken, or names other labels.
     """
     names = [str(name) for name in np.ravel(read_mat(path, "names"))]
     if names and names[0] == "unlabeled":
@@ -85,7 +85,7 @@ def prepare_coco_stuff_10k(root: Path) -> Path:
 
     Raises:
         FileNotFoundError: the download is incomplete.
-        ValueError: a .mat file is broken.
+        UserError: a .mat file is broken.
     """
     folder = root / _FOLDER
     for split in SPLITS:

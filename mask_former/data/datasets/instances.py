@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
 
 from mask_former.data.classes import given_colors, supercategories
@@ -65,18 +65,6 @@ def register_instances(
         prepare_command=prepare_command,
         **known,
     )
-
-
-def read_by_ourselves(name: str) -> None:
-    """Have a data set of Detectron2's `register_coco_instances` read by `load_instances`, whose
-    annotation is then checked, and read once. Its classes become known."""
-    load, metadata = DatasetCatalog[name], MetadataCatalog.get(name)
-    if getattr(load, "__qualname__", "") != "register_coco_instances.<locals>.<lambda>":
-        return
-    json_file, image_root = str(metadata.json_file), str(metadata.image_root)
-    if not metadata.get("thing_classes"):
-        metadata.set(**_read_metadata(json_file))
-    DatasetCatalog[name] = partial(load_instances, json_file, image_root, name)
 
 
 def load_instances(json_file: str, image_root: str, name: str) -> Records:

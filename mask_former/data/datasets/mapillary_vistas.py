@@ -66,7 +66,7 @@ def read_classes(config: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not that of Vistas, whose last label is for what is unlabelled.
+        UserError: it is not that of Vistas, whose last label is for what is unlabelled.
     """
     labels = read_json(config).get("labels", [])
     if not labels or not labels[-1]["name"].endswith("unlabeled"):
@@ -103,7 +103,7 @@ def prepare_mapillary_vistas(root: Path) -> Path:
 
     Raises:
         FileNotFoundError: the download is incomplete.
-        ValueError: its files contradict each other.
+        UserError: its files contradict each other.
     """
     folder = root / "mapillary_vistas"
     config = require_path(

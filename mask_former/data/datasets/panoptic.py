@@ -53,7 +53,7 @@ def register_panoptic(
             the panoptic ones. None: no mIoU is evaluated.
         categories: in COCO's form, {"id", "name", "isthing"} and optionally "color". None: read
             from the panoptic annotation when the metadata are first accessed, which raises
-            FileNotFoundError or ValueError if it is missing or bad.
+            FileNotFoundError or UserError if it is missing or bad.
         classes: the names that the categories must have, in their order. Empty: any.
         colors: RGB of each category, in 0..255. Empty: those of the categories.
         things: the names of the things, where the annotation does not say `isthing`.
@@ -61,7 +61,7 @@ def register_panoptic(
         known: further metadata.
 
     Raises:
-        ValueError: a given category lacks a key, or two of them have one id.
+        UserError: a given category lacks a key, or two of them have one id.
     """
     read_metadata = partial(_read_categories, name, panoptic_json, classes, colors, things)
     if categories is not None:

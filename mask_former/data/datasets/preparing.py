@@ -50,7 +50,7 @@ def build_folder(
         workers: number of processes; None: one per CPU.
 
     Raises:
-        ValueError: the folder exists, but lacks files.
+        UserError: the folder exists, but lacks files.
     """
     if folder.exists():
         verify_folder(folder, jobs)
@@ -72,7 +72,7 @@ def build_folder(
 
 
 def verify_folder(folder: Path, names: Collection[str]) -> None:
-    """Raise ValueError unless `folder` has a file, not empty, of each name."""
+    """Raise UserError unless `folder` has a file, not empty, of each name."""
     if missing := _missing(folder, names):
         raise UserError(
             f"{folder} lacks {len(missing)} of its {len(names)} files ({listed(missing, 5)}). "

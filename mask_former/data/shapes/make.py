@@ -80,7 +80,7 @@ def make_shapes(
         `root`/shapes.
 
     Raises:
-        ValueError: a number is out of range.
+        UserError: a number is out of range.
         FileExistsError: `root`/shapes was not made by this function.
     """
     if num_train < 1 or num_val < 1 or seed < 0:

@@ -124,6 +124,8 @@ def decode(segmentation: list | dict, size: tuple[int, int]) -> np.ndarray:
     """A mask, bool (H, W), of polygons or run lengths."""
     if isinstance(segmentation, list):
         segmentation = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
+    elif isinstance(segmentation["counts"], list):
+        segmentation = coco_mask.frPyObjects(segmentation, *size)
     return coco_mask.decode(segmentation).astype(bool)
 
 
