@@ -19,6 +19,7 @@ _RANGES: tuple[tuple[float, float, str], ...] = (
     (0, _INF, "SOLVER.WEIGHT_DECAY"),
     (0, _INF, "SOLVER.WEIGHT_DECAY_EMBED SOLVER.WEIGHT_DECAY_NORM SOLVER.GAMMA SOLVER.STEPS"),
     (0, _INF, "SOLVER.WARMUP_FACTOR SOLVER.WARMUP_ITERS SOLVER.CLIP_GRADIENTS.CLIP_VALUE"),
+    (0, _INF, "SOLVER.POLY_LR_POWER SOLVER.POLY_LR_CONSTANT_ENDING SOLVER.LAYER_DECAY"),
     (0, 1, "SOLVER.MOMENTUM SOLVER.EMA_DECAY"),
     (0, _INF, "DATALOADER.NUM_WORKERS DATALOADER.REPEAT_THRESHOLD TEST.EVAL_PERIOD"),
     (1, _INF, "TEST.DETECTIONS_PER_IMAGE TEST.AUG.MIN_SIZES TEST.AUG.MAX_SIZE"),
@@ -72,7 +73,7 @@ def check_value(key: str, value: Any, default: Any, source: str) -> None:
     if value is None and default is not None:
         raise UserError(f"{place}must be a {type(default).__name__}, like {default!r}.")
     if key in _CHOICES and value not in _CHOICES[key]:
-        raise UserError(f"{place}must be one of {', '.join(_CHOICES[key])}.")
+        raise UserError(f"{place}must be one of {', '.join(map(repr, _CHOICES[key]))}.")
     least, most = _LENGTHS.get(key, (0, _INF))
     if isinstance(value, list | tuple) and not least <= len(value) <= most:
         raise UserError(f"{place}must have {least}{' or more' * (most > least)} elements.")
