@@ -11,6 +11,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
+# Folders that lie beside the package in the checkout, and inside it once installed.
+BESIDE = ("configs", "demo", "tools")
 
 
 def read_version() -> str:
@@ -27,9 +29,12 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=[*find_packages(include=["mask_former", "mask_former.*"]), "mask_former.configs"],
-    # The recipes lie beside the package in the checkout, and inside it once installed.
-    package_dir={"mask_former.configs": "configs"},
+    packages=[
+        *find_packages(include=["mask_former", "mask_former.*"]),
+        *(f"mask_former.{folder}" for folder in BESIDE),
+    ],
+    package_dir={f"mask_former.{folder}": folder for folder in BESIDE},
+    entry_points={"console_scripts": ["mask-former = mask_former.__main__:main"]},
     package_data={"mask_former": ["**/*.json"], "mask_former.configs": ["**/*.yaml"]},
     install_requires=[
         "numpy>=1.24",

@@ -32,7 +32,7 @@ from mask_former.engine.interruption import asked, noted_signals
 from mask_former.engine.predict import TASKS, DefaultPredictor, select_task
 from mask_former.errors import UserError
 from mask_former.evaluation.counts import CountWriter, ObjectCounter
-from mask_former.evaluation.results import ResultWriter
+from mask_former.evaluation.results import ResultWriter, find_image_ids
 from mask_former.visualization import VideoReader, VideoWriter, files
 
 DEFAULT_INSTANCE_THRESHOLD = 0.5
@@ -57,6 +57,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--save-results",
         action="store_true",
         help="save the predictions, as COCO JSON and PNG, beside the pictures",
+    )
+    add(
+        "--image-ids",
+        metavar="JSON|names",
+        help="the ids that results are saved under: those of a COCO JSON with the same images, or "
+        "the file names without suffix (default: numbers in order)",
     )
     add(
         "--count",
@@ -113,6 +119,8 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
         parser.error("the pictures would be lost: give --output FILE_OR_FOLDER or --show")
     if args.save_results and args.output is None:
         parser.error("--save-results needs --output: results are saved beside the pictures")
+    if args.image_ids and not (args.save_results and args.input):
+        parser.error("--image-ids is for --save-results of --input: what else would have an id?")
     if args.confidence_threshold is not None and not 0 <= args.confidence_threshold <= 1:
         parser.error(f"--confidence-threshold {args.confidence_threshold} is not in 0..1")
     if not 0 < args.scale < math.inf:
@@ -130,10 +138,12 @@ def run_images(cfg: CfgNode, task: str, args: argparse.Namespace) -> tuple[int, 
         print("error: nothing to segment:", *failures, sep="\n  ", file=sys.stderr)
         sys.exit(2)
     pictures = files.plan_pictures(images, args.output) if args.output else [None] * len(images)
+    ids = find_image_ids(images, args.image_ids) if args.image_ids else [None] * len(images)
     demo = Demo(cfg, task, args)
     done = 0
     with demo.open_results() as results, demo.open_counts() as counts:
-        for path, target in zip(tqdm(images, unit="image", disable=None), pictures, strict=True):
+        bar = tqdm(images, unit="image", disable=None)
+        for path, target, image_id in zip(bar, pictures, ids, strict=True):
             if asked():
                 break
             try:
@@ -149,7 +159,7 @@ def run_images(cfg: CfgNode, task: str, args: argparse.Namespace) -> tuple[int, 
             if target:
                 files.write_picture(target, picture)
             if results:
-                results.add(target.stem, str(path), image.shape[:2], prediction)
+                results.add(target.stem, str(path), image.shape[:2], prediction, image_id)
             if counts:
                 counts.add(str(path), prediction)
             done += 1

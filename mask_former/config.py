@@ -6,6 +6,8 @@ The names are those of the published recipes, so that their yaml files keep work
 from detectron2.config import CfgNode as CN
 from detectron2.projects.deeplab import add_deeplab_config
 
+from mask_former.config_components import add_component_config
+
 # What a config of Mask2Former's repository leaves to its defaults or its code, where these differ
 # from the defaults below. It names its predictor in MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME.
 MASK2FORMER_DEFAULTS = {
@@ -14,6 +16,11 @@ MASK2FORMER_DEFAULTS = {
     "MODEL.MASK_FORMER.TEST.VOID_BELOW_HALF": True,
     "MODEL.MASK_FORMER.TEST.TOP_OF_ALL_CLASSES": True,
 }
+# In PEM's repository its predictor has the name of Mask2Former's, and is the default: it is by the
+# pixel decoder that a config is known to mean PEM's.
+MASK2FORMER_PREDICTOR = "MultiScaleMaskedTransformerDecoder"
+PEM_PIXEL_DECODER = "PEM_Pixel_Decoder"
+PEM_PREDICTOR = "PrototypeTransformerDecoder"
 # Of earlier versions: a config that still names one gets a warning, and the key has no effect.
 REMOVED_KEYS = ("MODEL.PUBLISHED_ROUNDING", "INPUT.FAST_RESIZE")
 
@@ -26,10 +33,7 @@ def add_mask_former_config(cfg: CN) -> None:
     _add_datasets(cfg)
     _add_input(cfg)
     _add_model(cfg)
-    _add_swin(cfg)
-    _add_timm(cfg)
-    _add_vit(cfg)
-    _add_segmenter(cfg)
+    add_component_config(cfg)
     _add_solver(cfg)
     _add_test(cfg)
     for key in REMOVED_KEYS:
@@ -50,7 +54,7 @@ def _add_datasets(cfg: CN) -> None:
 def _add_input(cfg: CN) -> None:
     # Which ground truth is made of a dataset's annotation: mask_former_semantic,
     # mask_former_panoptic, mask_former_instance, detr_panoptic (DETR's crop augmentation), or
-    # coco_panoptic_lsj and coco_instance_lsj (large-scale jitter).
+    # coco_panoptic_lsj, coco_instance_lsj and semantic_lsj (large-scale jitter).
     cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_semantic"
     # Turn images as their EXIF data say. False where they were annotated as they are in the file.
     cfg.INPUT.EXIF_ORIENTATION = True
@@ -59,6 +63,8 @@ def _add_input(cfg: CN) -> None:
     # Pad training images to a multiple of this, before they are batched. Nothing is ever cropped.
     # 0 or less: no padding here, the model pads the batch.
     cfg.INPUT.SIZE_DIVISIBILITY = -1
+    # Grey level of the pixels that are padded there: about the mean of natural images; EoMT's is 0.
+    cfg.INPUT.PADDING_VALUE = 128
     # Large-scale jitter: the image is scaled to fit a square of IMAGE_SIZE times a random number
     # between MIN_SCALE and MAX_SCALE, then cropped or padded to IMAGE_SIZE.
     cfg.INPUT.IMAGE_SIZE = 1024
@@ -69,6 +75,11 @@ def _add_input(cfg: CN) -> None:
 def _add_model(cfg: CN) -> None:
     # Start from all of MODEL.WEIGHTS but what depends on the classes: to fine-tune on other ones.
     cfg.MODEL.WEIGHTS_WITHOUT_CLASS_HEAD = False
+
+    # Parameters that do not learn: patterns of their names, which are regular expressions that are
+    # searched in them, such as "^backbone" for all of the backbone. Batch norms that are frozen
+    # keep their statistics. See docs/FINE_TUNING.md.
+    cfg.MODEL.FREEZE = []
 
     # On NVIDIA GPUs round the factors of float32 convolutions and matrix products to 10 bits, which
     # is faster and an approximation. PyTorch by itself does so in convolutions.
@@ -90,6 +101,9 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS = 0
     # Channels of the per-pixel embeddings and of the mask embeddings.
     cfg.MODEL.SEM_SEG_HEAD.MASK_DIM = 256
+    # Weights of the classes in the class loss, or the loss of pixels, one for each class; empty: 1
+    # each. "No object" weighs NO_OBJECT_WEIGHT beside them.
+    cfg.MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS = []
     # MSDeformAttnPixelDecoder: the maps that its encoder attends to, and the points that a head
     # samples of each; and its heads, whatever MASK_FORMER.NHEADS is.
     cfg.MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES = ["res3", "res4", "res5"]
@@ -166,77 +180,6 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.MASK_FORMER.TEST.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE = False
 
 
-def _add_swin(cfg: CN) -> None:
-    cfg.MODEL.SWIN = CN()
-    cfg.MODEL.SWIN.PRETRAIN_IMG_SIZE = 224
-    cfg.MODEL.SWIN.PATCH_SIZE = 4
-    cfg.MODEL.SWIN.EMBED_DIM = 96
-    cfg.MODEL.SWIN.DEPTHS = [2, 2, 6, 2]
-    cfg.MODEL.SWIN.NUM_HEADS = [3, 6, 12, 24]
-    cfg.MODEL.SWIN.WINDOW_SIZE = 7
-    cfg.MODEL.SWIN.MLP_RATIO = 4.0
-    cfg.MODEL.SWIN.QKV_BIAS = True
-    cfg.MODEL.SWIN.QK_SCALE = None
-    cfg.MODEL.SWIN.DROP_RATE = 0.0
-    cfg.MODEL.SWIN.ATTN_DROP_RATE = 0.0
-    cfg.MODEL.SWIN.DROP_PATH_RATE = 0.3
-    cfg.MODEL.SWIN.APE = False
-    cfg.MODEL.SWIN.PATCH_NORM = True
-    cfg.MODEL.SWIN.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
-    # Mask2Former's name for MODEL.BACKBONE.ACTIVATION_CHECKPOINTING.
-    cfg.MODEL.SWIN.USE_CHECKPOINT = False
-
-
-def _add_timm(cfg: CN) -> None:
-    # MODEL.BACKBONE.NAME TimmBackbone: any model of timm that has a pyramid of feature maps.
-    # MODEL.BACKBONE.FREEZE_AT counts as for ResNets: 1 freezes the stem, 2 also res2, ...
-    cfg.MODEL.TIMM = CN()
-    # The model, of timm.list_models(); maybe with the tag of its weights: convnext_tiny.fb_in22k.
-    cfg.MODEL.TIMM.NAME = "convnext_tiny"
-    # Start from timm's weights, which it downloads once into its cache. A file in MODEL.WEIGHTS,
-    # which may be one of timm's, takes their place.
-    cfg.MODEL.TIMM.PRETRAINED = False
-    # Names of the maps to return: res1 has stride 2, res2 4, ... Coarser layers are not made.
-    cfg.MODEL.TIMM.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
-    # Batch norms: BN (of the batch), SyncBN (of all processes' batches) or FrozenBN (the statistics
-    # of the weights that the training starts from).
-    cfg.MODEL.TIMM.NORM = "BN"
-    # Stochastic depth, as timm defines it for the model; 0: timm's default, which is mostly none.
-    cfg.MODEL.TIMM.DROP_PATH_RATE = 0.0
-
-
-def _add_vit(cfg: CN) -> None:
-    # MODEL.BACKBONE.NAME ViTPyramid: a plain ViT of timm (ViT, DeiT, DINOv2, DINOv3) with ViTDet's
-    # simple feature pyramid, for heads that want maps; or ViTEncoder, for heads that want tokens.
-    cfg.MODEL.VIT = CN()
-    # The model, of timm.list_models(), maybe with the tag of its weights; and whether to start from
-    # them, as for TIMM.
-    cfg.MODEL.VIT.NAME = "vit_small_patch14_reg4_dinov2"
-    cfg.MODEL.VIT.PRETRAINED = False
-    # Side in pixels of the images that learned positions are for, and of patches; 0: the model's
-    # own. Pretrained positions and patches are interpolated to them when they are loaded.
-    cfg.MODEL.VIT.IMG_SIZE = 0
-    cfg.MODEL.VIT.PATCH_SIZE = 16
-    cfg.MODEL.VIT.DROP_PATH_RATE = 0.0
-    # Epsilon of the layer norms; 0: the model's own, mostly 1e-6. Segmenter's is 1e-5.
-    cfg.MODEL.VIT.NORM_EPS = 0.0
-    # How positions are interpolated for an image of another size: bicubic, or bilinear (Segmenter).
-    cfg.MODEL.VIT.INTERPOLATION = "bicubic"
-    # ViTPyramid: names of its maps, and their channels.
-    cfg.MODEL.VIT.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
-    cfg.MODEL.VIT.OUT_CHANNELS = 256
-
-
-def _add_segmenter(cfg: CN) -> None:
-    # MODEL.SEM_SEG_HEAD.NAME SegmenterHead, on the backbone ViTEncoder: its decoder, a name of
-    # SEGMENTER_DECODER_REGISTRY, MaskTransformer or LinearDecoder; and the mask transformer's
-    # layers and dropout.
-    cfg.MODEL.SEGMENTER = CN()
-    cfg.MODEL.SEGMENTER.DECODER_NAME = "MaskTransformer"
-    cfg.MODEL.SEGMENTER.DEC_LAYERS = 2
-    cfg.MODEL.SEGMENTER.DROPOUT = 0.1
-
-
 def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.OPTIMIZER = "ADAMW"  # or SGD
     # The backbone learns at this fraction of BASE_LR.
@@ -246,6 +189,18 @@ def _add_solver(cfg: CN) -> None:
     # parameters by their names; its group is the layer's number.
     cfg.SOLVER.LAYER_DECAY = 1.0
     cfg.SOLVER.LAYER_DECAY_PATTERN = r"^backbone\.(?:[a-z_]+\.)*blocks\.(\d+)\."
+    # With LR_SCHEDULER_NAME TwoStageWarmupPolyLR the backbone's rate is 0 for WARMUP_ITERS
+    # iterations, and then warms up in as many as this.
+    cfg.SOLVER.BACKBONE_WARMUP_ITERS = 0
+    # Factors of the learning rate by name: pairs of a pattern, as in MODEL.FREEZE, and a factor,
+    # such as [["query", 2.0]]. They multiply BACKBONE_MULTIPLIER, LAYER_DECAY and each other.
+    cfg.SOLVER.LR_FACTORS = []
+    # The gradients of a batch of IMS_PER_BATCH are accumulated over so many parts, in the memory of
+    # one. Batch, rate and schedule stay as they are.
+    cfg.SOLVER.ACCUMULATION_STEPS = 1
+    # The training ends after so many evaluations in a row without a better
+    # TEST.BEST_CHECKPOINT_METRIC; 0: it does not end early.
+    cfg.SOLVER.EARLY_STOPPING_PATIENCE = 0
     # Weight decay of embeddings (queries, relative positions).
     cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
     # Evaluate and save an exponential moving average (EMA) of the weights, over about the last
@@ -280,6 +235,10 @@ def _add_test(cfg: CN) -> None:
     # SOLVER.AMP.ENABLED as SOLVER.AMP.DTYPE, so that a model is judged in what it learned in,
     # and float32 without, as in all recipes of MaskFormer's. Post-processing stays in float32.
     cfg.TEST.PRECISION = "auto"
-    # The metric by which the best checkpoint is chosen, e.g. "panoptic_seg/PQ". Empty: the first
-    # that the evaluation reports of PQ, mIoU, AP.
+    # Compute the validation loss with each evaluation of a training, on DATASETS; empty: on
+    # DATASETS.TEST. It is that of the final prediction, and the mean over the images.
+    cfg.TEST.LOSS = CN({"ENABLED": False, "DATASETS": ()})
+    # The metric by which the best checkpoint is chosen, e.g. "panoptic_seg/PQ", or
+    # "validation/total_loss", of which the least is the best. Empty: the first that the evaluation
+    # reports of PQ, mIoU, AP, validation loss.
     cfg.TEST.BEST_CHECKPOINT_METRIC = ""

@@ -1,6 +1,6 @@
 """The training loss (paper, equation 1 and section 3.2), of all decoder layers at once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
 from typing import Any, Protocol
@@ -24,6 +24,8 @@ from mask_former.losses.points import PointSampling
 from mask_former.matcher import FixedMatcher, HungarianMatcher
 from mask_former.structures import Matching, Prediction, Target
 
+Average = Callable[[Tensor], Tensor]
+
 
 class Matcher(Protocol):
     """Assigns the segments of a batch to queries; see `mask_former.matcher`."""
@@ -39,7 +41,9 @@ class SetCriterion(nn.Module):
     Every layer has its own matching. A query without a segment learns the class "no object"; its
     mask has no loss, nor have pixels that are not valid. Mask losses are summed and divided by the
     number of segments of the batch, at least 1, and the cross entropy by the sum of its weights.
-    Both divisors are averages over the processes, so that any number of processes trains like one.
+    Both divisors are averages over the processes, so that any number of processes trains like one;
+    and where a batch comes in parts they are those of the whole batch, so that the losses of the
+    parts add up to that of the batch (see `normalize_by_labels`).
 
     Args:
         num_classes: K, without "no object".
@@ -47,6 +51,7 @@ class SetCriterion(nn.Module):
         mask_losses: what masks learn by, with names and weights; the matcher's.
         class_weight: weight of the cross entropy, `loss_ce`.
         no_object_weight: weight of "no object" in the cross entropy, relative to a class.
+        class_weights: weights of the K classes in the cross entropy; None: 1 each.
         where: all pixels, or points, at which masks learn.
         compiled: compile what is computed for every pixel, when it first runs.
     """
@@ -62,6 +67,7 @@ class SetCriterion(nn.Module):
         mask_losses: Sequence[WeightedLoss] = DEFAULT_LOSSES,
         class_weight: float = 1.0,
         no_object_weight: float = 0.1,
+        class_weights: Sequence[float] | None = None,
         where: AllPixels | PointSampling = ALL_PIXELS,
         compiled: bool = False,
     ) -> None:
@@ -77,9 +83,9 @@ class SetCriterion(nn.Module):
             form = compile_losses(paired_losses)
             self.paired_losses = [partial(form, [loss]) for loss in losses]
         self.weights = {"loss_ce": class_weight} | {name: w for name, w, _ in mask_losses}
-        class_weights = torch.ones(num_classes + 1)
-        class_weights[-1] = no_object_weight
-        self.register_buffer("empty_weight", class_weights, persistent=False)
+        weights = torch.tensor([*(class_weights or [1.0] * num_classes), no_object_weight])
+        self.register_buffer("empty_weight", weights, persistent=False)
+        self.normalize_by_labels(None)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -94,8 +100,23 @@ class SetCriterion(nn.Module):
             "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             "matcher": _build_matcher(cfg, shared),
             "no_object_weight": keys.NO_OBJECT_WEIGHT,
+            "class_weights": class_weights(cfg),
             **shared,
         }
+
+    def normalize_by_labels(
+        self, labels: Sequence[Tensor] | None, average: Average | None = None
+    ) -> None:
+        """Divide by what a whole batch holds, of which the targets are a part.
+
+        Args:
+            labels: the classes of the segments of each image of the batch, int64 (N,); None: the
+                targets are a batch.
+            average: what takes the mean of a tensor over the processes; None:
+                `average_over_processes`.
+        """
+        self._labels = labels
+        self._average = average
 
     def forward(
         self, predictions: Sequence[Prediction], targets: Sequence[Target]
@@ -120,40 +141,54 @@ class SetCriterion(nn.Module):
                 "loss_ce": self.class_loss(predictions, targets, matching),
                 **self.mask_losses(predictions, targets, matching),
             }
+            segments, weight = self.divisors(targets, predictions[0].class_logits.shape[1])
         suffixes = [f"_{i}" for i in range(len(predictions) - 1)] + [""]
         return {
-            name + suffix: self.weights[name] * value
+            name + suffix: self.weights[name] * value / (weight if name == "loss_ce" else segments)
             for name, values in losses.items()
             for suffix, value in zip(suffixes, values.unbind(), strict=True)
         }
 
+    def divisors(self, targets: Sequence[Target], num_queries: int) -> tuple[Tensor, Tensor]:
+        """What the mask losses and the cross entropy are divided by.
+
+        They follow from the ground truth alone: number of segments, at least 1; sum of the weights
+        of the classes that the queries learn, where segments without a query (more than there are
+        queries) weigh what the others of their image do on average.
+        """
+        labels = [t.labels for t in targets] if self._labels is None else self._labels
+        counts = [len(x) for x in labels]
+        matched = [min(n, num_queries) for n in counts]
+        weights = self.empty_weight[torch.cat(labels)]
+        if matched != counts:
+            parts = zip(weights.split(counts), counts, matched, strict=True)
+            weights = torch.cat([part * (m / max(n, 1)) for part, n, m in parts])
+        no_object = (len(labels) * num_queries - sum(matched)) * self.empty_weight[-1]
+        # Filled on the device: a copy from here would have to wait for it.
+        count = torch.full((), float(sum(counts)), device=weights.device)
+        average = self._average or average_over_processes
+        count, weight = average(torch.stack([count, weights.sum() + no_object]))
+        return count.clamp(min=1), weight.clamp(min=torch.finfo(torch.float32).tiny)
+
     def class_loss(
         self, predictions: Sequence[Prediction], targets: Sequence[Target], matching: Matching
     ) -> Tensor:
-        """Weighted mean of the cross entropy over all queries of the batch, (L,)."""
+        """Weighted sum of the cross entropy over all queries, (L,)."""
         logits = torch.stack([p.class_logits for p in predictions]).float()  # (L, B, Q, K+1)
         labels = torch.full(logits.shape[:3], self.num_classes, device=logits.device)
         segment_labels = torch.cat([target.labels for target in targets])
         labels[matching.layer, matching.image, matching.query] = segment_labels[matching.segment]
         log_p = logits.log_softmax(-1).gather(-1, labels[..., None])[..., 0]
-        weight = self.empty_weight[labels]
-        return -(weight * log_p).sum((1, 2)) / average_over_processes(weight.sum((1, 2)))
+        return -(self.empty_weight[labels] * log_p).sum((1, 2))
 
     def mask_losses(
         self, predictions: Sequence[Prediction], targets: Sequence[Target], matching: Matching
     ) -> dict[str, Tensor]:
-        """Each of the mask losses of the matched masks, (L,)."""
+        """Sum of each of the mask losses over the matched masks, (L,)."""
         masks = matched_masks(predictions, targets, matching).float()
         losses = self.where.paired(self.paired_losses, masks, targets, matching)
-        totals = losses.view(len(losses), len(predictions), -1).sum(2) / self.num_masks(targets)
+        totals = losses.view(len(losses), len(predictions), -1).sum(2)
         return dict(zip(list(self.weights)[1:], totals, strict=True))
-
-    def num_masks(self, targets: Sequence[Target]) -> Tensor:
-        """Number of segments of this process's batch, averaged over the processes, at least 1."""
-        count = sum(len(target.labels) for target in targets)
-        # Filled on the device: a copy from here would have to wait for it.
-        count = torch.full((), float(count), device=self.empty_weight.device)
-        return average_over_processes(count).clamp(min=1)
 
 
 def matched_masks(
@@ -192,6 +227,22 @@ def average_over_processes(value: Tensor) -> Tensor:
         dist.all_reduce(value)
         value /= dist.get_world_size()
     return value
+
+
+def class_weights(cfg: CfgNode) -> list[float] | None:
+    """MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS, one for each class; None: all classes weigh the same.
+
+    Raises:
+        UserError: their number is not that of the classes.
+    """
+    weights, classes = cfg.MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    if weights and len(weights) != classes:
+        raise UserError(
+            f"MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS has {len(weights)} weights, but "
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {classes}: there is one for each class, in the "
+            "order of the data set's classes."
+        )
+    return [float(weight) for weight in weights] or None
 
 
 def _build_matcher(cfg: CfgNode, shared: dict[str, Any]) -> Matcher:

@@ -6,6 +6,7 @@ exception is a bug of ours, or comes from a library.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 
@@ -51,3 +52,29 @@ def prefixed(place: str) -> Iterator[None]:
         yield
     except UserError as error:
         raise type(error)(f"{place}{error}") from error
+
+
+_collected: ContextVar[list[UserError] | None] = ContextVar("collected", default=None)
+
+
+@contextmanager
+def collected_faults() -> Iterator[list[UserError]]:
+    """Have `report` keep errors, in the list that this gives, instead of raising them."""
+    faults: list[UserError] = []
+    token = _collected.set(faults)
+    try:
+        yield faults
+    finally:
+        _collected.reset(token)
+
+
+def report(error: UserError) -> None:
+    """Raise `error`, a fault of one entry among many.
+
+    In `collected_faults` it is kept, to find all of them; the caller then goes on without the
+    entry.
+    """
+    faults = _collected.get()
+    if faults is None:
+        raise error
+    faults.append(error)

@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
-from detectron2.structures import ImageList
+from detectron2.structures import BitMasks, ImageList, PolygonMasks
 from torch import Tensor, nn
 
-from mask_former.criterion import SetCriterion
+from mask_former.criterion import Average, SetCriterion
 from mask_former.data.label_map import LabelMapMasks
 from mask_former.data.metadata import thing_classes
-from mask_former.errors import NonFiniteError
+from mask_former.errors import NonFiniteError, UserError
 from mask_former.inference import Inference, Sizes
 from mask_former.matcher import NonFinitePredictions
 from mask_former.structures import Prediction, Target, to_device
@@ -121,6 +121,14 @@ class MaskFormer(nn.Module):
             names = _names(batched_inputs, error.images)
             raise NonFiniteError(f"predictions are NaN or infinite for {names}") from error
 
+    def normalize_by(
+        self, batch: Sequence[dict[str, Any]] | None, average: Average | None = None
+    ) -> None:
+        """Divide losses by what all of `batch` holds, of which the inputs that follow are parts;
+        None: by what the inputs hold. See `SetCriterion`."""
+        labels = batch and [to_device(x["instances"].gt_classes, self.device) for x in batch]
+        self.criterion.normalize_by_labels(labels, average)
+
     def predict(self, images: Tensor) -> Sequence[Prediction]:
         """Run the network: all that follows, in training and inference, starts from here.
 
@@ -153,7 +161,7 @@ class MaskFormer(nn.Module):
         targets = []
         for x, image_size in zip(batched_inputs, images.image_sizes, strict=True):
             labels = to_device(x["instances"].gt_classes, self.device)
-            masks = x["instances"].gt_masks
+            masks = ground_truth_masks(x)
             if isinstance(masks, LabelMapMasks):  # lighter to move than what is made of it
                 masks = masks.to(self.device)
             masks = padded(getattr(masks, "tensor", masks))
@@ -182,6 +190,25 @@ class MaskFormer(nn.Module):
         sizes = result_sizes(images, batched_inputs)
         predictions = (class_logits, mask_logits, sizes)
         return [self.inference(*one) for one in zip(*predictions, strict=True)]
+
+
+def ground_truth_masks(record: dict[str, Any]) -> Any:
+    """The masks of a mapped record, whoever has mapped it; polygons are drawn.
+
+    Raises:
+        UserError: it has none, as from Detectron2's own mapper without MODEL.MASK_ON.
+    """
+    instances = record.get("instances")
+    if instances is None or not instances.has("gt_masks"):
+        raise UserError(
+            f"{record.get('file_name', 'a record')}: the mapper gives no masks. With Detectron2's "
+            "DatasetMapper set MODEL.MASK_ON True, and train on data with `annotations`; "
+            "MaskFormerDatasetMapper makes masks of every kind of annotation."
+        )
+    masks = instances.gt_masks
+    if isinstance(masks, PolygonMasks):
+        return BitMasks.from_polygon_masks(masks, *instances.image_size)
+    return masks
 
 
 def result_sizes(images: ImageList, batched_inputs: list[dict[str, Any]]) -> list[Sizes]:

@@ -32,14 +32,15 @@ def table() -> dict[str, Any]:
 
     Returns:
         * `papers`: name of a model -> `text` and `url` of its paper, and the `license` of its
-          published weights;
+          published weights; None, and a `note`, where there are none;
         * `data_sets`: folder of configs/ -> `paper`, `title`, `task`, and the number of
           `machines`, of 8 GPUs each, that its recipes were trained on;
-        * `initial_weights`: file that recipes start from -> `of` what it is made, and `url`;
-        * `recipes`: name -> `model`, `backbone`, `weights` (an address), and two dictionaries of
-          metrics, `published` and, by us, `measured`: mIoU, PQ and AP in percent, `params_million`,
-          `gflops_macs_at_crop_size`, `train_memory_mb_v100`. Some have their own number of
-          `machines`, and a `note` on what is misleading in the publication.
+        * `initial_weights`: file that recipes start from -> `of` what it is made, and `url`, of
+          what is downloaded or, where there is the name of a `file`, of the page that links to it;
+        * `recipes`: name -> `model`, `backbone`, `weights` (an address, or None), and two
+          dictionaries of metrics, `published` and, by us, `measured`: mIoU, PQ and AP in percent,
+          `params_million`, `gflops_macs_at_crop_size`, `train_memory_mb_v100`. Some have their own
+          number of `machines`, and a `note` on what is misleading in the publication.
     """
     return json.loads((PACKAGE / "model_zoo.json").read_text(encoding="utf-8"))
 
@@ -82,7 +83,7 @@ def get_checkpoint_url(name: str) -> str:
     """
     get_config_file(name)
     entry = table()["recipes"].get(name.removesuffix(".yaml"))
-    if entry is None:
+    if entry is None or entry["weights"] is None:
         raise UserError(f"there are no published weights for {name!r}: train it, see its header")
     return entry["weights"]
 

@@ -18,7 +18,13 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 
 # The longest first: tens of seconds each, where most files take one or two.
 LONG = ("test_golden", "test_benchmarks", "test_distributed", "test_launch", "test_resume")
-LONG += ("test_end_to_end", "test_compile", "test_cli", "test_interruption")
+LONG += (
+    "test_own_data_document",
+    "test_end_to_end",
+    "test_compile",
+    "test_cli",
+    "test_interruption",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

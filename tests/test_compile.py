@@ -19,6 +19,8 @@ MASK2FORMER = ["MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME", "MSDeformAttnPixelDecode
 MASK2FORMER += ["MODEL.MASK_FORMER.PREDICTOR_NAME", "MultiScaleMaskedTransformerDecoder"]
 MASK2FORMER += ["MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE", "multi_scale_pixel_decoder"]
 MASK2FORMER += ["MODEL.MASK_FORMER.DEC_LAYERS", 4]
+PEM = [*MASK2FORMER, MASK2FORMER[0], "PEM_Pixel_Decoder"]
+PEM += [MASK2FORMER[2], "PrototypeTransformerDecoder", "MODEL.SEM_SEG_HEAD.NORM", "BN"]
 
 
 def build(recipe, *options):
@@ -40,6 +42,7 @@ def forget_compiled_code():
         (R50, [], False),
         (SWIN, [], True),
         (R50, MASK2FORMER, True),
+        (R50, PEM, False),
         (R50, TIMM, False),
     ],
 )

@@ -62,7 +62,8 @@ def written_out(node, names):
 
 @pytest.fixture(scope="module")
 def read():
-    files = [file for file in PACKAGE.rglob("*.py") if file != PACKAGE / "config.py"]
+    defaults = list(PACKAGE.glob("config*.py"))
+    files = [file for file in PACKAGE.rglob("*.py") if file not in defaults]
     return {chain for file in files for chain in chains(ast.parse(file.read_text()))}
 
 
@@ -84,11 +85,19 @@ def test_key_is_read(key, read):
     assert any(chain.endswith(f"cfg.{key}") for chain in read)
 
 
-HEADS = {"MaskFormer": "MaskFormerHead", "SemanticSegmentor": "PerPixelBaselineHead"}
+HEADS = {
+    "MaskFormer": {"MODEL__SEM_SEG_HEAD__NAME": "MaskFormerHead"},
+    "SemanticSegmentor": {"MODEL__SEM_SEG_HEAD__NAME": "PerPixelBaselineHead"},
+    "EoMT": {
+        "MODEL__SEM_SEG_HEAD__NAME": "EoMTHead",
+        "MODEL__BACKBONE__NAME": "ViTEncoder",
+        "MODEL__VIT__NAME": "test_vit",  # timm's smallest
+    },
+}
 # Of components that a model or an augmentation may have or not; all other keys are for every model.
 COMPONENTS = ("MODEL.MASK_FORMER.", "MODEL.SEM_SEG_HEAD.", "MODEL.SWIN.")
-COMPONENTS += ("MODEL.TIMM.", "MODEL.VIT.")
-COMPONENTS += ("MODEL.SEGMENTER.", "TEST.AUG.", "TEST.COUNT.")
+COMPONENTS += ("MODEL.EOMT.", "MODEL.SEGMENTER.", "MODEL.STDC.", "MODEL.TIMM.", "MODEL.VIT.")
+COMPONENTS += ("TEST.AUG.", "TEST.COUNT.")
 COMPONENTS += ("INPUT.IMAGE_SIZE", "INPUT.MIN_SCALE", "INPUT.MAX_SCALE")  # large-scale jitter
 
 
@@ -99,7 +108,7 @@ def test_what_no_component_owns_is_read_with_every_architecture(
     cfg = tiny.tiny_cfg(
         tmp_path,
         MODEL__META_ARCHITECTURE=architecture,
-        MODEL__SEM_SEG_HEAD__NAME=HEADS[architecture],
+        **HEADS[architecture],
         MODEL__MASK_FORMER__TEST__PANOPTIC_ON=False,
         INPUT__DATASET_MAPPER_NAME="mask_former_semantic",
         INPUT__SIZE_DIVISIBILITY=32,

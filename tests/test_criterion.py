@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from mask_former.criterion import SetCriterion
+from mask_former.engine.config import get_cfg
+from mask_former.errors import UserError
 from mask_former.losses.mask import (
     BinaryCrossEntropy,
     DiceLoss,
@@ -148,12 +150,89 @@ def test_losses_are_float32_under_mixed_precision(criterion):
         torch.testing.assert_close(value, expected[name])
 
 
-def test_the_number_of_masks_is_averaged_over_processes(criterion, monkeypatch):
-    _, targets = make_batch()  # 5 segments here; the other process has 2
+def test_divisors_are_averaged_over_processes(criterion, monkeypatch):
+    # 5 segments and 13 queries without one here; the other process has 2 and 16.
+    _, targets = make_batch()
     monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
     monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
-    monkeypatch.setattr("torch.distributed.all_reduce", lambda count: count.add_(2))
-    assert criterion.num_masks(targets).item() == 3.5
+    others = torch.tensor([2.0, 2 + 0.2 * 16])
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda sums: sums.add_(others))
+    segments, weight = criterion.divisors(targets, Q)
+    assert segments.item() == 3.5
+    assert weight.item() == pytest.approx((5 + 0.2 * 13 + 2 + 0.2 * 16) / 2)
+
+
+WEIGHTS = [3.0, 0.0, 1.0, 0.5]
+
+
+@pytest.fixture
+def weighted():
+    return SetCriterion(
+        num_classes=K, matcher=HungarianMatcher(), no_object_weight=0.2, class_weights=WEIGHTS
+    )
+
+
+def test_class_weights_are_those_of_pytorchs_cross_entropy(weighted):
+    """Also the divisor; and a mask of a class without weight learns like others."""
+    predictions, targets = make_batch(layers=2)
+    losses = weighted(predictions, targets)
+    for prediction, suffix in zip(predictions, ["_0", ""], strict=True):
+        matching = weighted.matcher([prediction], targets)
+        labels = torch.full((3, Q), K)
+        segments = torch.cat([target.labels for target in targets])
+        labels[matching.image, matching.query] = segments[matching.segment]
+        expected = F.cross_entropy(
+            prediction.class_logits.transpose(1, 2), labels, torch.tensor([*WEIGHTS, 0.2])
+        )
+        torch.testing.assert_close(losses[f"loss_ce{suffix}"], expected)
+    plain = SetCriterion(num_classes=K, matcher=weighted.matcher)(predictions, targets)
+    torch.testing.assert_close(losses["loss_mask"], plain["loss_mask"])
+
+
+@pytest.mark.parametrize("segments", [(3, 0, 2), (9, 1, 2)])  # six queries
+def test_more_segments_than_queries_have_the_divisor_of_those_that_are_matched(segments):
+    predictions, targets = make_batch(segments, layers=1)
+    criterion = SetCriterion(num_classes=K, matcher=HungarianMatcher(), no_object_weight=0.2)
+    matched = sum(min(n, Q) for n in segments)
+    _, weight = criterion.divisors(targets, Q)
+    assert weight.item() == pytest.approx(matched + 0.2 * (3 * Q - matched))
+
+
+def test_a_batch_whose_classes_weigh_nothing_has_no_class_loss():
+    predictions, targets = make_batch(layers=1)
+    criterion = SetCriterion(
+        num_classes=K, matcher=HungarianMatcher(), no_object_weight=0.0, class_weights=[0.0] * K
+    )
+    assert criterion(predictions, targets)["loss_ce"].item() == 0
+
+
+def part_of(predictions, targets, images):
+    parts = [Prediction(p.class_logits[images], p.mask_logits[images]) for p in predictions]
+    return parts, [targets[i] for i in images]
+
+
+@pytest.mark.parametrize("segments", [(3, 0, 2, 1), (0, 0, 0, 2), (7, 0, 8, 1)])
+def test_the_losses_of_parts_add_up_to_those_of_the_batch(criterion, segments):
+    """Also where a part has no segment at all, or an image more than there are queries."""
+    predictions, targets = make_batch(segments)
+    expected = criterion(predictions, targets)
+    criterion.normalize_by_labels([target.labels for target in targets])
+    found = [criterion(*part_of(predictions, targets, part)) for part in ([0, 2], [1], [3])]
+    for name, value in expected.items():
+        torch.testing.assert_close(sum(losses[name] for losses in found), value)
+    criterion.normalize_by_labels(None)
+    torch.testing.assert_close(criterion(predictions, targets), expected)
+
+
+def test_class_weights_are_as_many_as_classes():
+    cfg = get_cfg()
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 3
+    assert SetCriterion(cfg).empty_weight.tolist() == pytest.approx([1, 1, 1, 0.1])
+    cfg.MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS = [1, 2, 0.5]
+    assert SetCriterion(cfg).empty_weight.tolist() == pytest.approx([1, 2, 0.5, 0.1])
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 4
+    with pytest.raises(UserError, match="CLASS_WEIGHTS has 3 weights.*NUM_CLASSES is 4"):
+        SetCriterion(cfg)
 
 
 def test_has_no_state_of_its_own(criterion):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import train_net
 from demo import demo
 from mask_former import engine
+from mask_former.engine.train import train
 from tests.engine.tiny import restored_loggers
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +33,7 @@ def run(options, *flags):
     cfg = engine.load_config(args.config_file, args.opts)
     with restored_loggers():
         engine.check_run(cfg, args)
-        engine.launch(train_net.main, cfg, args)
+        engine.launch(train, cfg, args)
 
 
 def read_maps(folder):

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 REFERENCE = Path(__file__).parent / "reference"
 MODELS = ["ade20k150_maskformer_R50", "ade20k150_per_pixel_plus_R50", "coco_panoptic_swin_tiny"]
 MODELS += ["m2f_ade20k_semantic_R50", "m2f_coco_instance_R50", "m2f_coco_panoptic_swin_tiny"]
+MODELS += ["pem_cityscapes_panoptic_R50"]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 # The thresholds of the golden panoptic maps, where a file has none of its own.
 PANOPTIC = ["MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD", "0.02"]
@@ -28,6 +29,8 @@ IGNORE = 255
 # that in the gradients: single ReLUs flip, and the published system itself, on a processor with
 # AVX2 instead of AVX-512, is 4e-2 off for a single parameter.
 OUTPUTS = 5e-5  # of the largest value
+# PEM's file is 4.4e-5 away from what float64 gives, and differs by 5e-5 with the number of threads.
+OUTPUTS_PEM = 1e-4
 LOSSES = 1e-4
 GRADIENTS = 1e-3  # for most parameters
 SINGLE_GRADIENT = 5e-2
@@ -181,13 +184,14 @@ def test_matching_of_the_last_layer(run):
 
 def test_outputs(run):
     golden = run.golden
+    tolerance = OUTPUTS_PEM if str(golden["config"]).startswith("pem/") else OUTPUTS
     if "pred_logits" in golden:
-        assert_close(run.prediction.class_logits, golden["pred_logits"], OUTPUTS)
-        assert_close(run.prediction.mask_logits[:, ::10, ::4, ::4], golden["pred_masks"], OUTPUTS)
+        assert_close(run.prediction.class_logits, golden["pred_logits"], tolerance)
+        assert_close(run.prediction.mask_logits[:, ::10, ::4, ::4], golden["pred_masks"], tolerance)
     for i, result in enumerate(run.results):
         assert ("sem_seg" in result) == (f"sem_seg/{i}" in golden)
         if "sem_seg" in result:
-            assert_close(result["sem_seg"][:, ::16, ::16], golden[f"sem_seg/{i}"], OUTPUTS)
+            assert_close(result["sem_seg"][:, ::16, ::16], golden[f"sem_seg/{i}"], tolerance)
 
 
 def test_panoptic_segmentation(run):

@@ -74,13 +74,16 @@ def imported(tmp_path_factory) -> dict:
     ("kind", "name"),
     [
         ("architecture", "MaskFormer"),
+        ("backbone", "D2STDCnet"),
         ("backbone", "D2SwinTransformer"),
         ("backbone", "TimmBackbone"),
         ("backbone", "ViTEncoder"),
         ("backbone", "ViTPyramid"),
         ("head", "MaskFormerHead"),
         ("pixel decoder", "BasePixelDecoder"),
+        ("pixel decoder", "PEM_Pixel_Decoder"),
         ("pixel decoder", "TransformerEncoderPixelDecoder"),
+        ("predictor", "PrototypeTransformerDecoder"),
         ("predictor", "StandardPredictor"),
     ],
 )
@@ -118,6 +121,16 @@ def test_without_detectron2_one_sentence_names_the_command():
     message = done.stderr.strip().splitlines()[-1]
     assert message.startswith("ModuleNotFoundError: MaskFormer needs Detectron2")
     assert "`python tools/install_detectron2.py`" in message
+
+
+def test_without_torchvision_one_sentence_names_the_command():
+    code = "import importlib.util as u, sys; find = u.find_spec; "
+    code += "u.find_spec = lambda name: None if name == 'torchvision' else find(name); "
+    done = run(code + "import mask_former")
+    assert done.returncode == 1
+    message = done.stderr.strip().splitlines()[-1]
+    assert message.startswith("ModuleNotFoundError: MaskFormer needs torchvision")
+    assert "`pip install torch torchvision`" in message
 
 
 PACKAGE = Path(__file__).parents[1] / "mask_former"

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "tests" / "reference"
 FACTS = {
     name: facts
-    for file in ("zoo.json", "mask2former_zoo.json")
+    for file in ("zoo.json", "mask2former_zoo.json", "pem_zoo.json")
     for name, facts in json.loads((REFERENCE / file).read_text()).items()
 }
 for row in json.loads((REFERENCE / "segmenter_zoo.json").read_text()):
@@ -27,14 +27,23 @@ for row in json.loads((REFERENCE / "segmenter_zoo.json").read_text()):
         "mIoU_multi_scale_flip": figures["mIoU_ms"],
         "params_million": figures["params_M"],
     }
+EOMT = "configs/dinov2/"
+for row in json.loads((REFERENCE / "eomt_zoo.json").read_text()):
+    config = row["config_path"] or ""
+    if config.startswith(EOMT):
+        FACTS["eomt/" + config.removeprefix(EOMT).removesuffix(".yaml")] = {
+            "weights": row["url"],
+            {"mAP": "AP"}.get(row["figure_name"], row["figure_name"]): row["figure_value"],
+        }
 RECIPES = {
     name: recipe
-    for file in ("recipes.json", "mask2former_recipes.json")
+    for file in ("recipes.json", "mask2former_recipes.json", "pem_recipes.json")
     for name, recipe in json.loads((REFERENCE / file).read_text())["recipes"].items()
 }
 R50 = "ade20k-150/maskformer_R50_bs16_160k"
 SEGMENTER = "segmenter/ade20k/seg_tiny_mask"
 SHAPES = "shapes/maskformer_panoptic_quickstart"
+PEM_STDC = "pem/ade20k/semantic-segmentation/pem_STDC1_bs32_90k"
 
 
 def test_table_is_the_published_one():
@@ -90,10 +99,19 @@ def test_an_unknown_name_is_an_error_that_names_the_nearest(wrong):
         assert "ade20k-150/" in str(error.value).split("nearest is")[1]
 
 
-def test_a_recipe_without_published_weights_says_so():
-    assert model_zoo.get_config(SHAPES).MODEL.WEIGHTS == ""
-    with pytest.raises(ValueError, match=f"no published weights.*{SHAPES}"):
-        model_zoo.get_config(SHAPES, trained=True)
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        (SHAPES, ""),
+        (PEM_STDC, "./pretrained_models/STDC1.pkl"),
+        ("eomt/coco/panoptic/eomt_small_640", ""),
+    ],
+)
+def test_a_recipe_without_published_weights_says_so(name, start):
+    weights = model_zoo.get_config(name).MODEL.WEIGHTS
+    assert weights == start
+    with pytest.raises(ValueError, match=f"no published weights.*{name}"):
+        model_zoo.get_config(name, trained=True)
 
 
 def test_trained_model_has_the_published_weights(tmp_path, monkeypatch):
@@ -160,7 +178,7 @@ def test_document_has_every_model_and_the_licence():
     text = doc.DOC.read_text(encoding="utf-8")
     assert text.count("weights CC BY-NC 4.0") == 2 and "weights MIT" in text
     for name, facts in FACTS.items():
-        assert text.count(f"]({facts['weights']})") == 1
+        assert text.count(f"]({facts['weights']})") == bool(facts["weights"])
         assert f"(../configs/{name}.yaml)" in text
     for file in {recipe["MODEL.WEIGHTS"] for recipe in RECIPES.values()}:
         assert "://" in file or f"| `{file}` |" in text

@@ -16,14 +16,14 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from tabulate import tabulate
 from torch import nn
-from torch.overrides import TorchFunctionMode
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_flop_formula
 
 import mask_former.data  # noqa: F401 (registers the data sets)
 from mask_former.engine import load_config, reported_errors
+from mask_former.engine.memory import build_without_weights
+from mask_former.meta_arch import MaskFormer
 
 
 @dataclass(frozen=True)
@@ -42,37 +42,13 @@ class Cost:
     activations: int
 
 
-class _WithoutMemory(TorchFunctionMode):
-    """Parameters are created on the meta device; other tensors have values, unlike under
-    `torch.device("meta")`, as constructors read, say, drop path rates from them."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if func is torch.empty:
-            kwargs = {**kwargs, "device": "meta"}
-        return func(*args, **kwargs)
-
-
-def build_without_weights(cfg: CfgNode) -> nn.Module:
-    """Build the model of `cfg` for semantic inference on the meta device: shapes, no memory.
-
-    Panoptic and instance inference, which depend on what is found, are switched off.
-    """
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.DEVICE = "meta"
-    cfg.MODEL.TIMM.PRETRAINED = cfg.MODEL.VIT.PRETRAINED = False
-    test = cfg.MODEL.MASK_FORMER.TEST
-    test.SEMANTIC_ON, test.PANOPTIC_ON, test.INSTANCE_ON = True, False, False
-    with _WithoutMemory():
-        return build_model(cfg).eval()
-
-
 def input_size(cfg: CfgNode) -> tuple[int, int]:
     """Height and width that a recipe's cost is stated for: its training crop or, where crops have
-    no fixed size, its largest test image."""
+    no fixed size, its window in a test or its largest test image."""
     if cfg.INPUT.CROP.ENABLED and cfg.INPUT.CROP.TYPE == "absolute":
         return tuple(cfg.INPUT.CROP.SIZE)
+    if cfg.TEST.WINDOW.SIZE:
+        return cfg.TEST.WINDOW.SIZE, cfg.TEST.WINDOW.SIZE
     return cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
 
 
@@ -134,6 +110,14 @@ def _numel(*_: Any, out_shape: Any, **__: Any) -> int:
     return (out_shape if isinstance(out_shape, torch.Size) else out_shape[0]).numel()
 
 
+@register_flop_formula(torch.ops.torchvision.deform_conv2d)
+def _deformable_convolution(
+    _: Any, weight: torch.Size, *__: Any, out_shape: Any, **___: Any
+) -> int:
+    """Formula for the counter: that of a convolution, without the interpolation of its inputs."""
+    return 2 * out_shape.numel() * weight[1:].numel()
+
+
 def _by_module(counter: FlopCounterMode, model: nn.Module) -> dict[str, int]:
     """Counts by the names of the modules in `model`."""
     # The counter's names begin with the model's class, where `model` has none.
@@ -172,7 +156,7 @@ def main(argv: list[str] | None = None) -> None:
         type=int,
         nargs=2,
         metavar=("HEIGHT", "WIDTH"),
-        help="of the image; default: the recipe's training crop, or its largest test image",
+        help="of the image; default: the recipe's training crop, window or largest test image",
     )
     parser.add_argument("--depth", type=int, default=2, help="of the modules (default: 2)")
     parser.add_argument(
@@ -183,9 +167,10 @@ def main(argv: list[str] | None = None) -> None:
         cfg = load_config(args.config_file, args.opts)
     size = tuple(args.input_size or input_size(cfg))
     print(f"{args.config_file}, one image of {size[0]} x {size[1]} (height x width)")
-    costs = analyze(build_without_weights(cfg), size)
+    model = build_without_weights(cfg)
+    costs = analyze(model, size)
     print(cost_table(costs, args.depth))
-    if cfg.MODEL.META_ARCHITECTURE == "MaskFormer":
+    if isinstance(model, MaskFormer):
         published = published_multiply_adds(cfg, costs, size)
         print(f"Multiply-adds counted as published: {published / 1e9:.1f} G")
 

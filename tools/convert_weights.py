@@ -1,6 +1,7 @@
-"""Convert weights of other code bases to ours, and MaskFormer and Mask2Former to `transformers`.
+"""Convert weights of other code bases to ours, and MaskFormer, Mask2Former and EoMT to
+`transformers`.
 
-    # a MaskFormer or Mask2Former of transformers; its config.json becomes model.yaml
+    # a model of transformers; its config.json becomes model.yaml
     python -m tools.convert_weights FOLDER model.pth
     # and back: a folder with model.safetensors, config.json, preprocessor_config.json
     python -m tools.convert_weights --to hf --config-file model.yaml model.pth FOLDER
@@ -23,6 +24,7 @@ from detectron2.modeling import build_model
 
 import mask_former.data  # noqa: F401 (registers the data sets)
 from mask_former.checkpoint import SOURCES, Conversion, MaskFormerCheckpointer, read_as_ours
+from mask_former.checkpoint.classes import Category
 from mask_former.checkpoint.hugging_face import (
     config_to_hugging_face,
     find_weights,
@@ -31,7 +33,7 @@ from mask_former.checkpoint.hugging_face import (
     to_hugging_face,
     write_folder,
 )
-from mask_former.checkpoint.hugging_face.config import nested
+from mask_former.checkpoint.hugging_face.mapping import nested
 from mask_former.checkpoint.write import write_weights, write_yaml
 from mask_former.engine import load_config, reported_errors
 
@@ -64,7 +66,7 @@ def convert_to_ours(
         cfg = load_config(opts=[x for pair in keys.items() for x in pair])
     if cfg is not None:
         check_fit(cfg, path, accept_backbone=True)
-    write_weights(output, conversion.weights)
+    write_weights(output, conversion.weights, conversion.classes)
     if keys is not None:
         yaml_file = str(Path(output).with_suffix(".yaml"))
         keys["MODEL.WEIGHTS"] = output
@@ -89,9 +91,9 @@ def convert_to_hugging_face(path: str, output: str, *, cfg: CfgNode) -> str:
         MissingFileError: there is no such file.
         UserError: the weights do not fit `cfg`, or `transformers` has no such model.
     """
-    config = config_to_hugging_face(cfg, _class_names(cfg))
     check_fit(cfg, path, accept_backbone=False)
     conversion = read_as_ours(path)
+    config = config_to_hugging_face(cfg, _class_names(cfg, conversion.classes))
     weights = to_hugging_face(
         conversion.weights, no_object_weight=cfg.MODEL.MASK_FORMER.NO_OBJECT_WEIGHT
     )
@@ -115,8 +117,11 @@ def check_fit(cfg: CfgNode, path: str, *, accept_backbone: bool) -> None:
     checkpointer.load(find_weights(path), [])
 
 
-def _class_names(cfg: CfgNode) -> Sequence[str] | None:
-    """Names of the classes by contiguous id, if the metadata of a registered data set has them."""
+def _class_names(cfg: CfgNode, classes: Sequence[Category] | None) -> Sequence[str] | None:
+    """Names of the classes by contiguous id, of the weights or else, if the metadata of a
+    registered data set has them, of that."""
+    if classes is not None:
+        return [category["name"] for category in classes]
     for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
         metadata = MetadataCatalog.get(name)
         for key in ("stuff_classes", "thing_classes"):

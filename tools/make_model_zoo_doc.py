@@ -22,7 +22,7 @@ METRICS = {
     "mIoU_multi_scale_flip": ("mIoU, multi-scale and flip", "{:.1f}"),
 }
 COSTS = {
-    "params_million": ("parameters (M)", "{:.0f}"),
+    "params_million": ("parameters (M)", "{:g}"),
     "gflops_macs_at_crop_size": ("multiply-adds (G)", "{:.0f}"),
     "train_memory_mb_v100": ("training memory (MB)", "{:.0f}"),
 }
@@ -81,8 +81,8 @@ files are expected in the folder where a training starts, made of what others pu
 {commands}
 ```
 
-Without converting, `MODEL.WEIGHTS` on the command line takes the file in the right column itself,
-or its address.
+Without converting, `MODEL.WEIGHTS` on the command line takes the file that is downloaded, or its
+address.
 """
 
 
@@ -92,10 +92,7 @@ def document(zoo: dict[str, Any]) -> str:
     measured = sum(bool(entry["measured"]) for entry in entries)
     example = zoo["recipes"]["ade20k-150/maskformer_R50_bs16_160k"]["weights"]
     intro = INTRO.format(
-        papers="\n".join(
-            f"- {name}: [{paper['text']}]({paper['url']}); weights {paper['license']}"
-            for name, paper in zoo["papers"].items()
-        ),
+        papers="\n".join(_paper(name, paper) for name, paper in zoo["papers"].items()),
         measured=f"{measured} of {len(entries)} models are." if measured else "There are none yet.",
         example=example,
     )
@@ -103,12 +100,20 @@ def document(zoo: dict[str, Any]) -> str:
     return "\n".join([intro, *tables, _initial(zoo["initial_weights"])])
 
 
+def _paper(name: str, paper: dict[str, Any]) -> str:
+    weights = f"weights {paper['license']}" if paper["license"] else paper["note"]
+    return f"- {name}: [{paper['text']}]({paper['url']}); {weights}"
+
+
 def _initial(weights: dict[str, dict[str, str]]) -> str:
-    rows = [_row([f"`{file}`", f"[{made['of']}]({made['url']})"]) for file, made in weights.items()]
-    commands = [
-        f"python -m tools.convert_weights {made['url'].split('/')[-1]} {file}"
-        for file, made in weights.items()
-    ]
+    rows, commands = [], []
+    for file, made in weights.items():
+        link = f"[{made['of']}]({made['url']})"
+        if "file" in made:
+            link = f"`{made['file']}`, linked from the page of {link}"
+        rows.append(_row([f"`{file}`", link]))
+        downloaded = made.get("file", made["url"].split("/")[-1])
+        commands.append(f"python -m tools.convert_weights {downloaded} {file}")
     return INITIAL.format(rows="\n".join(rows), commands="\n".join(commands))
 
 
@@ -133,7 +138,7 @@ def _table(zoo: dict[str, Any], folder: str) -> Iterator[str]:
         ]
         cells += [_format(COSTS, key, entry["published"]) for key in costs]
         recipe = f"[{name.split('/')[-1]}](../configs/{name}.yaml)"
-        weights = f"[download]({entry['weights']})"
+        weights = f"[download]({entry['weights']})" if entry["weights"] else NOTHING
         yield _row([recipe, entry["model"], entry["backbone"], *cells, weights])
     notes = {name: entry["note"] for name, entry in entries.items() if "note" in entry}
     if notes:
@@ -171,9 +176,13 @@ def header(zoo: dict[str, Any], name: str) -> str:
     lines = [
         f"{entry['model']}, {entry['backbone']}: {facts['task']} segmentation of {facts['title']}.",
         f"  {command}",
-        f"Published: {_metrics(entry['published'])}. Published weights ({license}):",
-        f"  {entry['weights']}",
     ]
+    published = f"Published: {_metrics(entry['published']) or 'no metric'}"
+    if entry["weights"]:
+        lines.append(f"{published}. Published weights ({license}):")
+        lines.append(f"  {entry['weights']}")
+    else:
+        lines.append(f"{published}, and no weights.")
     initial = model_zoo.get_config(name).MODEL.WEIGHTS
     if "note" in entry:
         lines.append(entry["note"])

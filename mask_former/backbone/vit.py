@@ -171,6 +171,12 @@ class ViTEncoder(Backbone):
         """Compute the activations of every block again for gradients, instead of keeping them."""
         self._recomputes = enable
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile every block, as `nn.Module.compile` would the whole: heads may run them one by
+        one, and they are alike, so that what is compiled for one serves all."""
+        for block in self.model.blocks:
+            block.compile(*args, **kwargs)
+
     def convert_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights of a file of timm's or the model's authors, with positions for our `img_size`."""
         return weights_as_timm_reads_them(self.model, weights)

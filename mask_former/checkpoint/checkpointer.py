@@ -1,17 +1,23 @@
 """Saving and loading: safe on both sides, and strict about what fits.
 
+A file holds, beside the weights, the classes that they were trained on.
+
 The weights of a model are named as in the published checkpoints. Other names go through
 `NAME_RULES`, and those of other code bases through the tables of `convert.py` before.
 """
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
 from mask_former.checkpoint.atomic_write import replaced_when_complete
+from mask_former.checkpoint.classes import KEY as CLASSES
+from mask_former.checkpoint.classes import Category, check_trained_on, classes_in
 from mask_former.checkpoint.compatibility import (
     HEAD,
     backbone_weights,
@@ -35,7 +41,8 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
       harms the one before.
     - Weights that are not finite are not saved.
     - What is loaded fits. A whole model fits weight by weight; a file without a head is a
-      backbone, and must hold all weights of its `pretrained_part`, or at least half of them.
+      backbone, and must hold all weights of its `pretrained_part`, or at least half of them. A
+      class head is loaded only for the classes that it was trained on, where these are known.
 
     Args:
         model: the model, or what DistributedDataParallel made of it.
@@ -43,6 +50,8 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
         save_to_disk: None: in the main process only.
         accept_backbone: a file without a head is enough, as where a training starts. False where
             the model is to be used: its head would be random.
+        classes: those of the data, as COCO's categories by contiguous id; saved with the model.
+            None: they are not known, and any are loaded.
         checkpointables: saved and loaded besides the model; have `state_dict` and
             `load_state_dict`.
     """
@@ -54,10 +63,12 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
         *,
         save_to_disk: bool | None = None,
         accept_backbone: bool = True,
+        classes: Sequence[Category] | None = None,
         **checkpointables: Any,
     ) -> None:
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
         self.accept_backbone = accept_backbone
+        self.classes = None if classes is None else list(classes)
         self._without_class_head = False
 
     def save(self, name: str, **kwargs: Any) -> None:
@@ -86,8 +97,9 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
         weights = self.model.state_dict()
         check_finite(weights, f"{path} is not written")
         self.logger.info(f"Saving checkpoint to {path}")
+        classes = {} if self.classes is None else {CLASSES: self.classes}
         with replaced_when_complete(path) as f:
-            torch.save({"model": weights, **kwargs}, f)
+            torch.save({"model": weights, **classes, **kwargs}, f)
 
     def _writes(self) -> bool:
         return bool(self.save_dir) and self.save_to_disk
@@ -112,37 +124,21 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
                 `compatibility.class_head`; the log names them.
 
         Returns:
-            What else the file holds, such as "iteration".
+            What else the file holds, such as "iteration" and "classes".
 
         Raises:
             MissingFileError: there is no such file.
             DownloadError: the address cannot be downloaded.
-            UserError: the file is broken, wants something run, or is for another model.
+            UserError: the file is broken, wants something run, or is for another model, or for
+                other classes.
         """
         if path:
-            path = self._local_file(path)
+            path = local_file(path)
         self._without_class_head = without_class_head
         try:
             return super().load(path, checkpointables)
         finally:
             self._parsed_url_during_load = None  # Detectron2 leaves it set after an error.
-
-    def _local_file(self, path: str) -> str:
-        # Detectron2's "?matching_heuristics=True" says what the content shows here.
-        address = path.removesuffix("?matching_heuristics=True")
-        try:
-            local = self.path_manager.get_local_path(address)
-        except OSError as error:
-            raise DownloadError(
-                f"MODEL.WEIGHTS {address} cannot be downloaded ({error}). Without a network, set "
-                "MODEL.WEIGHTS to a local copy."
-            ) from error
-        if not os.path.isfile(local):
-            raise MissingFileError(
-                f"There is no weights file {path}. It comes from MODEL.WEIGHTS or, when training "
-                "is resumed, from the file last_checkpoint in OUTPUT_DIR."
-            )
-        return local
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         checkpoint = read_weights_file(filename)
@@ -155,7 +151,8 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
         source = find_source(weights)
         # A backbone that is the other code base's own takes its weights as they are.
         if source is None or any(
-            name.endswith(f".{SOURCES[source].signature_key}") for name in self.model.state_dict()
+            name.endswith(tuple(f".{key}" for key in SOURCES[source].signature_keys))
+            for name in self.model.state_dict()
         ):
             return weights
         conversion = to_ours(weights, source, file)
@@ -178,6 +175,8 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
         if mismatches(incompatible).keys() - left_out:
             starts = self.accept_backbone and not self._without_class_head
             raise UserError(describe_mismatches(file, incompatible, head, starts=starts))
+        if not self._without_class_head:
+            check_trained_on(file, classes_in(checkpoint), self.classes)
         if left_out:
             self.logger.info(f"Not loaded, since they depend on the classes: {sorted(left_out)}")
         return incompatible
@@ -201,3 +200,27 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
             pretrained=getattr(backbone, "pretrained_part", ""),
         )
         return super()._load_model(checkpoint)
+
+
+def local_file(path: str) -> str:
+    """The file of a path or an address, which is downloaded once.
+
+    Raises:
+        MissingFileError: there is no such file.
+        DownloadError: the address cannot be downloaded.
+    """
+    # Detectron2's "?matching_heuristics=True" says what the content shows here.
+    address = path.removesuffix("?matching_heuristics=True")
+    try:
+        local = PathManager.get_local_path(address)
+    except OSError as error:
+        raise DownloadError(
+            f"MODEL.WEIGHTS {address} cannot be downloaded ({error}). Without a network, set "
+            "MODEL.WEIGHTS to a local copy."
+        ) from error
+    if not os.path.isfile(local):
+        raise MissingFileError(
+            f"There is no weights file {path}. It comes from MODEL.WEIGHTS or, when training "
+            "is resumed, from the file last_checkpoint in OUTPUT_DIR."
+        )
+    return local

@@ -105,6 +105,7 @@ def describe_mismatches(file: str, incompatible: Any, head: set[str], *, starts:
     """
     wrong = mismatches(incompatible)
     text = f"{file} holds another model than the configuration describes:{_listing(wrong)}"
+    text += _other_image_size(incompatible)
     # Not the queries, as long as there is a classifier: their number may differ by itself.
     classifier = {name for name in head if _CLASSIFIER.fullmatch(name)} or head
     sizes = [(a[0], b[0], name) for name, a, b in incompatible.incorrect_shapes]
@@ -121,6 +122,17 @@ def describe_mismatches(file: str, incompatible: Any, head: set[str], *, starts:
                 " Set MODEL.WEIGHTS_WITHOUT_CLASS_HEAD to True to start from all the other weights."
             )
     return text
+
+
+def _other_image_size(incompatible: Any) -> str:
+    """What to do where a plain ViT's learned positions are for images of another size."""
+    for name, in_file, in_model in incompatible.incorrect_shapes:
+        if name.endswith("pos_embed") and in_file[-1] == in_model[-1]:
+            return (
+                f"\n{name} is for {in_file[1]} patches and tokens, here for {in_model[1]}: set "
+                "MODEL.VIT.IMG_SIZE and PATCH_SIZE to those of the weights."
+            )
+    return ""
 
 
 def _listing(wrong: dict[str, str]) -> str:

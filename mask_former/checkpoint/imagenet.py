@@ -72,3 +72,17 @@ TIMM_SWIN: tuple[Pair, ...] = (
         for name in ("reduction", "norm")
     ),
 )
+
+
+def _stdc_layer(theirs: str, ours: str | None) -> tuple[Pair, ...]:
+    names = ("conv.weight", "bn.*", "conv_list.{j}.conv.weight", "conv_list.{j}.bn.*")
+    names += ("avd_layer.0.weight", "avd_layer.1.*")
+    return tuple((f"{theirs}.{name}", ours and f"{ours}.{name}") for name in names)
+
+
+# STDC networks of the paper's authors, who hold every layer twice.
+STDC: tuple[Pair, ...] = (
+    *_stdc_layer("features.{i}", "backbone.features.{i}"),
+    *_stdc_layer("x{k}.0.{i}", None),
+    *((f"{name}.*", None) for name in ("conv_last.conv", "conv_last.bn", "fc", "bn", "linear")),
+)

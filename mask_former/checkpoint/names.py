@@ -27,6 +27,8 @@ NAME_RULES: tuple[tuple[str, str | None], ...] = (
     (r"^sem_seg_head\.(?!pixel_decoder\.|predictor\.)", "sem_seg_head.pixel_decoder."),
     # Mask2Former's query features, in its published files.
     (r"^sem_seg_head\.predictor\.static_query\.", "sem_seg_head.predictor.query_feat."),
+    # STDC's layers, which its authors' module holds once more by the strides of their maps.
+    (r"^backbone\.x(2|4|8|16|32)\.0\.", None),
 )
 
 

@@ -5,18 +5,23 @@ A `.pkl` goes through `safe_pickle`, a `.pth` through PyTorch's `weights_only` l
 """
 
 import io
+import json
 import pickle
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from mask_former.checkpoint.classes import KEY as CLASSES
+from mask_former.checkpoint.classes import Category, classes_in
 from mask_former.checkpoint.pickle_limits import ExcessiveError, check_pickle
 from mask_former.checkpoint.safe_pickle import RefusedError, read_pickle
 from mask_former.errors import MissingFileError, UserError
@@ -27,8 +32,8 @@ def read_weights_file(path: str) -> dict[str, Any]:
 
     Args:
         path: a local file. `.pkl`: Detectron2's model zoo ({"model": arrays, "__author__"}), or
-            Caffe2's, from which Detectron2's ImageNet weights come. `.pth`, `.pt`, `.bin`: what
-            `torch.save` wrote, a training checkpoint or bare weights. `.safetensors`.
+            Caffe2's, from which Detectron2's ImageNet weights come. `.pth`, `.pt`, `.bin`,
+            `.tar`: what `torch.save` wrote, a training checkpoint or bare weights. `.safetensors`.
 
     Returns:
         "model": names to tensors, on the CPU; besides, whatever a training checkpoint holds
@@ -42,8 +47,36 @@ def read_weights_file(path: str) -> dict[str, Any]:
     reader = READERS.get(Path(path).suffix.lower())
     if reader is None:
         raise UserError(f"{path}: weights are read from files named {', '.join(READERS)}.")
-    try:
+    with _explained_errors(path):
         content = reader(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, not a dictionary of weights.")
+    if "model" not in content:
+        content = _without_wrapper(content)
+    if not isinstance(content["model"], dict):
+        raise UserError(f"{path}: 'model' is a {type(content['model']).__name__}, not weights.")
+    for name in content["model"]:
+        if not isinstance(name, str):
+            raise UserError(f"{path} names a weight {name!r}, which is not a string.")
+    weights = {k: _to_tensor(path, k, v) for k, v in content["model"].items()}
+    return {**content, "model": weights}
+
+
+def read_classes(path: str) -> list[Category] | None:
+    """The classes that a file of weights was trained on, without reading the weights where that
+    can be avoided; None: it does not say. Raises as `read_weights_file`."""
+    if Path(path).suffix.lower() in _TORCH and zipfile.is_zipfile(path):
+        with _explained_errors(path):
+            content = _read_torch(path, mmap=True)
+        return classes_in(content) if isinstance(content, dict) else None
+    return classes_in(read_weights_file(path))
+
+
+@contextmanager
+def _explained_errors(path: str) -> Iterator[None]:
+    """Turn whatever goes wrong in reading a file into an error that names it."""
+    try:
+        yield
     except RefusedError as error:
         # Not chained: PyTorch's own text advises to load the file unsafely.
         raise UserError(
@@ -60,21 +93,11 @@ def read_weights_file(path: str) -> dict[str, Any]:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(f"{path} cannot be read; is it complete? ({reason})") from error
 
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds a {type(content).__name__}, not a dictionary of weights.")
-    if "model" not in content:
-        content = _without_wrapper(content)
-    if not isinstance(content["model"], dict):
-        raise UserError(f"{path}: 'model' is a {type(content['model']).__name__}, not weights.")
-    for name in content["model"]:
-        if not isinstance(name, str):
-            raise UserError(f"{path} names a weight {name!r}, which is not a string.")
-    weights = {k: _to_tensor(path, k, v) for k, v in content["model"].items()}
-    return {**content, "model": weights}
-
 
 def _without_wrapper(content: dict[str, Any]) -> dict[str, Any]:
     """Bare weights, as {"model": weights}; Caffe2's are known by names without a dot."""
+    if isinstance(content.get("state_dict"), dict):  # Lightning's
+        return {"model": content["state_dict"]}
     weights = content.get("blobs", content)
     if not isinstance(weights, dict):
         return {"model": weights}
@@ -102,13 +125,19 @@ def _to_tensor(path: str, name: Any, value: Any) -> Tensor:
 
 
 def _read_safetensors(path: str) -> Any:
-    return {"model": safetensors.torch.load_file(path, device="cpu")}
+    with safetensors.safe_open(path, framework="pt") as file:
+        notes = file.metadata() or {}
+    try:
+        classes = json.loads(notes.get(CLASSES, "null"))
+    except ValueError:  # of another program
+        classes = None
+    return {"model": safetensors.torch.load_file(path, device="cpu"), CLASSES: classes}
 
 
-def _read_torch(path: str) -> Any:
+def _read_torch(path: str, mmap: bool = False) -> Any:
     _check_torch(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL (\S+)", str(error))
         if refused is None:
@@ -131,10 +160,12 @@ def _check_torch(path: str) -> None:
             check_pickle(file)
 
 
+_TORCH = (".pth", ".pt", ".bin")
 READERS: dict[str, Callable[[str], Any]] = {
     ".pkl": read_pickle,
     ".pth": _read_torch,
     ".pt": _read_torch,
     ".safetensors": _read_safetensors,
     ".bin": _read_torch,  # of `transformers`
+    ".tar": _read_torch,  # of ImageNet classifiers
 }

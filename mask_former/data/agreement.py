@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 
+from mask_former.data.classes import Category, categories_of
 from mask_former.data.mapper import InstanceAnnotation, annotation_type
 from mask_former.data.metadata import read_metadata
 from mask_former.errors import UserError, listed
@@ -47,6 +48,19 @@ def classes_of(cfg: CfgNode, dataset_name: str) -> Sequence[str]:
             f"{cfg.INPUT.DATASET_MAPPER_NAME} (INPUT.DATASET_MAPPER_NAME) needs."
         )
     return classes
+
+
+def known_classes(cfg: CfgNode, dataset_names: Sequence[str]) -> list[Category] | None:
+    """The classes of the first of some data sets, which agree, as COCO's categories; those of cfg's
+    kind of annotation. None if the metadata do not say, or there is no data set."""
+    if not dataset_names:
+        return None
+    try:
+        metadata = read_metadata(dataset_names[0])
+        names = metadata.get(_key(cfg))
+    except FileNotFoundError:  # of the data set's own files; who reads the data set explains it
+        return None
+    return None if names is None else categories_of(metadata, names)
 
 
 def check_agreement(cfg: CfgNode, dataset_names: Sequence[str]) -> None:

@@ -33,7 +33,7 @@ def build_augmentation(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     """The augmentations for `cfg.INPUT.DATASET_MAPPER_NAME`.
 
     In training: resize, crop, colour, flip; for detr_panoptic: flip and, half of the time, DETR's
-    resize and crop, before the resize; for coco_*_lsj: flip, large-scale jitter, colour. In
+    resize and crop, before the resize; for *_lsj: flip, large-scale jitter, colour. In
     inference only the resize to the test size, by PIL like the published models'.
 
     Raises:

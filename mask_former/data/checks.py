@@ -37,6 +37,7 @@ from mask_former.data.records import (
     image_size,
     load_records,
 )
+from mask_former.data.validation import loss_datasets, loss_mapper
 from mask_former.errors import MissingFileError, UserError, listed, prefixed
 
 logger = logging.getLogger(__name__)
@@ -48,8 +49,9 @@ def check_data(cfg: CfgNode, *, eval_only: bool = False) -> list[str]:
     """Check the data sets of cfg: metadata, annotations, and a few samples.
 
     Args:
-        cfg: DATASETS.TEST and, unless `eval_only`, DATASETS.TRAIN are checked.
-        eval_only: whether the training sets are left out.
+        cfg: DATASETS.TEST and, unless `eval_only`, DATASETS.TRAIN and the data sets of the
+            validation loss are checked.
+        eval_only: whether these are left out.
 
     Returns:
         Remarks on what is unusual, and may be a mistake.
@@ -65,10 +67,12 @@ def check_data(cfg: CfgNode, *, eval_only: bool = False) -> list[str]:
         )
     train = () if eval_only else tuple(dict.fromkeys(cfg.DATASETS.TRAIN))
     test = tuple(dict.fromkeys(cfg.DATASETS.TEST))
-    for name in dict.fromkeys((*train, *test)):
+    losses = () if eval_only else loss_datasets(cfg)
+    names = tuple(dict.fromkeys((*train, *test, *losses)))
+    for name in names:
         datasets.check_dataset(name)
-    check_agreement(cfg, (*train, *test))
-    for name in dict.fromkeys((*train, *test)):
+    check_agreement(cfg, names)
+    for name in names:
         check_classes(cfg, name)
     remarks: list[str] = []
     for name in train:
@@ -85,6 +89,8 @@ def check_data(cfg: CfgNode, *, eval_only: bool = False) -> list[str]:
         if name not in train:
             remarks += annotation_remarks(cfg, name)
             remarks += class_remarks(cfg, name, records)
+    for name in losses:
+        check_records(name, load_records(name), loss_mapper(cfg))
     return remarks
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from mask_former.data.geometry import MARGIN, mask_area, mask_box
 from mask_former.data.json_files import Json, as_flag, as_id, as_text, described, entries
-from mask_former.errors import UserError
+from mask_former.errors import UserError, report
 
 # Segment ids are colours of 24 bits, and black is no segment.
 _MAX_SEGMENT_ID = 2**24 - 1
@@ -153,7 +153,7 @@ def complete(annotation: Json, size: tuple[int, int], remarks: Counter) -> None:
 
 def check_segments(
     annotation: Json, place: str, stuff: dict[Hashable, bool], remarks: Counter
-) -> None:
+) -> bool:
     """Check the segments of a panoptic annotation, and count what is unusual.
 
     Args:
@@ -161,27 +161,42 @@ def check_segments(
         place: what it is called in an error message.
         stuff: whether a category is stuff, by id.
         remarks: is counted up.
+
+    Returns:
+        whether all are right. What is wrong is reported, which raises by default.
     """
     segments = entries(annotation, "segments_info", place, ("id", "category_id"))
     ids: set[int] = set()
     stuff_seen: set[Hashable] = set()
+    all_right = len(segments) == len(annotation["segments_info"])
     for segment in segments:
-        id_ = segment["id"]
-        if type(id_) is float and id_.is_integer():
-            id_ = segment["id"] = int(id_)
-        if type(id_) is not int or not 0 < id_ <= _MAX_SEGMENT_ID:
-            raise UserError(
-                f"{place}: the id of a segment is {described(id_)}, but must be a whole number in "
-                f"1..{_MAX_SEGMENT_ID}, the colour R + 256 G + 65536 B of its pixels."
-            )
-        if id_ in ids:
-            raise UserError(f"{place} lists the segment {id_} twice.")
-        ids.add(id_)
-        of_segment = partial("{}, segment {}".format, place, id_)
-        _check_category(segment, of_segment, stuff)
-        segment["iscrowd"] = _flag(segment, "iscrowd", of_segment)
+        try:
+            _check_segment(segment, place, stuff, ids)
+        except UserError as error:
+            report(error)
+            all_right = False
+            continue
         remarks["segments are crowds"] += segment["iscrowd"]
         if stuff[segment["category_id"]] and not segment["iscrowd"]:
             if segment["category_id"] in stuff_seen:
                 remarks["stuff segments have a class that another of their image has"] += 1
             stuff_seen.add(segment["category_id"])
+    return all_right
+
+
+def _check_segment(segment: Json, place: str, stuff: dict[Hashable, bool], ids: set[int]) -> None:
+    """Check one segment, and add its id to those before, `ids`."""
+    id_ = segment["id"]
+    if type(id_) is float and id_.is_integer():
+        id_ = segment["id"] = int(id_)
+    if type(id_) is not int or not 0 < id_ <= _MAX_SEGMENT_ID:
+        raise UserError(
+            f"{place}: the id of a segment is {described(id_)}, but must be a whole number in "
+            f"1..{_MAX_SEGMENT_ID}, the colour R + 256 G + 65536 B of its pixels."
+        )
+    if id_ in ids:
+        raise UserError(f"{place} lists the segment {id_} twice.")
+    ids.add(id_)
+    of_segment = partial("{}, segment {}".format, place, id_)
+    _check_category(segment, of_segment, stuff)
+    segment["iscrowd"] = _flag(segment, "iscrowd", of_segment)

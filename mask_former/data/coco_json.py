@@ -20,9 +20,16 @@ from mask_former.data.coco_entries import (
     new_id,
     place_of,
 )
-from mask_former.data.geometry import FRACTIONS, Masked, check_masks, check_size
-from mask_former.data.json_files import Json, as_text, entries, once_per_file, read_json
-from mask_former.errors import UserError, listed
+from mask_former.data.geometry import FRACTIONS, Masked, check_size, sound_masks
+from mask_former.data.json_files import (
+    Json,
+    as_text,
+    entries,
+    incomplete,
+    once_per_file,
+    read_json,
+)
+from mask_former.errors import UserError, listed, report
 
 
 class CheckedAnnotations(list):
@@ -81,13 +88,18 @@ def read_instances(path: str) -> CocoFile:
     masked = []
     for index, annotation in enumerate(file.annotations):
         place = partial(place_of, path, annotation, index)
-        if "id" in annotation:
-            annotation["id"] = new_id(ids, annotation["id"], f"{path}: the id of annotation")
-        check_references(annotation, place, file.images, categories)
-        check_numbers(annotation, place, file.size(annotation))
+        try:
+            if "id" in annotation:
+                annotation["id"] = new_id(ids, annotation["id"], f"{path}: the id of annotation")
+            check_references(annotation, place, file.images, categories)
+            check_numbers(annotation, place, file.size(annotation))
+        except UserError as error:
+            report(error)
+            continue
         masked.append(Masked(annotation, file.size(annotation), place))
     check_types(path, "annotations", ids)
-    file.remarks.update(check_masks(iter(masked)))
+    masked = sound_masks(masked, file.remarks)
+    file.annotations = [item.annotation for item in masked]
     polygons = [item for item in masked if isinstance(item.annotation["segmentation"], list)]
     if polygons and file.remarks[FRACTIONS] == len(polygons):
         raise UserError(
@@ -126,19 +138,25 @@ def read_panoptic(path: str) -> CocoFile:
     stuff = {category["id"]: not category.get("isthing", True) for category in file.categories}
     image_ids: dict[Hashable, None] = {}
     names: dict[str, Hashable] = {}
+    sound = []
     for index, annotation in enumerate(file.annotations):
-        check_image(annotation, partial(place_of, path, annotation, index), file.images)
-        place = f"{path}: the annotation of image {annotation['image_id']!r}"
-        new_id(image_ids, annotation["image_id"], f"{path}: the image of annotation")
-        name = as_text(annotation["file_name"], f"{place}: its file_name")
-        if name in names:
-            raise UserError(
-                f"{place} has the file_name {name!r}, like that of image {names[name]!r}. Each "
-                "image needs its own; are there subfolders that the names leave out?"
-            )
-        names[name] = annotation["image_id"]
-        check_segments(annotation, place, stuff, file.remarks)
-    missing = len(file.images) - len(file.annotations)
+        try:
+            check_image(annotation, partial(place_of, path, annotation, index), file.images)
+            place = f"{path}: the annotation of image {annotation['image_id']!r}"
+            new_id(image_ids, annotation["image_id"], f"{path}: the image of annotation")
+            name = as_text(annotation["file_name"], f"{place}: its file_name")
+            if name in names:
+                raise UserError(
+                    f"{place} has the file_name {name!r}, like that of image {names[name]!r}. Each "
+                    "image needs its own; are there subfolders that the names leave out?"
+                )
+            names[name] = annotation["image_id"]
+            if check_segments(annotation, place, stuff, file.remarks):
+                sound.append(annotation)
+        except UserError as error:
+            report(error)
+    file.annotations = sound
+    missing = len(file.images) - len(image_ids)
     file.remarks["images have no annotation, and are left out"] += missing
     return file
 
@@ -152,26 +170,44 @@ def panoptic_categories(path: str) -> list[Json]:
 def _read(path: str, keys: Sequence[str]) -> CocoFile:
     """The file with checked images and categories, and unchecked annotations."""
     content = read_json(path)
-    found = entries(content, "images", path, ("id", "file_name", "height", "width"))
+    found = entries(content, "images", path, ("id",))
     categories = check_categories(content, path)
     annotations = entries(content, "annotations", path, keys)
     images: dict[Hashable, Json] = {}
     names: dict[str, Hashable] = {}
-    for image in found:
-        ids = image["id"] = new_id(images, image["id"], f"{path}: the id of image", image)
-        place = f"{path}: image {ids!r}"
-        name = as_text(image["file_name"], f"{place}: its file_name")
-        if name in names:
-            raise UserError(
-                f"{place} has the file_name {name!r}, like image {names[name]!r}. Each image needs "
-                "its own; are there subfolders that the names leave out?"
-            )
-        names[name] = ids
-        image["height"], image["width"] = check_size(image["height"], image["width"], place)
+    wrong: set[Hashable] = set()
+    for index, image in enumerate(found):
+        try:
+            ids = image["id"] = new_id(images, image["id"], f"{path}: the id of image", image)
+            wrong.add(ids)
+            _check_image_entry(image, index, path, names)
+            wrong.remove(ids)
+        except UserError as error:
+            report(error)
     check_types(path, "images", images)
+    if wrong:  # what belongs to them would seem to be wrong, too
+        images = {ids: image for ids, image in images.items() if ids not in wrong}
+        texts = set(map(str, wrong))
+        annotations = [a for a in annotations if str(a["image_id"]) not in texts]
     if not images:
         raise UserError(f"{path} holds no images.")
     return CocoFile(path, images, categories, annotations)
+
+
+def _check_image_entry(image: Json, index: int, path: str, names: dict[str, Hashable]) -> None:
+    """Check the file name and the size of an image, and add its name to the `names` before."""
+    keys = ("file_name", "height", "width")
+    if not image.keys() >= set(keys):
+        raise incomplete(image, keys, f"{path}: images[{index}]")
+    place = f"{path}: image {image['id']!r}"
+    name = as_text(image["file_name"], f"{place}: its file_name")
+    if name in names:
+        raise UserError(
+            f"{place} has the file_name {name!r}, like image {names[name]!r}. Each image needs "
+            "its own; are there subfolders that the names leave out?"
+        )
+    names[name] = image["id"]
+    image["height"], image["width"] = check_size(image["height"], image["width"], place)
 
 
 def check_same_classes(

@@ -14,7 +14,7 @@ import numpy as np
 import pycocotools.mask as coco_mask
 
 from mask_former.data.json_files import described
-from mask_former.errors import UserError
+from mask_former.errors import UserError, report
 
 Annotation = dict[str, Any]
 
@@ -95,6 +95,25 @@ def check_masks(masked: Iterator[Masked]) -> Counter:
         if lengths:
             remarks.update(_check_coordinates(chunk, np.array(values), lengths, owners))
     return +remarks
+
+
+def sound_masks(masked: list[Masked], remarks: Counter) -> list[Masked]:
+    """Those whose masks are right; the others are reported, which raises by default.
+
+    Args:
+        masked: annotations with masks, which `check_masks` may change.
+        remarks: what it returns is added.
+    """
+    try:
+        remarks.update(check_masks(iter(masked)))
+        return masked
+    except UserError as error:
+        if len(masked) == 1:
+            report(error)
+            return []
+    # The wrong ones are found by halving: checking each alone would take far longer.
+    middle = len(masked) // 2
+    return sound_masks(masked[:middle], remarks) + sound_masks(masked[middle:], remarks)
 
 
 def check_run_lengths(

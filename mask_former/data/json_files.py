@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from detectron2.utils.file_io import PathManager
 
-from mask_former.errors import UserError
+from mask_former.errors import UserError, report
 
 Json = dict[str, Any]
 Content = TypeVar("Content")
@@ -100,7 +100,8 @@ def entries(content: Any, key: str, path: str, required: Sequence[str]) -> list[
     """`content[key]`, a list of objects that have the `required` keys.
 
     Raises:
-        UserError: it is something else; names `path` and the place.
+        UserError: it is something else; names `path` and the place. Objects without the keys are
+            reported, and left out where that does not raise.
     """
     if not isinstance(content, dict):
         raise UserError(
@@ -113,13 +114,21 @@ def entries(content: Any, key: str, path: str, required: Sequence[str]) -> list[
     found = content[key]
     if not isinstance(found, list):
         raise UserError(f"{path}: {key!r} is {described(found)}, but must be a list of objects.")
+    needed, kept = set(required), []
     for index, entry in enumerate(found):
-        if not isinstance(entry, dict):
-            raise UserError(f"{path}: {key}[{index}] is {described(entry)}, but must be an object.")
-        for name in required:
-            if name not in entry:
-                raise UserError(f"{path}: {key}[{index}] ({_short(entry)}) has no {name!r}.")
-    return found
+        if isinstance(entry, dict) and needed <= entry.keys():
+            kept.append(entry)
+        else:
+            report(incomplete(entry, required, f"{path}: {key}[{index}]"))
+    return kept
+
+
+def incomplete(entry: Any, required: Sequence[str], place: str) -> UserError:
+    """The error of an entry that is no object, or lacks one of the `required` keys."""
+    if not isinstance(entry, dict):
+        return UserError(f"{place} is {described(entry)}, but must be an object.")
+    missing = next(name for name in required if name not in entry)
+    return UserError(f"{place} ({_short(entry)}) has no {missing!r}.")
 
 
 def described(value: Any) -> str:

@@ -12,7 +12,7 @@ from mask_former.data.transforms import ResizeTransform, at_least_one_pixel
 from mask_former.errors import UserError
 
 # What INPUT.DATASET_MAPPER_NAME must be.
-NAMES = ("coco_instance_lsj", "coco_panoptic_lsj")
+NAMES = ("coco_instance_lsj", "coco_panoptic_lsj", "semantic_lsj")
 
 
 def large_scale_jitter(cfg: CfgNode) -> list[T.Augmentation]:

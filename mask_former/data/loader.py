@@ -26,6 +26,7 @@ from mask_former.data.mapper import MaskFormerDatasetMapper
 from mask_former.data.random_state import random_state_of
 from mask_former.data.reading import read_header
 from mask_former.data.records import Record, load_records
+from mask_former.data.validation import loss_mapper
 from mask_former.errors import UserError
 
 # Position of a sample in the stream, index of its record.
@@ -48,10 +49,12 @@ def build_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
             on, or the sampler is unknown.
     """
     batch_size, world_size = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
-    if batch_size < 1 or batch_size % world_size:
+    parts = cfg.SOLVER.ACCUMULATION_STEPS
+    if batch_size < 1 or batch_size % (world_size * parts):
         raise UserError(
             f"SOLVER.IMS_PER_BATCH is {batch_size}, but must be a multiple of the number of "
-            f"processes, {world_size}."
+            f"processes, {world_size}"
+            + (f", times SOLVER.ACCUMULATION_STEPS, {parts}." if parts > 1 else ".")
         )
     mapper = MaskFormerDatasetMapper(cfg, is_train=True)
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
@@ -99,6 +102,15 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
     return build_detection_test_loader(
         load_records(dataset_name),
         mapper=MaskFormerDatasetMapper(cfg, is_train=False),
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    )
+
+
+def build_loss_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
+    """Like `build_test_loader`, of samples with ground truth, from which a loss is computed."""
+    return build_detection_test_loader(
+        load_records(dataset_name),
+        mapper=loss_mapper(cfg),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
 

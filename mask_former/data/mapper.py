@@ -31,8 +31,6 @@ from mask_former.errors import UserError
 
 # What a training sample keeps of its record, lest the rest be sent between processes.
 _KEPT = ("file_name", "image_id", "height", "width")
-# Value of padded pixels, about the mean of natural images.
-_PADDING = 128
 
 
 class Annotation(ABC):
@@ -111,6 +109,7 @@ ANNOTATIONS: dict[str, type[Annotation]] = {
     "detr_panoptic": PanopticAnnotation,
     "coco_panoptic_lsj": PanopticAnnotation,
     "coco_instance_lsj": InstanceAnnotation,
+    "semantic_lsj": SemanticAnnotation,
 }
 
 
@@ -144,6 +143,7 @@ class MaskFormerDatasetMapper:
         num_classes: int,
         ignore_value: int = 255,
         size_divisibility: int = 0,
+        padding_value: int = 128,
         give_valid: bool = False,
         exif: bool = True,
     ) -> None:
@@ -156,6 +156,7 @@ class MaskFormerDatasetMapper:
             num_classes: K; labels outside of [0, K) are errors.
             ignore_value: the label of pixels without a class.
             size_divisibility: both sides are padded to a multiple of this; 0 or less: no padding.
+            padding_value: of padded pixels, 0..255.
             give_valid: whether training samples have `valid`, the mask of annotated pixels.
             exif: whether the orientation of EXIF is applied to images.
         """
@@ -167,6 +168,7 @@ class MaskFormerDatasetMapper:
         self.num_classes = num_classes
         self.ignore_value = ignore_value
         self.size_divisibility = size_divisibility
+        self.padding_value = padding_value
         self.give_valid = give_valid
         self.exif = exif
 
@@ -183,6 +185,7 @@ class MaskFormerDatasetMapper:
             "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
             "size_divisibility": divisibility,
+            "padding_value": cfg.INPUT.PADDING_VALUE,
             "give_valid": cfg.MODEL.MASK_FORMER.IGNORE_VOID,
             "exif": cfg.INPUT.EXIF_ORIENTATION,
         }
@@ -220,7 +223,7 @@ class MaskFormerDatasetMapper:
             masks = BitMasks(pad(masks.tensor, value=False))
 
         result = {key: record[key] for key in _KEPT if key in record}
-        result["image"] = pad(_channels_first(sample.image), value=_PADDING)
+        result["image"] = pad(_channels_first(sample.image), value=self.padding_value)
         result["instances"] = Instances(
             tuple(result["image"].shape[1:]), gt_classes=segments.labels, gt_masks=masks
         )

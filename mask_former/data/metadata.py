@@ -1,10 +1,12 @@
 """The metadata of data sets that a model needs to be built: its classes, and which are things."""
 
 import logging
+from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 
+from mask_former.data.classes import Category, metadata_of
 from mask_former.data.datasets import check_dataset
 from mask_former.data.datasets.catalog import load_registered
 from mask_former.data.datasets.of_detectron2 import read_by_ourselves
@@ -30,6 +32,21 @@ def read_metadata(name: str) -> Metadata:
         if not metadata.get("thing_classes"):
             load_registered(name)
     return metadata
+
+
+def with_classes(cfg: CfgNode, classes: Sequence[Category], name: str) -> CfgNode:
+    """A copy of `cfg` for a model that knows its classes, and needs no data set for them.
+
+    Args:
+        classes: COCO's categories, by contiguous id; they decide NUM_CLASSES.
+        name: under which their metadata are registered; the copy's only test set.
+    """
+    MetadataCatalog[name] = Metadata(name=name, **metadata_of(classes))
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.DATASETS.TEST = (name,)
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = len(classes)
+    return cfg
 
 
 def thing_classes(cfg: CfgNode) -> list[int]:

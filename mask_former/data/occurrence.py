@@ -70,7 +70,7 @@ def class_remarks(cfg: CfgNode, name: str, records: Sequence[Record]) -> list[st
 def segment_remarks(cfg: CfgNode, name: str, records: Sequence[Record]) -> list[str]:
     """A remark on images of more segments than the model has queries."""
     queries = cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES
-    if cfg.MODEL.META_ARCHITECTURE != "MaskFormer":
+    if cfg.MODEL.META_ARCHITECTURE not in ("MaskFormer", "EoMT"):
         return []
     counts = np.array(
         [sum(not segment.get("iscrowd") for segment in segments_of(record)) for record in records]

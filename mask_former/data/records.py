@@ -81,7 +81,7 @@ def check_in_memory(records: Sequence[Record], num_classes: int) -> None:
         UserError: a category id outside of [0, num_classes); a mask that is none (see
             `geometry.py`); a label map that seems to be another image's.
     """
-    _check_pairs(records)
+    check_pairs(records)
     for record in records:
         segments = segments_of(record)
         ids = (required_field(record, "category_id", segment) for segment in segments)
@@ -95,7 +95,7 @@ def check_in_memory(records: Sequence[Record], num_classes: int) -> None:
     )
 
 
-def _check_pairs(records: Sequence[Record]) -> None:
+def check_pairs(records: Sequence[Record]) -> None:
     """Where most label maps have the name of their image, all have: Detectron2's `load_sem_seg`
     pairs files by their order, so that one that is missing shifts all that follow."""
     pairs = [

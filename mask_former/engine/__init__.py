@@ -6,6 +6,7 @@ from mask_former.engine.hooks import BestCheckpoint, ProgressBar
 from mask_former.engine.interruption import Interrupted
 from mask_former.engine.launch import is_first_process, launch
 from mask_former.engine.model import build_model
+from mask_former.engine.optimizer import build_lr_scheduler, build_optimizer
 from mask_former.engine.predict import DefaultPredictor
 from mask_former.engine.setup import argument_parser, check_run, setup
 from mask_former.engine.trainer import Trainer
@@ -17,7 +18,9 @@ __all__ = [
     "ProgressBar",
     "Trainer",
     "argument_parser",
+    "build_lr_scheduler",
     "build_model",
+    "build_optimizer",
     "check_run",
     "get_cfg",
     "is_first_process",

@@ -13,7 +13,13 @@ from detectron2.config import CfgNode
 from detectron2.config import get_cfg as get_detectron2_cfg
 from detectron2.utils.file_io import PathManager
 
-from mask_former.config import MASK2FORMER_DEFAULTS, add_mask_former_config
+from mask_former.config import (
+    MASK2FORMER_DEFAULTS,
+    MASK2FORMER_PREDICTOR,
+    PEM_PIXEL_DECODER,
+    PEM_PREDICTOR,
+    add_mask_former_config,
+)
 from mask_former.data.datasets.custom import SECTION, custom_dataset
 from mask_former.engine.config_values import check_value
 from mask_former.engine.own_data import follow_data, given_with_data, register_own
@@ -36,7 +42,9 @@ def get_cfg() -> CfgNode:
     return cfg
 
 
-def load_config(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
+def load_config(
+    config_file: str = "", opts: Sequence[str] = (), cfg: CfgNode | None = None
+) -> CfgNode:
     """The defaults, changed by a yaml file, and then by options; IMPORTS are imported, and the data
     sets of DATASETS.CUSTOM registered.
 
@@ -45,6 +53,8 @@ def load_config(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
             it changes, relative to its own folder. Plain yaml: a tag that would run Python is an
             error. Empty: none.
         opts: KEY, VALUE, KEY, VALUE, ... as on the command line.
+        cfg: instead of the defaults, such as a configuration with another project's keys. It is
+            not changed; what it lacks of `get_cfg()` is added.
 
     Returns:
         The configuration, not frozen.
@@ -55,12 +65,24 @@ def load_config(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
             options. The message names the file, or the command line, the key and what is expected.
     """
     settings = read_settings(config_file, opts)
-    cfg = get_cfg()
+    cfg = get_cfg() if cfg is None else _with_missing(cfg.clone(), get_cfg())
+    cfg.defrost()
     for setting in settings:
         _merge(cfg, setting)
     _complete(cfg, given={key for key, _, _ in settings})
     register_own(cfg)
     follow_data(cfg, given=given_with_data(settings))
+    return cfg
+
+
+def _with_missing(cfg: CfgNode, defaults: CfgNode) -> CfgNode:
+    """Add to `cfg`, in place, the keys of `defaults` that it lacks; at any depth."""
+    cfg.defrost()
+    for key, value in defaults.items():
+        if key not in cfg:
+            cfg[key] = value
+        elif isinstance(value, CfgNode) and isinstance(cfg[key], CfgNode):
+            _with_missing(cfg[key], value)
     return cfg
 
 
@@ -70,11 +92,12 @@ def read_settings(config_file: str = "", opts: Sequence[str] = ()) -> list[Setti
 
 
 def _complete(cfg: CfgNode, given: set[str]) -> None:
-    """Complete a config of Mask2Former's repository by the defaults of that repository.
+    """Complete a config of Mask2Former's or PEM's repository by the defaults of that repository.
 
     Args:
         given: the keys that the config sets.
     """
+    _name_predictor_of_pem(cfg, given)
     if not cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME:
         return
     missing = {key: value for key, value in MASK2FORMER_DEFAULTS.items() if key not in given}
@@ -87,6 +110,23 @@ def _complete(cfg: CfgNode, given: set[str]) -> None:
             "is left out has the defaults of that repository: %s",
             cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME,
             ", ".join(f"{key} {value}" for key, value in missing.items()),
+        )
+
+
+def _name_predictor_of_pem(cfg: CfgNode, given: set[str]) -> None:
+    """In PEM's repository its predictor is called like Mask2Former's, and is the default."""
+    keys = cfg.MODEL.MASK_FORMER
+    if (
+        cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME == PEM_PIXEL_DECODER
+        and keys.TRANSFORMER_DECODER_NAME in ("", MASK2FORMER_PREDICTOR)
+        and "MODEL.MASK_FORMER.PREDICTOR_NAME" not in given
+    ):
+        keys.TRANSFORMER_DECODER_NAME = PEM_PREDICTOR
+        logger.warning(
+            "With %s as in PEM's repository, the predictor is PEM's, TRANSFORMER_DECODER_NAME %s; "
+            "PREDICTOR_NAME chooses another one",
+            PEM_PIXEL_DECODER,
+            PEM_PREDICTOR,
         )
 
 

@@ -1,6 +1,8 @@
 """Which values the keys of a configuration may have, beyond the type of their default."""
 
 import math
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -20,7 +22,14 @@ _RANGES: tuple[tuple[float, float, str], ...] = (
     (0, _INF, "SOLVER.WEIGHT_DECAY_EMBED SOLVER.WEIGHT_DECAY_NORM SOLVER.GAMMA SOLVER.STEPS"),
     (0, _INF, "SOLVER.WARMUP_FACTOR SOLVER.WARMUP_ITERS SOLVER.CLIP_GRADIENTS.CLIP_VALUE"),
     (0, _INF, "SOLVER.POLY_LR_POWER SOLVER.POLY_LR_CONSTANT_ENDING SOLVER.LAYER_DECAY"),
+    (0, _INF, "SOLVER.BACKBONE_WARMUP_ITERS MODEL.EOMT.ANNEALING_START MODEL.EOMT.ANNEALING_END"),
+    (0, 255, "INPUT.PADDING_VALUE"),
+    (1, _INF, "MODEL.EOMT.NUM_BLOCKS"),
+    (0, _INF, "MODEL.EOMT.ANNEALING_POWER"),
     (0, 1, "SOLVER.MOMENTUM SOLVER.EMA_DECAY"),
+    (1, _INF, "SOLVER.ACCUMULATION_STEPS"),
+    (0, _INF, "SOLVER.EARLY_STOPPING_PATIENCE SOLVER.REFERENCE_WORLD_SIZE"),
+    (0, _INF, "MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS"),
     (0, _INF, "DATALOADER.NUM_WORKERS DATALOADER.REPEAT_THRESHOLD TEST.EVAL_PERIOD"),
     (1, _INF, "TEST.DETECTIONS_PER_IMAGE TEST.AUG.MIN_SIZES TEST.AUG.MAX_SIZE"),
     (0, 1, "TEST.COUNT.MIN_SCORE"),
@@ -43,6 +52,19 @@ _RANGES: tuple[tuple[float, float, str], ...] = (
 )
 _RANGE = {key: (low, high) for low, high, keys in _RANGES for key in keys.split()}
 _KINDS = {"texts": (str,), "whole numbers": (int,), "numbers": (int, float)}
+# Of lists that are empty by default.
+_KIND_OF_LIST = {
+    "DATASETS.TRAIN": "texts",
+    "DATASETS.TEST": "texts",
+    "IMPORTS": "texts",
+    "TEST.LOSS.DATASETS": "texts",
+    "MODEL.EOMT.ANNEALING_START": "whole numbers",
+    "MODEL.EOMT.ANNEALING_END": "whole numbers",
+    "MODEL.FREEZE": "texts",
+    "MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS": "numbers",
+}
+# Regular expressions.
+_PATTERNS = ("MODEL.FREEZE", "SOLVER.LAYER_DECAY_PATTERN", "SOLVER.LR_FACTORS")
 _CHOICES = {
     "INPUT.RANDOM_FLIP": ("none", "horizontal", "vertical"),
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
@@ -74,10 +96,14 @@ def check_value(key: str, value: Any, default: Any, source: str) -> None:
         raise UserError(f"{place}must be a {type(default).__name__}, like {default!r}.")
     if key in _CHOICES and value not in _CHOICES[key]:
         raise UserError(f"{place}must be one of {', '.join(map(repr, _CHOICES[key]))}.")
+    if key == "SOLVER.LR_FACTORS":
+        _check_factors(value, place)
     least, most = _LENGTHS.get(key, (0, _INF))
     if isinstance(value, list | tuple) and not least <= len(value) <= most:
         raise UserError(f"{place}must have {least}{' or more' * (most > least)} elements.")
     elements = list(_leaves(value))
+    if key in _PATTERNS:
+        _check_patterns(elements, place)
     if kind := _kind_of_elements(key, default):
         for element in elements:
             if not _is(kind, element):
@@ -90,6 +116,24 @@ def check_value(key: str, value: Any, default: Any, source: str) -> None:
             limit = f"at least {low}" if high == _INF else f"in {low}..{high}"
             limit = f"at most {high}" if low == -_INF else limit
             raise UserError(f"{place}must be {limit}.")
+
+
+def _check_factors(pairs: Sequence[Any], place: str) -> None:
+    for pair in pairs:
+        is_pair = isinstance(pair, list | tuple) and len(pair) == 2
+        if not (is_pair and _is("texts", pair[0]) and _is("numbers", pair[1]) and pair[1] > 0):
+            raise UserError(
+                f"{place}its elements must be pairs of a pattern and a factor above 0, like "
+                f"['query', 0.1], not {pair!r}. MODEL.FREEZE names what shall not learn at all."
+            )
+
+
+def _check_patterns(elements: Sequence[Any], place: str) -> None:
+    for pattern in elements:
+        try:
+            re.compile(pattern if isinstance(pattern, str) else "")
+        except re.error as error:
+            raise UserError(f"{place}{pattern!r} is no regular expression: {error}.") from error
 
 
 def _leaves(value: Any):
@@ -105,8 +149,8 @@ def _kind_of_elements(key: str, default: Any) -> str | None:
     """What the elements of a list must be, by those of its default; None: anything."""
     if not isinstance(default, list | tuple):
         return None
-    if key in ("DATASETS.TRAIN", "DATASETS.TEST"):
-        return "texts"
+    if key in _KIND_OF_LIST:
+        return _KIND_OF_LIST[key]
     elements = list(_leaves(default))
     fitting = (kind for kind in _KINDS if elements and all(_is(kind, e) for e in elements))
     return next(fitting, None)

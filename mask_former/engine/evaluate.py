@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.checkpoint.compatibility import check_finite
+from mask_former.data.agreement import known_classes
 from mask_former.engine.interruption import StoppableEvaluator, StoppableLoader
 from mask_former.engine.label_maps import label_maps_where_accepted
 from mask_former.engine.resume import has_checkpoint
@@ -81,9 +82,13 @@ def load_trained_weights(cfg: CfgNode, model: nn.Module, *, resume: bool) -> Non
     """Load MODEL.WEIGHTS, or with `resume` the last checkpoint of OUTPUT_DIR, if there is one.
 
     Raises:
-        UserError: there are neither, or they are not of this model.
+        UserError: there are neither, or they are not of this model, or were trained on other
+            classes than those of DATASETS.TEST.
     """
-    checkpointer = MaskFormerCheckpointer(model, cfg.OUTPUT_DIR, accept_backbone=False)
+    classes = known_classes(cfg, cfg.DATASETS.TEST)
+    checkpointer = MaskFormerCheckpointer(
+        model, cfg.OUTPUT_DIR, accept_backbone=False, classes=classes
+    )
     resume = resume and has_checkpoint(checkpointer)
     if not (cfg.MODEL.WEIGHTS or resume):
         raise UserError(

@@ -3,28 +3,53 @@
 import logging
 import math
 import os
+from collections.abc import Sequence
 
 import torch
-from detectron2.engine import HookBase, TrainerBase
+from detectron2.engine import HookBase, TrainerBase, hooks
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
+from detectron2.utils.events import (
+    CommonMetricPrinter,
+    EventStorage,
+    EventWriter,
+    TensorboardXWriter,
+)
 from torch import nn
 from tqdm import tqdm
 
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
+from mask_former.checkpoint.classes import Category
 from mask_former.data.random_state import State, get_random_state, set_random_state
 from mask_former.evaluation.metrics_file import MetricsWriter
 
 logger = logging.getLogger(__name__)
 
 # What decides which weights are the best, unless cfg.TEST.BEST_CHECKPOINT_METRIC is set.
-DEFAULT_METRICS = ("panoptic_seg/PQ", "sem_seg/mIoU", "segm/AP")
+DEFAULT_METRICS = ("panoptic_seg/PQ", "sem_seg/mIoU", "segm/AP", "validation/total_loss")
 
 
 def is_due(trainer: TrainerBase, period: int) -> bool:
     """Whether the present iteration gets a checkpoint: every `period`, and the last."""
     done = trainer.iter + 1
     return done % period == 0 or done == trainer.max_iter
+
+
+def evaluated(storage: EventStorage) -> dict[str, float]:
+    """The metrics of an evaluation after the present iteration; empty if there was none.
+
+    It leaves them in the storage, with names like task/metric; those of losses have no slash.
+    """
+    latest = storage.latest()
+    return {
+        name: value for name, (value, at) in latest.items() if at == storage.iter and "/" in name
+    }
+
+
+def is_better(name: str, value: float, than: float) -> bool:
+    """Whether a value of a metric is better than another: the lower of losses and of errors of
+    counts, else the higher."""
+    *_, task, metric = ["", *name.split("/")]
+    return value < than if "loss" in metric or task.startswith("count") else value > than
 
 
 class BestCheckpoint(HookBase):
@@ -40,25 +65,32 @@ class BestCheckpoint(HookBase):
     Args:
         model: the model whose weights are saved.
         folder: where.
-        metric: what to maximize, e.g. "panoptic_seg/PQ", preceded by the name of the
-            data set when there are several; errors, such as "count/MAE", are minimized. Empty: the
-            first that is reported of DEFAULT_METRICS.
+        metric: what decides, e.g. "panoptic_seg/PQ", preceded by the name of the data set when
+            there are several; of losses and of errors, such as "count/MAE", the least is the best.
+            Empty: the first that is reported of DEFAULT_METRICS.
+        classes: saved with the weights, see `MaskFormerCheckpointer`.
     """
 
     NAME = "model_best"
 
-    def __init__(self, model: nn.Module, folder: str, metric: str = "") -> None:
-        self._checkpointer = MaskFormerCheckpointer(model, folder)
+    def __init__(
+        self,
+        model: nn.Module,
+        folder: str,
+        metric: str = "",
+        classes: Sequence[Category] | None = None,
+    ) -> None:
+        self._checkpointer = MaskFormerCheckpointer(model, folder, classes=classes)
         self._path = os.path.join(folder, f"{self.NAME}.pth")
         self._metric = metric
         # Of the file.
-        self._kept, self._best = "", -math.inf
+        self._kept, self._best = "", math.nan
 
     def before_train(self) -> None:
         if self.trainer.start_iter == 0 or not os.path.isfile(self._path):
             return
         best = torch.load(self._path, map_location="cpu", weights_only=True, mmap=True)
-        self._kept, self._best = best["metric"], _merit(best["metric"], best["value"])
+        self._kept, self._best = best["metric"], best["value"]
         self._metric = self._metric or self._kept
         logger.info(f"Best so far: {self._kept} {best['value']:.4f} ({self._path})")
 
@@ -69,23 +101,20 @@ class BestCheckpoint(HookBase):
         self._keep_best()
 
     def _keep_best(self) -> None:
-        # An evaluation leaves its metrics in the storage, under the current iteration.
-        now = self.trainer.storage.iter
-        latest = self.trainer.storage.latest()
-        metrics = {name: value for name, (value, at) in latest.items() if at == now}
-        self._metric = self._metric or _default_metric(metrics)
+        metrics = evaluated(self.trainer.storage)
+        self._metric = self._metric or default_metric(metrics)
         if self._metric not in metrics:
             self._warn(metrics)
             return
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
         name = self._metric if self._metric in finite else self._instead(finite)
         # The metric that is asked for outranks those that stand in for it.
-        if name and (name != self._kept or _merit(name, finite[name]) > self._best):
+        if name and (name != self._kept or is_better(name, finite[name], self._best)):
             self._save(name, finite[name])
 
     def _instead(self, finite: dict[str, float]) -> str:
         """What decides where the metric is NaN: "" when an earlier checkpoint stays the best."""
-        name = "" if self._kept == self._metric else self._kept or _default_metric(finite)
+        name = "" if self._kept == self._metric else self._kept or default_metric(finite)
         if name:
             then = f"{name} decides which checkpoint is the best"
         else:
@@ -99,35 +128,52 @@ class BestCheckpoint(HookBase):
         return name if name in finite else ""
 
     def _warn(self, metrics: dict[str, float]) -> None:
-        # Metrics of an evaluation are named task/metric; losses have no slash.
-        reported = [name for name in metrics if "/" in name]
-        if reported:
+        if metrics:
             logger.warning(
                 f"No best checkpoint is kept: TEST.BEST_CHECKPOINT_METRIC is {self._metric!r}, but "
-                f"the evaluation reports {', '.join(reported)}."
+                f"the evaluation reports {', '.join(metrics)}."
             )
 
     def _save(self, name: str, value: float) -> None:
-        self._kept, self._best = name, _merit(name, value)
+        self._kept, self._best = name, value
         self._checkpointer.save_weights(
             self.NAME, metric=name, value=value, iteration=self.trainer.iter
         )
         logger.info(f"Best so far: {name} {value:.4f} ({self._path})")
 
 
-def _merit(name: str, value: float) -> float:
-    """The larger, the better: errors of counts change their sign."""
-    is_error = name.split("/")[-2].startswith("count") if "/" in name else False
-    return -value if is_error else value
-
-
-def _default_metric(metrics: dict[str, float]) -> str:
+def default_metric(metrics: dict[str, float]) -> str:
     """The first of DEFAULT_METRICS in `metrics`, of the first data set that has it, else ""."""
     for metric in DEFAULT_METRICS:
         for name in metrics:
             if name == metric or name.endswith(f"/{metric}"):
                 return name
     return ""
+
+
+class ModelSchedule(HookBase):
+    """Tell the modules that change in the course of a training which iteration comes next: by
+    their method `at_iteration`, before the first one, and after each.
+
+    Runs before the hook that writes checkpoints, which hold the state for the iteration after.
+
+    Args:
+        models: the one that is trained, and its EMA, which this shall not be an average of.
+    """
+
+    def __init__(self, *models: nn.Module) -> None:
+        modules = (module for model in models for module in model.modules())
+        self._modules = {module for module in modules if hasattr(module, "at_iteration")}
+
+    def before_train(self) -> None:
+        self._tell(self.trainer.start_iter)
+
+    def after_step(self) -> None:
+        self._tell(self.trainer.iter + 1)
+
+    def _tell(self, iteration: int) -> None:
+        for module in self._modules:
+            module.at_iteration(iteration)
 
 
 class ProgressBar(HookBase):
@@ -169,6 +215,18 @@ def build_writers(folder: str, max_iter: int) -> list[EventWriter]:
         MetricsWriter(os.path.join(folder, "metrics.json")),
         TensorboardXWriter(folder),
     ]
+
+
+class PeriodicWriter(hooks.PeriodicWriter):
+    """Detectron2's, which also writes after each evaluation: the metrics of the next one take their
+    place in the storage."""
+
+    def after_step(self) -> None:
+        if evaluated(self.trainer.storage):
+            for writer in self._writers:
+                writer.write()
+        else:
+            super().after_step()
 
 
 class RandomState(HookBase):

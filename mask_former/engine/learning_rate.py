@@ -1,8 +1,27 @@
-"""Whether a learning rate was chosen for the batch size that it is used with."""
+"""The learning rate and the batch size: whether one was chosen for the other, and how both change
+with the number of processes."""
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Sequence
+from functools import reduce
 from itertools import groupby
+from operator import getitem
 from typing import Any
+
+from detectron2.config import CfgNode
+
+from mask_former.errors import UserError
+
+# The keys that count iterations.
+ITERATIONS = (
+    "SOLVER.MAX_ITER",
+    "SOLVER.STEPS",
+    "SOLVER.WARMUP_ITERS",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "TEST.EVAL_PERIOD",
+)
+
+logger = logging.getLogger(__name__)
 
 
 def rate_of_another_batch(settings: Iterable[tuple[str, Any, str]]) -> str:
@@ -26,3 +45,57 @@ def rate_of_another_batch(settings: Iterable[tuple[str, Any, str]]) -> str:
         f"which now is {batch}. In proportion to the batch it would be SOLVER.BASE_LR "
         f"{proportional:g}, and SOLVER.MAX_ITER {int(batch_of_rate) / int(batch):g} times as large."
     )
+
+
+def scaled_to_processes(cfg: CfgNode, processes: int) -> CfgNode:
+    """`cfg` for so many processes, where SOLVER.REFERENCE_WORLD_SIZE says for how many it is
+    written; `cfg` itself where they are as many, or the key is 0.
+
+    As Detectron2 scales it: each process keeps its share of the batch, so that the batch and in
+    proportion the rate change (arXiv:1706.02677, section 2.1), and all numbers of iterations in
+    inverse proportion. Besides, the EMA forgets as much an image (arXiv:2307.13813, definition
+    1.2), and no number of iterations becomes 0.
+
+    Raises:
+        UserError: the processes of the reference cannot share SOLVER.IMS_PER_BATCH.
+    """
+    check_reference(cfg)
+    reference = cfg.SOLVER.REFERENCE_WORLD_SIZE
+    if reference in (0, processes):
+        return cfg
+    factor = processes / reference
+    scaled = cfg.clone()
+    scaled.defrost()
+    solver = scaled.SOLVER
+    solver.REFERENCE_WORLD_SIZE = processes
+    solver.IMS_PER_BATCH = solver.IMS_PER_BATCH // reference * processes
+    solver.BASE_LR = solver.BASE_LR * factor
+    solver.BASE_LR_END = solver.BASE_LR_END * factor
+    solver.EMA_DECAY = solver.EMA_DECAY**factor
+    for key in ITERATIONS:
+        *sections, name = key.split(".")
+        section = reduce(getitem, sections, scaled)
+        section[name] = _scaled(section[name], factor)
+    scaled.freeze()
+    logger.info(
+        f"SOLVER.REFERENCE_WORLD_SIZE is {reference}, and there are {processes} processes: batch, "
+        f"learning rate and EMA decay are multiplied by {factor:g} (the latter's exponent), and "
+        "numbers of iterations divided by it."
+    )
+    return scaled
+
+
+def _scaled(iterations: int | Sequence[int], factor: float) -> int | Sequence[int]:
+    if isinstance(iterations, int):
+        return iterations and max(1, round(iterations / factor))
+    return type(iterations)(_scaled(number, factor) for number in iterations)
+
+
+def check_reference(cfg: CfgNode) -> None:
+    """Raise UserError unless SOLVER.REFERENCE_WORLD_SIZE processes can share the batch."""
+    reference, batch = cfg.SOLVER.REFERENCE_WORLD_SIZE, cfg.SOLVER.IMS_PER_BATCH
+    if reference and batch % reference:
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH is {batch}, which SOLVER.REFERENCE_WORLD_SIZE {reference} "
+            "processes cannot share equally: make it a multiple of them."
+        )

@@ -9,6 +9,7 @@ from torch import nn
 
 from mask_former.backbone.checkpointing import set_grad_checkpointing
 from mask_former.backbone.frozen_norm import fold_frozen_norms
+from mask_former.engine.parameters import freeze
 from mask_former.errors import UserError
 
 # The keys that name registered components which Detectron2 builds.
@@ -35,16 +36,17 @@ def check_names(cfg: CfgNode) -> None:
 
 
 def build_model(cfg: CfgNode) -> nn.Module:
-    """Detectron2's `build_model`, and what makes any model run faster or in less memory: folded
-    frozen norms, MODEL.BACKBONE.ACTIVATION_CHECKPOINTING and MODEL.COMPILE. Weights keep their
-    names.
+    """Detectron2's `build_model`, MODEL.FREEZE, and what makes any model run faster or in less
+    memory: folded frozen norms, MODEL.BACKBONE.ACTIVATION_CHECKPOINTING and MODEL.COMPILE. Weights
+    keep their names.
 
     Raises:
-        UserError: a component is not registered, or there is no activation checkpointing for the
-            backbone.
+        UserError: a component is not registered; there is no activation checkpointing for the
+            backbone; a pattern of MODEL.FREEZE fits no parameter.
     """
     check_names(cfg)
     model = build_meta_architecture(cfg)
+    freeze(model, cfg.MODEL.FREEZE)
     fold_frozen_norms(model)
     if cfg.MODEL.BACKBONE.ACTIVATION_CHECKPOINTING or cfg.MODEL.SWIN.USE_CHECKPOINT:
         set_grad_checkpointing(model.backbone)

@@ -15,7 +15,8 @@ from torch.nn.modules.batchnorm import _NormBase  # every BatchNorm and Instance
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import SGD, AdamW, Optimizer
 
-from mask_former.engine.poly_schedule import WarmupPolyLRToEnd
+from mask_former.engine.parameters import rate_factors
+from mask_former.engine.poly_schedule import IN_BACKBONE, TwoStageWarmupPolyLR, WarmupPolyLRToEnd
 from mask_former.errors import UserError
 
 BACKBONE = "backbone."
@@ -23,11 +24,13 @@ NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, ChannelsFirstLayerNo
 
 OPTIMIZERS = ("ADAMW", "SGD")
 CLIP_TYPES = ("full_model", "norm", "value")
+TWO_STAGE = "TwoStageWarmupPolyLR"
 LR_SCHEDULERS = (
     "WarmupPolyLR",
     "WarmupMultiStepLR",
     "WarmupCosineLR",
     "WarmupStepWithFixedGammaLR",
+    TWO_STAGE,
 )
 
 
@@ -42,7 +45,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
 
     Raises:
         UserError: unknown SOLVER.OPTIMIZER or SOLVER.CLIP_GRADIENTS.CLIP_TYPE; no layer has a name
-            like SOLVER.LAYER_DECAY_PATTERN.
+            like SOLVER.LAYER_DECAY_PATTERN, or one of SOLVER.LR_FACTORS.
     """
     solver = cfg.SOLVER
     groups = param_groups(
@@ -51,9 +54,11 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
         backbone_multiplier=solver.BACKBONE_MULTIPLIER,
         layer_decay=solver.LAYER_DECAY,
         layer_pattern=solver.LAYER_DECAY_PATTERN,
+        lr_factors=solver.LR_FACTORS,
         weight_decay=solver.WEIGHT_DECAY,
         weight_decay_norm=solver.WEIGHT_DECAY_NORM,
         weight_decay_embed=solver.WEIGHT_DECAY_EMBED,
+        backbone_apart=solver.LR_SCHEDULER_NAME == TWO_STAGE,
     )
     # Fused: one kernel for all parameters, on GPUs and, 2 to 3 times as fast as the loop, on CPUs.
     if solver.OPTIMIZER == "ADAMW":
@@ -86,35 +91,42 @@ def param_groups(
     weight_decay_embed: float,
     layer_decay: float = 1.0,
     layer_pattern: str = "",
+    backbone_apart: bool = False,
+    lr_factors: Sequence[tuple[str, float]] = (),
 ) -> list[dict[str, Any]]:
     """The trainable parameters of `model`, grouped by learning rate and weight decay.
 
     Parameters under `backbone.` learn at `lr * backbone_multiplier`, times the factor of
-    `layer_factors`. Normalization layers decay by `weight_decay_norm`; embeddings, and what a
-    module's `no_weight_decay()` names, such as its learned positions, by `weight_decay_embed`.
+    `layer_factors`; and any parameter times those of `lr_factors`, see `rate_factors`.
+    Normalization layers decay by `weight_decay_norm`; embeddings, and what a module's
+    `no_weight_decay()` names, such as its learned positions, by `weight_decay_embed`.
 
     Returns:
         Dicts with "params", "lr", "weight_decay", for a torch optimizer; the order of groups and
         parameters follows from the model alone, so that saved optimizer states keep fitting. The
-        groups are as few as possible: each costs its own kernels.
+        groups are as few as possible: each costs its own kernels. With `backbone_apart` those of
+        the backbone hold nothing else, and say so.
     """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     factors = layer_factors(
         [name for name, _ in model.named_parameters()], layer_decay, layer_pattern
     )
+    named_factors = rate_factors(model.named_parameters(), lr_factors)
     embeddings = _named_embeddings(model)
     for module, name, parameter in _trainable_parameters(model):
         rate = lr * backbone_multiplier if name.startswith(BACKBONE) else lr
-        rate *= factors.get(name, 1.0)
+        rate *= factors.get(name, 1.0) * named_factors.get(name, 1.0)
         decay = weight_decay
         if isinstance(module, NORMS):
             decay = weight_decay_norm
         elif isinstance(module, nn.Embedding) or name in embeddings:
             decay = weight_decay_embed
-        groups.setdefault((rate, decay), []).append(parameter)
+        apart = backbone_apart and name.startswith(BACKBONE)
+        groups.setdefault((rate, decay, apart), []).append(parameter)
     return [
         {"params": params, "lr": rate, "weight_decay": decay}
-        for (rate, decay), params in groups.items()
+        | ({IN_BACKBONE: True} if apart else {})
+        for (rate, decay, apart), params in groups.items()
     ]
 
 
@@ -229,32 +241,44 @@ def _gradients(params: Iterable[nn.Parameter]) -> list[Tensor]:
 
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
-    """SOLVER.LR_SCHEDULER_NAME: DeepLab's poly schedule, which ends at SOLVER.BASE_LR_END, or one
-    of Detectron2's; step it once for every iteration.
+    """SOLVER.LR_SCHEDULER_NAME: DeepLab's poly schedule or EoMT's, which end at SOLVER.BASE_LR_END,
+    or one of Detectron2's; step it once for every iteration.
 
     Raises:
-        UserError: unknown SOLVER.LR_SCHEDULER_NAME; the rate would rise to BASE_LR_END.
+        UserError: unknown SOLVER.LR_SCHEDULER_NAME; the rate would rise to BASE_LR_END; a warm-up
+            of the backbone's own, which only EoMT's has.
     """
-    solver = cfg.SOLVER
-    if solver.LR_SCHEDULER_NAME not in LR_SCHEDULERS:
-        raise _unknown("SOLVER.LR_SCHEDULER_NAME", solver.LR_SCHEDULER_NAME, LR_SCHEDULERS)
-    if solver.LR_SCHEDULER_NAME != "WarmupPolyLR":
+    solver, name = cfg.SOLVER, cfg.SOLVER.LR_SCHEDULER_NAME
+    if name not in LR_SCHEDULERS:
+        raise _unknown("SOLVER.LR_SCHEDULER_NAME", name, LR_SCHEDULERS)
+    if solver.BACKBONE_WARMUP_ITERS and name != TWO_STAGE:
+        raise UserError(
+            f"SOLVER.BACKBONE_WARMUP_ITERS is {solver.BACKBONE_WARMUP_ITERS}, but {name} has no "
+            "warm-up of the backbone's own: set it to 0, or SOLVER.LR_SCHEDULER_NAME to "
+            f"{TWO_STAGE}."
+        )
+    if name not in ("WarmupPolyLR", TWO_STAGE):
         return build_detectron2_lr_scheduler(cfg, optimizer)
     if solver.BASE_LR_END > solver.BASE_LR:
         raise UserError(
             f"SOLVER.BASE_LR_END is {solver.BASE_LR_END}, above SOLVER.BASE_LR {solver.BASE_LR}, "
             "from which the poly schedule falls."
         )
-    return WarmupPolyLRToEnd(
-        optimizer,
-        solver.MAX_ITER,
-        end_factor=solver.BASE_LR_END / solver.BASE_LR if solver.BASE_LR_END else 0.0,
-        warmup_factor=solver.WARMUP_FACTOR,
-        warmup_iters=solver.WARMUP_ITERS,
-        warmup_method=solver.WARMUP_METHOD,
-        power=solver.POLY_LR_POWER,
-        constant_ending=solver.POLY_LR_CONSTANT_ENDING,
-    )
+    options = {
+        "max_iters": solver.MAX_ITER,
+        "end_factor": solver.BASE_LR_END / solver.BASE_LR if solver.BASE_LR_END else 0.0,
+        "warmup_factor": solver.WARMUP_FACTOR,
+        "warmup_iters": solver.WARMUP_ITERS,
+        "warmup_method": solver.WARMUP_METHOD,
+        "power": solver.POLY_LR_POWER,
+        "constant_ending": solver.POLY_LR_CONSTANT_ENDING,
+    }
+    if name == TWO_STAGE:
+        backbone_warmup_iters = solver.BACKBONE_WARMUP_ITERS
+        return TwoStageWarmupPolyLR(
+            optimizer, backbone_warmup_iters=backbone_warmup_iters, **options
+        )
+    return WarmupPolyLRToEnd(optimizer, **options)
 
 
 def _unknown(key: str, value: str, known: Iterable[str]) -> UserError:

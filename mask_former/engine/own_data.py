@@ -1,13 +1,9 @@
 """Data sets of the user's own: registered, and what a config need not say because they do."""
 
-import importlib
-import importlib.util
 import logging
 import os
-import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode
@@ -25,6 +21,7 @@ from mask_former.data.mapper import (
     SemanticAnnotation,
 )
 from mask_former.data.metadata import read_metadata
+from mask_former.engine.imports import import_module
 from mask_former.errors import MissingFileError, UserError, listed
 from mask_former.evaluation.build import EVALUATORS, annotated_tasks
 
@@ -38,7 +35,7 @@ _SWITCHES = {f"MODEL.MASK_FORMER.TEST.{task}": task for task in _TASKS}
 # By the switch of a data set's main task: its annotation, and the mappers of it, the first of them
 # by default and the second one instead of another large-scale jitter.
 _MAPPERS: dict[str, tuple[type[Annotation], str, str]] = {
-    "SEMANTIC_ON": (SemanticAnnotation, "mask_former_semantic", "mask_former_semantic"),
+    "SEMANTIC_ON": (SemanticAnnotation, "mask_former_semantic", "semantic_lsj"),
     "PANOPTIC_ON": (PanopticAnnotation, "mask_former_panoptic", "coco_panoptic_lsj"),
     "INSTANCE_ON": (InstanceAnnotation, "mask_former_instance", "coco_instance_lsj"),
 }
@@ -51,40 +48,8 @@ def register_own(cfg: CfgNode) -> None:
         UserError: there is no such module; a data set lacks a key, or has one without meaning.
     """
     for module in cfg.IMPORTS:
-        _import(module)
+        import_module(module)
     register_custom(cfg)
-
-
-def _import(module: str) -> None:
-    if not module.endswith(".py"):
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name != module.split(".")[0] and error.name != module:
-                raise  # of an import in that module
-            raise UserError(
-                f"IMPORTS names the module {module!r}, which Python does not find. Install it, add "
-                "its folder to the environment variable PYTHONPATH, or name its file, such as "
-                "my_data.py."
-            ) from error
-        return
-    path = Path(module).expanduser().resolve()
-    if not path.is_file():
-        raise MissingFileError(f"IMPORTS names the file {module}, but there is no {path}.")
-    if path.stem in sys.modules:
-        if getattr(sys.modules[path.stem], "__file__", None) == str(path):
-            return
-        raise UserError(
-            f"IMPORTS names the file {module}, but there is another module {path.stem!r}. Give the "
-            "file another name."
-        )
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    sys.modules[path.stem] = imported = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(imported)
-    except BaseException:
-        del sys.modules[path.stem]
-        raise
 
 
 def given_with_data(settings: Sequence[tuple[str, Any, str]]) -> dict[str, str]:

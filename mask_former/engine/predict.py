@@ -9,7 +9,9 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import Metadata, MetadataCatalog
 from torch import nn
 
-from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
+from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer, local_file
+from mask_former.checkpoint.read import read_classes
+from mask_former.data.metadata import with_classes
 from mask_former.data.reading import check_image_format
 from mask_former.data.transforms import InferenceResize
 from mask_former.engine.model import build_model
@@ -56,11 +58,25 @@ def select_task(cfg: CfgNode, task: str | None = None, threshold: float | None =
     return task
 
 
+def with_stored_classes(cfg: CfgNode) -> CfgNode:
+    """`cfg` with the classes that MODEL.WEIGHTS was trained on, if the file says so; see
+    `data.metadata.with_classes`.
+
+    Raises:
+        UserError: the file is missing or broken.
+    """
+    file = local_file(cfg.MODEL.WEIGHTS)
+    classes = read_classes(file)
+    return cfg if classes is None else with_classes(cfg, classes, file)
+
+
 class DefaultPredictor:
     """Segments images, as the evaluation does: same resizing, same channel order.
 
     `DefaultPredictor(cfg)` builds the model and loads `cfg.MODEL.WEIGHTS`, as Detectron2's does; a
     model in memory is passed with `DefaultPredictor(model=...)`. The model is put into eval mode.
+    Weights of a training know their classes, so that no data set is needed; for others the classes
+    are those of the first of DATASETS.TEST.
 
     It gets images, not files: whoever reads them applies EXIF as the training does with
     `mask_former.data.reading.read_image(file, "BGR", exif=cfg.INPUT.EXIF_ORIENTATION)`.
@@ -70,7 +86,7 @@ class DefaultPredictor:
         min_size, max_size: the image's shorter side is scaled to `min_size` pixels, unless the
             longer one would exceed `max_size`; `min_size` 0 leaves images as they are.
         input_format: channel order that the model expects, "RGB" or "BGR".
-        metadata: Detectron2's `Metadata` of the data set whose classes the model knows.
+        metadata: Detectron2's `Metadata` of the classes that the model knows.
         autocast: lower precision for matrix products and convolutions, such as `torch.bfloat16`.
 
     Raises:
@@ -101,6 +117,7 @@ class DefaultPredictor:
         if not cfg.MODEL.WEIGHTS:
             raise UserError("MODEL.WEIGHTS is empty: name the file with the trained weights")
         check_device(cfg)
+        cfg = with_stored_classes(cfg)
         model = build_model(cfg)
         precision = prepare(cfg, model, training=False)
         MaskFormerCheckpointer(model, accept_backbone=False).load(cfg.MODEL.WEIGHTS)

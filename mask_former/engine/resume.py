@@ -63,8 +63,9 @@ def _check_resumable(state: dict[str, Any], optimizer: Optimizer) -> None:
     if saved != current:
         raise UserError(
             "The optimizer of the checkpoint that is to be resumed does not fit the configuration: "
-            "SOLVER.OPTIMIZER is another one, or SOLVER.BACKBONE_MULTIPLIER and "
-            "SOLVER.WEIGHT_DECAY* or MODEL.BACKBONE.FREEZE_AT group the weights in another way."
+            "SOLVER.OPTIMIZER is another one, or SOLVER.BACKBONE_MULTIPLIER, SOLVER.LR_FACTORS, "
+            "SOLVER.WEIGHT_DECAY*, MODEL.FREEZE or MODEL.BACKBONE.FREEZE_AT group the weights in "
+            "another way."
         )
 
 
@@ -114,6 +115,14 @@ def _warn_of_other_samples(saved: dict[str, Any], cfg: CfgNode, start_iter: int)
     current = sample_settings(cfg)
     key = "SOLVER.IMS_PER_BATCH"
     before, now = saved.get(key, current[key]), current.pop(key)
+    if before != now and cfg.SOLVER.REFERENCE_WORLD_SIZE:
+        raise UserError(
+            f"{key} was {before} in the checkpoint and is {now} for the present number of "
+            "processes: by SOLVER.REFERENCE_WORLD_SIZE all iterations would be counted anew. "
+            "Resume with as many processes as before. To go on with fewer in the same memory, set "
+            "REFERENCE_WORLD_SIZE to 0, IMS_PER_BATCH, BASE_LR and numbers of iterations to what "
+            "they were, and SOLVER.ACCUMULATION_STEPS."
+        )
     if before != now:
         seen, start = start_iter * before, start_iter * now
         effect = f"{seen - start} are seen again" if start < seen else f"{start - seen} are skipped"

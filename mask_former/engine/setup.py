@@ -16,11 +16,18 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
 from mask_former.checkpoint.atomic_write import explained_write_errors, replaced_when_complete
+from mask_former.checkpoint.classes import check_trained_on
+from mask_former.checkpoint.read import read_classes
+from mask_former.criterion import class_weights
+from mask_former.data.agreement import known_classes
 from mask_former.data.checks import check_data
+from mask_former.data.validation import loss_datasets
+from mask_former.data.writing import write_json
 from mask_former.engine.config import read_settings
-from mask_former.engine.learning_rate import rate_of_another_batch
+from mask_former.engine.learning_rate import check_reference, rate_of_another_batch
 from mask_former.engine.model import check_names
 from mask_former.engine.own_data import register_own
+from mask_former.engine.sliding_window import window_of
 from mask_former.errors import ExistingFileError, UnwritableFileError, UserError
 from mask_former.evaluation.build import build_evaluator
 from mask_former.precision import inference_precision, training_precision
@@ -43,8 +50,8 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
     What is no error, but may be a mistake, is kept in `args.remarks`; `setup` logs it.
 
     Raises:
-        UserError: device, precision, solver, number of classes or labels do not fit; a test set
-            that cannot be evaluated.
+        UserError: device, precision, windows, solver, number of classes or labels do not fit;
+            weights of other classes; a test set that cannot be evaluated.
         FileExistsError: OUTPUT_DIR holds another run.
         OSError: OUTPUT_DIR cannot be written.
         FileNotFoundError: a data set is not there.
@@ -53,6 +60,7 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
     if torch.device(cfg.MODEL.DEVICE).type == "mps" and args.num_gpus * args.num_machines > 1:
         raise UserError("With MODEL.DEVICE mps there is one process: leave out --num-gpus.")
     inference_precision(cfg)
+    window_of(cfg)
     check_names(cfg)
     check_expected(cfg)
     if not args.eval_only:
@@ -62,6 +70,7 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
     if not (args.resume or args.eval_only):
         check_output_folder(cfg.OUTPUT_DIR)
     args.remarks = check_data(cfg, eval_only=args.eval_only)
+    check_classes_of_weights(cfg, args)
     for name in cfg.DATASETS.TEST:
         build_evaluator(cfg, name).check_ground_truth()
 
@@ -84,10 +93,39 @@ def check_device(cfg: CfgNode) -> None:
 
 
 def check_numbers(cfg: CfgNode) -> None:
-    """Raise UserError for a training of nothing, or one that never saves."""
+    """Raise UserError for a training of nothing, or one that never saves; numbers that contradict
+    each other."""
     for key in ("IMS_PER_BATCH", "MAX_ITER", "CHECKPOINT_PERIOD"):
         if cfg.SOLVER[key] < 1:
             raise UserError(f"SOLVER.{key} is {cfg.SOLVER[key]}, but must be at least 1.")
+    check_reference(cfg)
+    class_weights(cfg)
+    if cfg.TEST.LOSS.ENABLED and not loss_datasets(cfg):
+        raise UserError(
+            "TEST.LOSS.ENABLED is True, but DATASETS.TEST and TEST.LOSS.DATASETS are empty: name a "
+            "data set in one of them."
+        )
+    evaluates = cfg.TEST.EVAL_PERIOD and (cfg.DATASETS.TEST or cfg.TEST.LOSS.ENABLED)
+    if cfg.SOLVER.EARLY_STOPPING_PATIENCE and not evaluates:
+        raise UserError(
+            f"SOLVER.EARLY_STOPPING_PATIENCE is {cfg.SOLVER.EARLY_STOPPING_PATIENCE}, but nothing "
+            "is evaluated on the way: set TEST.EVAL_PERIOD and DATASETS.TEST, or TEST.LOSS."
+        )
+
+
+def check_classes_of_weights(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Raise UserError if the weights to start from, to resume or to evaluate were trained on other
+    classes than those of the data sets. (Whoever loads them checks it again.)"""
+    last = Path(cfg.OUTPUT_DIR, "last_checkpoint")
+    if args.resume and last.is_file():
+        file = str(last.with_name(last.read_text(encoding="utf-8").strip()))
+    elif args.eval_only or not cfg.MODEL.WEIGHTS_WITHOUT_CLASS_HEAD:
+        file = cfg.MODEL.WEIGHTS
+    else:
+        return
+    names = cfg.DATASETS.TEST if args.eval_only else cfg.DATASETS.TRAIN
+    if os.path.isfile(file):  # of an address, or where it is missing, loading will tell
+        check_trained_on(file, read_classes(file), known_classes(cfg, names))
 
 
 def check_expected(cfg: CfgNode) -> None:
@@ -130,7 +168,7 @@ def check_writable(folder: str) -> None:
 
 
 def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Prepare this process: log files and, for a training, the config in OUTPUT_DIR; seeds.
+    """Prepare this process: log files and, for a training, config and classes in OUTPUT_DIR; seeds.
 
     Like Detectron2's `default_setup`, but an evaluation leaves the config of the training alone,
     and the config goes to its file instead of the log.
@@ -161,6 +199,8 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
         with replaced_when_complete(path) as file:
             file.write(cfg.dump().encode())
         logging.getLogger(__name__).info(f"Config written to {path}")
+        if classes := known_classes(cfg, cfg.DATASETS.TRAIN):
+            write_json(os.path.join(cfg.OUTPUT_DIR, "classes.json"), classes)
         if said := rate_of_another_batch(read_settings(args.config_file, args.opts)):
             logging.getLogger(__name__).warning(said)
 

@@ -16,26 +16,37 @@ from mask_former.inference.sliding_window import (
 )
 
 
-def with_sliding_window(cfg: CfgNode, model: nn.Module) -> nn.Module:
-    """`model` as one that takes and returns the same, and looks at TEST.WINDOW; without
-    TEST.WINDOW.SIZE, or with windows around it already, `model` itself.
+def window_of(cfg: CfgNode) -> SlidingWindow | None:
+    """The windows of TEST.WINDOW; None without TEST.WINDOW.SIZE.
 
     Raises:
-        UserError: the numbers make no sense, or the model returns more than semantic segmentation.
+        UserError: the numbers make no sense, or more than semantic segmentation is switched on.
     """
-    size, stride = cfg.TEST.WINDOW.SIZE, cfg.TEST.WINDOW.STRIDE
-    batch_size = cfg.TEST.WINDOW.BATCH_SIZE
-    has_windows = any(isinstance(module, SlidingWindowSegmentor) for module in model.modules())
-    if not size or has_windows:
-        return model
-    model = getattr(model, "module", model)  # without DistributedDataParallel
-    inference = getattr(model, "inference", None)
-    if getattr(inference, "panoptic_on", False) or getattr(inference, "instance_on", False):
+    keys, tasks = cfg.TEST.WINDOW, cfg.MODEL.MASK_FORMER.TEST
+    size, stride, batch_size = keys.SIZE, keys.STRIDE, keys.BATCH_SIZE
+    if not size:
+        return None
+    if tasks.PANOPTIC_ON or tasks.INSTANCE_ON:
         raise UserError(
             f"TEST.WINDOW.SIZE is {size}, but only semantic scores of windows can be averaged: set "
             "MODEL.MASK_FORMER.TEST.PANOPTIC_ON and INSTANCE_ON to False, or TEST.WINDOW.SIZE to 0."
         )
-    return SlidingWindowSegmentor(model, SlidingWindow(size, stride, batch_size))
+    return SlidingWindow(size, stride, batch_size)
+
+
+def with_sliding_window(cfg: CfgNode, model: nn.Module) -> nn.Module:
+    """`model` as one that takes and returns the same, and looks at TEST.WINDOW; without windows in
+    `cfg`, or with windows around it already, `model` itself.
+
+    Raises:
+        UserError: see `window_of`.
+    """
+    window = window_of(cfg)
+    has_windows = any(isinstance(module, SlidingWindowSegmentor) for module in model.modules())
+    if window is None or has_windows:
+        return model
+    # Without DistributedDataParallel.
+    return SlidingWindowSegmentor(getattr(model, "module", model), window)
 
 
 class SlidingWindowSegmentor(nn.Module):

@@ -1,7 +1,8 @@
 """One step of the optimization: losses, gradients, update, in full or mixed precision."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from mask_former.errors import NonFiniteError
+from mask_former.errors import NonFiniteError, UserError
+
+Batch = Sequence[Mapping[str, Any]]
 
 
 class MixedPrecision(nn.Module):
@@ -54,6 +57,28 @@ def share_buffers(model: nn.Module) -> None:
             dist.broadcast(buffer, src=0)
 
 
+def loss_modules(model: nn.Module) -> list[nn.Module]:
+    """The modules of `model` whose losses are divided by how much a batch holds: those with a
+    method `normalize_by(batch, average)`, such as MaskFormer's."""
+    return [module for module in model.modules() if hasattr(module, "normalize_by")]
+
+
+@contextmanager
+def normalized_by(
+    model: nn.Module, batch: Batch, average: Callable[[Tensor], Tensor] | None = None
+) -> Iterator[None]:
+    """Within the block, losses are divided by how much `batch` holds, of which the inputs of
+    `model` are parts. `average` takes the mean over the processes; None: as in training."""
+    modules = loss_modules(model)
+    try:
+        for module in modules:
+            module.normalize_by(batch, average)
+        yield
+    finally:
+        for module in modules:
+            module.normalize_by(None)
+
+
 class TrainStep:
     """Loss, gradient and update for one batch.
 
@@ -65,6 +90,12 @@ class TrainStep:
         device_type: "cpu", "cuda" or "mps".
         amp_dtype: arithmetic of mixed precision; None for full precision. float16 comes with a
             loss scaler.
+        parts: the gradients of a batch are accumulated over so many parts, one after the other, in
+            the memory of one. Losses are sums over the parts, each divided by what the whole batch
+            holds, as if it came at once; batch norms see the images of a part.
+
+    Raises:
+        UserError: the model has no part that says what its losses are divided by.
     """
 
     def __init__(
@@ -74,13 +105,21 @@ class TrainStep:
         *,
         device_type: str,
         amp_dtype: torch.dtype | None = None,
+        parts: int = 1,
     ) -> None:
+        if parts > 1 and not loss_modules(model):
+            raise UserError(
+                f"SOLVER.ACCUMULATION_STEPS is {parts}, but {type(model).__name__} does not say "
+                "what its losses are divided by: give it a method normalize_by, as MaskFormer's, "
+                "or leave the batch whole."
+            )
         self.model = model
+        self.parts = parts
         self.optimizer = optimizer
         self._autocast = torch.autocast(device_type, amp_dtype, enabled=amp_dtype is not None)
         self._scaler = torch.amp.GradScaler(device_type, enabled=amp_dtype is torch.float16)
 
-    def forward_backward(self, batch: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    def forward_backward(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the losses of `batch` and the gradients of their sum.
 
         Returns:
@@ -90,15 +129,31 @@ class TrainStep:
             NonFiniteError: a loss is not finite; names it, its value and the images.
         """
         assert self.model.training, "A model in evaluation mode is not to be trained."
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = [batch[i :: self.parts] for i in range(self.parts)]
+        found = []
+        with normalized_by(self.model, batch) if self.parts > 1 else nullcontext():
+            for part in parts:
+                # The gradients are averaged over the processes once, with the last part's.
+                alone = part is not parts[-1] and isinstance(self.model, DistributedDataParallel)
+                with self.model.no_sync() if alone else nullcontext():
+                    found.append(self._accumulate(part))
+        return self._read(parts, found)
+
+    def _accumulate(self, batch: Batch) -> dict[str, Tensor]:
         with self._autocast:
             losses = self.model(batch)
-        self.optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(sum(losses.values())).backward()
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def _read(self, parts: Sequence[Batch], found: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """The sums of the losses over the parts; raises NonFiniteError."""
         # One transfer for all, after the backward pass is queued: the GPU does not wait.
-        values = torch.stack([loss.detach().float() for loss in losses.values()]).cpu()
-        losses = dict(zip(losses, values.unbind(), strict=True))
-        _check_finite(losses, batch)
-        return losses
+        values = torch.stack([loss.float() for losses in found for loss in losses.values()]).cpu()
+        values = values.view(len(parts), -1)
+        for part, row in zip(parts, values, strict=True):
+            _check_finite(dict(zip(found[0], row, strict=True)), part)
+        return dict(zip(found[0], values.sum(0).unbind(), strict=True))
 
     def update(self) -> None:
         """Change the weights by the gradients."""
@@ -114,7 +169,7 @@ class TrainStep:
             self._scaler.load_state_dict(state["grad_scaler"])
 
 
-def _check_finite(losses: Mapping[str, Tensor], batch: Sequence[Mapping[str, Any]]) -> None:
+def _check_finite(losses: Mapping[str, Tensor], batch: Batch) -> None:
     bad = {name: loss.item() for name, loss in losses.items() if not math.isfinite(loss)}
     if bad:
         values = ", ".join(f"{name} = {value}" for name, value in bad.items())

@@ -7,6 +7,8 @@ from detectron2.utils import comm
 from torch import nn
 from torch.utils.data import DataLoader
 
+from mask_former.data.validation import loss_datasets
+from mask_former.errors import listed
 from mask_former.precision import inference_precision, training_precision
 
 
@@ -18,17 +20,27 @@ def summarize(
     rows = [
         ("training data", f"{', '.join(cfg.DATASETS.TRAIN)}: {_count(images, 'image', 'images')}"),
         ("test data", ", ".join(cfg.DATASETS.TEST) or "none"),
-        ("classes", f"{cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES} {_split_classes(cfg)}".rstrip()),
+        ("validation loss", ", ".join(loss_datasets(cfg))),
+        ("classes", _describe_classes(cfg)),
         ("batch", _describe_batch(cfg)),
         ("iterations", _describe_length(cfg, images, start_iter)),
+        ("early stopping", _describe_end(cfg)),
         ("learning rate", _describe_rate(cfg)),
         ("precision", f"{training_precision(cfg)}; evaluation: {inference_precision(cfg)}"),
         ("device", _describe_device(cfg)),
         ("parameters", _describe_parameters(model)),
+        ("frozen", listed(frozen_parts(getattr(model, "module", model)), 5)),
         ("output", cfg.OUTPUT_DIR),
     ]
+    rows = [(label, text) for label, text in rows if text]
     width = max(len(label) for label, _ in rows)
     return "About to train:\n" + "\n".join(f"  {label:<{width}}  {text}" for label, text in rows)
+
+
+def _describe_classes(cfg: CfgNode) -> str:
+    text = f"{cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES} {_split_classes(cfg)}".rstrip()
+    weights = [f"{weight:g}" for weight in cfg.MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS]
+    return f"{text}, weights {listed(weights)}" if weights else text
 
 
 def _split_classes(cfg: CfgNode) -> str:
@@ -40,7 +52,10 @@ def _split_classes(cfg: CfgNode) -> str:
 
 def _describe_batch(cfg: CfgNode) -> str:
     total, processes = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
-    return f"{total} images ({total // processes} x {_count(processes, 'process', 'processes')})"
+    parts = cfg.SOLVER.ACCUMULATION_STEPS
+    in_parts = f" x {parts} parts" if parts > 1 else ""
+    share = total // processes // parts
+    return f"{total} images ({share} x {_count(processes, 'process', 'processes')}{in_parts})"
 
 
 def _describe_length(cfg: CfgNode, images: int, start_iter: int) -> str:
@@ -50,13 +65,23 @@ def _describe_length(cfg: CfgNode, images: int, start_iter: int) -> str:
     return f"{length:,} ({epochs:.3g} epochs){start}"
 
 
+def _describe_end(cfg: CfgNode) -> str:
+    patience, metric = cfg.SOLVER.EARLY_STOPPING_PATIENCE, cfg.TEST.BEST_CHECKPOINT_METRIC
+    if not patience:
+        return ""
+    evaluations = _count(patience, "evaluation", "evaluations")
+    return f"after {evaluations} without a better {metric or 'metric'}"
+
+
 def _describe_rate(cfg: CfgNode) -> str:
     solver = cfg.SOLVER
     schedule = solver.LR_SCHEDULER_NAME
     if schedule == "WarmupMultiStepLR":
         schedule += f" at {', '.join(map(str, solver.STEPS))}"
+    factors = [("backbone", solver.BACKBONE_MULTIPLIER), *solver.LR_FACTORS]
+    named = ", ".join(f"{name} x {factor:g}" for name, factor in factors)
     return (
-        f"{solver.BASE_LR:g} (backbone x {solver.BACKBONE_MULTIPLIER:g}), {solver.OPTIMIZER}, "
+        f"{solver.BASE_LR:g} ({named}), {solver.OPTIMIZER}, "
         f"{schedule}, {_count(solver.WARMUP_ITERS, 'warm-up iteration', 'warm-up iterations')}"
     )
 
@@ -72,6 +97,20 @@ def _describe_parameters(model: nn.Module) -> str:
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return f"{total / 1e6:.1f} million, {trained / 1e6:.1f} million trained"
+
+
+def frozen_parts(model: nn.Module, name: str = "") -> list[str]:
+    """Names of the largest modules without a parameter that learns, and of frozen parameters
+    outside of them."""
+    if name and all(not parameter.requires_grad for parameter in model.parameters()):
+        return [name]
+    prefix = f"{name}." if name else ""
+    own = model.named_parameters(prefix=name, recurse=False)
+    parts = [full for full, parameter in own if not parameter.requires_grad]
+    for child, module in model.named_children():
+        if any(True for _ in module.parameters()):
+            parts += frozen_parts(module, prefix + child)
+    return parts
 
 
 def _count(number: int, one: str, many: str) -> str:

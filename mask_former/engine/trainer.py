@@ -1,32 +1,33 @@
 """The training loop."""
 
 import logging
-import os
 import time
 import weakref
-from collections.abc import Iterable
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, HookBase, hooks
-from detectron2.evaluation import DatasetEvaluator, verify_results
+from detectron2.engine import HookBase, hooks
+from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
-from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import DataLoader
 
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.checkpoint.compatibility import check_finite
-from mask_former.data.loader import build_test_loader, build_train_loader
+from mask_former.data.agreement import known_classes
 from mask_former.data.random_state import preserved_random_state
+from mask_former.engine.early_stopping import EarlyStopping
 from mask_former.engine.ema import build_ema
-from mask_former.engine.evaluate import Results, evaluate_model, load_trained_weights
-from mask_former.engine.hooks import BestCheckpoint, RandomState, build_writers, is_due
+from mask_former.engine.evaluate import Results
+from mask_former.engine.hooks import (
+    BestCheckpoint,
+    ModelSchedule,
+    PeriodicWriter,
+    RandomState,
+    build_writers,
+    is_due,
+)
 from mask_former.engine.interruption import asked_anywhere, shield_workers
-from mask_former.engine.model import build_model
-from mask_former.engine.optimizer import build_lr_scheduler, build_optimizer
+from mask_former.engine.learning_rate import scaled_to_processes
 from mask_former.engine.resume import (
     check_resumed,
     describe_kept,
@@ -37,16 +38,16 @@ from mask_former.engine.resume import (
 from mask_former.engine.step import TrainStep, distribute, share_buffers
 from mask_former.engine.summary import summarize
 from mask_former.engine.train_loop import TrainLoop
-from mask_former.engine.tta import with_test_time_augmentation
+from mask_former.engine.trainer_parts import TrainerParts
+from mask_former.engine.validation_loss import with_validation_loss
 from mask_former.errors import NonFiniteError
-from mask_former.evaluation.build import build_evaluator
 from mask_former.evaluation.metrics_file import drop_metrics_from
 from mask_former.precision import prepare
 
 logger = logging.getLogger(__name__)
 
 
-class Trainer(TrainLoop):
+class Trainer(TrainerParts, TrainLoop):
     """Trains the model of a config; evaluates, logs and saves it on the way.
 
     Its methods are those of Detectron2's DefaultTrainer, to override in the same way. Runs in
@@ -64,8 +65,7 @@ class Trainer(TrainLoop):
 
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__()
-        cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
-        self.cfg = cfg
+        self.cfg = cfg = scaled_to_processes(cfg, comm.get_world_size())
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.last_results: Results = {}
         self._random_state = RandomState(cfg.SOLVER.CHECKPOINT_PERIOD)
@@ -83,9 +83,13 @@ class Trainer(TrainLoop):
             self.optimizer,
             device_type=next(model.parameters()).device.type,
             amp_dtype=precision.dtype,
+            parts=cfg.SOLVER.ACCUMULATION_STEPS,
         )
         self.checkpointer = MaskFormerCheckpointer(
-            self.final_model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+            self.final_model,
+            cfg.OUTPUT_DIR,
+            classes=known_classes(cfg, cfg.DATASETS.TRAIN),
+            trainer=weakref.proxy(self),
         )
         self.register_hooks(self.build_hooks())
 
@@ -94,8 +98,8 @@ class Trainer(TrainLoop):
         from iteration 0 with MODEL.WEIGHTS.
 
         Raises:
-            UserError: there are no such weights, or they are for another model or another
-                optimizer.
+            UserError: there are no such weights, or they are for another model, other classes or
+                another optimizer.
         """
         weights = self.cfg.MODEL.WEIGHTS
         if resume and has_checkpoint(self.checkpointer):
@@ -110,7 +114,7 @@ class Trainer(TrainLoop):
             self._train_from(None)
 
     def train(self) -> Results:
-        """Train up to SOLVER.MAX_ITER.
+        """Train up to SOLVER.MAX_ITER, or to an early end (SOLVER.EARLY_STOPPING_PATIENCE).
 
         Returns:
             The metrics of the last evaluation; empty in all processes but the main one.
@@ -154,16 +158,17 @@ class Trainer(TrainLoop):
         super().after_step()
 
     def after_train(self) -> None:
-        if self.iter < self.max_iter:
-            # The training failed or was stopped. In the last iteration Detectron2's hook would
-            # evaluate all the same, and wait for the other processes.
+        if self.iter < self.max_iter or self.max_iter < self.cfg.SOLVER.MAX_ITER:
+            # The training failed or was stopped, or it ended early and has been evaluated. In the
+            # last iteration Detectron2's hook would evaluate all the same, and wait for the others.
             self._hooks = [hook for hook in self._hooks if not isinstance(hook, hooks.EvalHook)]
         super().after_train()
 
-    def keep(self) -> None:
-        if not is_due(self, self.cfg.SOLVER.CHECKPOINT_PERIOD):
+    def keep(self, name: str = "") -> None:
+        """Save a checkpoint of the present iteration, unless there is one or it gets a `name`."""
+        if name or not is_due(self, self.cfg.SOLVER.CHECKPOINT_PERIOD):
             self._random_state.gather()
-            self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
+            self.checkpointer.save(name or f"model_{self.iter:07d}", iteration=self.iter)
         comm.synchronize()  # Processes that end may end the others.
 
     def kept(self) -> str:
@@ -176,6 +181,7 @@ class Trainer(TrainLoop):
         result: list[HookBase] = [
             hooks.IterationTimer(),
             hooks.LRScheduler(),
+            ModelSchedule(self._trained, self.final_model),
             self._random_state,
         ]
         if comm.is_main_process():
@@ -184,10 +190,14 @@ class Trainer(TrainLoop):
             )
         # After the checkpoint, which is there then if the evaluation fails.
         result.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
+        metric = cfg.TEST.BEST_CHECKPOINT_METRIC
         if comm.is_main_process():
-            metric = cfg.TEST.BEST_CHECKPOINT_METRIC
-            result.append(BestCheckpoint(self.final_model, cfg.OUTPUT_DIR, metric))
-            result.append(hooks.PeriodicWriter(self.build_writers(), period=20))
+            classes = self.checkpointer.classes
+            result.append(BestCheckpoint(self.final_model, cfg.OUTPUT_DIR, metric, classes))
+        if patience := cfg.SOLVER.EARLY_STOPPING_PATIENCE:
+            result.append(EarlyStopping(patience, cfg.TEST.EVAL_PERIOD, metric, self._evaluate))
+        if comm.is_main_process():
+            result.append(PeriodicWriter(self.build_writers(), period=20))
         return result
 
     def build_writers(self) -> list[EventWriter]:
@@ -198,81 +208,10 @@ class Trainer(TrainLoop):
         # Evaluating more or less often must not change the training.
         with preserved_random_state():
             share_buffers(self.final_model)
-            self.last_results = self.test(self.cfg, self.final_model)
+            results = self.test(self.cfg, self.final_model)
+            self.last_results = with_validation_loss(results, self.cfg, self.final_model)
         self.stopping = asked_anywhere()
         return self.last_results
-
-    @classmethod
-    def build_model(cls, cfg: CfgNode) -> nn.Module:
-        return build_model(cfg)
-
-    @classmethod
-    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> Optimizer:
-        return build_optimizer(cfg, model)
-
-    @classmethod
-    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
-        return build_lr_scheduler(cfg, optimizer)
-
-    @classmethod
-    def build_train_loader(cls, cfg: CfgNode, *, start_iter: int = 0) -> Iterable[list[dict]]:
-        return build_train_loader(cfg, start_iter=start_iter)
-
-    @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader:
-        return build_test_loader(cfg, dataset_name)
-
-    @classmethod
-    def build_evaluator(
-        cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
-    ) -> DatasetEvaluator:
-        return build_evaluator(cfg, dataset_name, output_folder)
-
-    @classmethod
-    def test(
-        cls, cfg: CfgNode, model: nn.Module, *, suffix: str = "", output_folder: str | None = None
-    ) -> Results:
-        """Evaluate `model` on all DATASETS.TEST; see `evaluate_model`."""
-        return evaluate_model(
-            cfg,
-            model,
-            cls.build_test_loader,
-            cls.build_evaluator,
-            suffix=suffix,
-            output_folder=output_folder,
-        )
-
-    @classmethod
-    def test_with_TTA(
-        cls, cfg: CfgNode, model: nn.Module, *, output_folder: str | None = None
-    ) -> Results:
-        """`test` with test-time augmentation: tasks are called `sem_seg_TTA`, ..."""
-        logger.info(f"With test-time augmentation: {dict(cfg.TEST.AUG)}")
-        model = with_test_time_augmentation(cfg, model)
-        return cls.test(cfg, model, suffix="_TTA", output_folder=output_folder)
-
-    @classmethod
-    def evaluate(cls, cfg: CfgNode, *, resume: bool = False) -> Results:
-        """Load MODEL.WEIGHTS, or with `resume` the last checkpoint of OUTPUT_DIR, and `test` it;
-        with TEST.AUG.ENABLED `test_with_TTA`, too.
-
-        Predictions are saved under OUTPUT_DIR, in `inference` and `inference_TTA`.
-
-        Raises:
-            UserError: there are no weights to evaluate.
-        """
-        model = cls.build_model(cfg)
-        prepare(cfg, model, training=False)
-        load_trained_weights(cfg, model, resume=resume)
-        folder = os.path.join(cfg.OUTPUT_DIR, "inference")
-        results = cls.test(cfg, model, output_folder=folder)
-        if cfg.TEST.AUG.ENABLED:
-            with_tta = cls.test_with_TTA(cfg, model, output_folder=f"{folder}_TTA")
-            for name, metrics in with_tta.items():
-                results.setdefault(name, {}).update(metrics)  # of a task, or of a data set
-        if comm.is_main_process():
-            verify_results(cfg, results)
-        return results
 
     def state_dict(self) -> dict[str, Any]:
         state = {

@@ -42,7 +42,7 @@ SEMANTIC = Task(
     "SEMANTIC_ON",
     "sem_seg_root",
     # What training ignores is ignored.
-    lambda cfg, name, _: SemanticEvaluator(name, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE),
+    lambda cfg, name, folder: SemanticEvaluator(name, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE, folder),
 )
 PANOPTIC = Task(
     "PQ", "PANOPTIC_ON", "panoptic_json", lambda _, name, folder: PanopticEvaluator(name, folder)

@@ -5,7 +5,7 @@ import io
 import itertools
 import logging
 import os
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -112,6 +112,20 @@ class InstanceEvaluator(DatasetEvaluator):
                 for result in results
                 if result["category_id"] in category_ids
             ]
+
+    @property
+    def images(self) -> Mapping[Hashable, dict[str, Any]]:
+        """The annotated images, by id."""
+        return self._file.images
+
+    @property
+    def categories(self) -> Collection[Hashable]:
+        """The ids of the annotated categories."""
+        return self._category_numbers.keys()
+
+    def add(self, results: Mapping[Hashable, list[dict[str, Any]]]) -> None:
+        """Add predictions in COCO's result format, with masks as run lengths, by image id."""
+        self._images.update(results)
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Gather from the processes; only the main process returns the metrics.

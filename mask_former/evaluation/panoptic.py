@@ -21,7 +21,6 @@ from mask_former.data.records import (
     read_segment_map,
     unique_records,
 )
-from mask_former.data.writing import write_json
 from mask_former.errors import UserError, prefixed
 from mask_former.evaluation.panoptic_quality import (
     PanopticQuality,
@@ -29,7 +28,12 @@ from mask_former.evaluation.panoptic_quality import (
     invisible_segments,
 )
 from mask_former.evaluation.report import class_table, score_table
-from mask_former.evaluation.results import categories, relative_names, save_panoptic
+from mask_former.evaluation.results import (
+    image_entry,
+    relative_names,
+    save_panoptic,
+    write_result,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +81,8 @@ class PanopticEvaluator(DatasetEvaluator):
         self._quality = PanopticQuality(self._is_thing)
         # How many annotated segments of each image have no pixel.
         self._invisible: dict[Hashable, int] = {}
-        # The entry of each image in `panoptic.json`.
-        self._saved: dict[Hashable, dict[str, Any]] = {}
+        # The two entries of each image in `panoptic.json`: in its images, and its annotation.
+        self._saved: dict[Hashable, tuple[dict[str, Any], dict[str, Any]]] = {}
 
     def check_ground_truth(self) -> None:
         """Read the list of annotations, and the first few of them.
@@ -150,7 +154,9 @@ class PanopticEvaluator(DatasetEvaluator):
                 count,
             )
         if self._output_folder:
-            self._write_json({key: entry for part in saved for key, entry in part.items()})
+            merged = {key: entry for part in saved for key, entry in part.items()}
+            entries = (merged[image_id] for image_id in sorted(merged, key=str))
+            write_result(self._output_folder, "panoptic", entries, self._metadata)
         metrics = quality.compute()
         _log(metrics, dict(zip(self._class_names, 100 * quality.per_class().pq, strict=True)))
         return {"panoptic_seg": metrics}
@@ -159,19 +165,22 @@ class PanopticEvaluator(DatasetEvaluator):
         name = self._names[image_id]
         path = os.path.join(self._output_folder, "panoptic", name)
         saved = save_panoptic(path, pred_map, segments, self._metadata)
-        self._saved[image_id] = {"image_id": image_id, "file_name": name, "segments_info": saved}
-
-    def _write_json(self, saved: dict[Hashable, dict[str, Any]]) -> None:
-        annotations = [saved[image_id] for image_id in sorted(saved, key=str)]
-        content = {"annotations": annotations, "categories": categories(self._metadata)}
-        write_json(os.path.join(self._output_folder, "panoptic.json"), content)
+        self._saved[image_id] = (
+            image_entry(image_id, self._image_names[image_id], pred_map.shape),
+            {"image_id": image_id, "file_name": name, "segments_info": saved},
+        )
 
     @cached_property
     def _names(self) -> dict[Hashable, str]:
         """Where each image's prediction is saved, relative to the folder of all."""
         files = {id_: gt["pan_seg_file_name"] for id_, gt in self._ground_truth.items()}
-        root = self._metadata.get("panoptic_root")
-        return dict(zip(files, relative_names(list(files.values()), root), strict=True))
+        return _relative(files, self._metadata.get("panoptic_root"))
+
+    @cached_property
+    def _image_names(self) -> dict[Hashable, str]:
+        """Each image's file, relative to the folder of all."""
+        files = {id_: gt["file_name"] for id_, gt in self._ground_truth.items()}
+        return _relative(files, self._metadata.get("image_root"))
 
     @cached_property
     def _ground_truth(self) -> dict[Hashable, Record]:
@@ -186,6 +195,10 @@ class PanopticEvaluator(DatasetEvaluator):
             "image_id",
             "pan_seg_file_name",
         )
+
+
+def _relative(files: dict[Hashable, str], root: str | None) -> dict[Hashable, str]:
+    return dict(zip(files, relative_names(list(files.values()), root), strict=True))
 
 
 def _log(metrics: dict[str, float], pq_of_class: dict[str, float]) -> None:

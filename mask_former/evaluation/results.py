@@ -13,11 +13,12 @@ A folder of results holds, depending on what the model predicts:
 ==================  ==========================================================================
 
 Category ids are those of the data set's own files; only semantic maps hold contiguous ids, for
-which `semantic.json` gives both.
+which `semantic.json` gives both. Image ids are the data set's own in an evaluation; elsewhere
+`find_image_ids` finds them, or they are numbers in order.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,11 +29,14 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
 from torch import Tensor
 
-from mask_former.data.classes import class_names, contiguous_ids
+from mask_former.data.classes import categories_of, dataset_category_ids
 from mask_former.data.coco_format import encode_ids, shape_info
+from mask_former.data.json_files import as_id, entries, read_json
 from mask_former.data.writing import write_image, write_json
+from mask_former.errors import UserError
 
 Json = dict[str, Any]
+ImageId = int | str
 
 
 class ResultWriter:
@@ -48,11 +52,16 @@ class ResultWriter:
         self.folder = Path(folder)
         self._metadata = metadata
         self._images: list[Json] = []
-        # The annotations of all images, by kind of result.
-        self._found: dict[str, list[Json]] = {}
+        # Instances, or the entries of all images, by kind of result.
+        self._found: dict[str, list[Any]] = {}
 
     def add(
-        self, name: str, file_name: str, size: tuple[int, int], prediction: Mapping[str, Any]
+        self,
+        name: str,
+        file_name: str,
+        size: tuple[int, int],
+        prediction: Mapping[str, Any],
+        image_id: ImageId | None = None,
     ) -> None:
         """Save the prediction for one image.
 
@@ -61,19 +70,20 @@ class ResultWriter:
             file_name: the image's own, for the JSON files.
             size: height and width.
             prediction: the model's output; absent kinds are not saved.
+            image_id: no two images share one; None: its number, in order.
         """
-        image_id = len(self._images) + 1
-        self._images.append(
-            {"id": image_id, "file_name": file_name, "height": size[0], "width": size[1]}
-        )
+        image_id = len(self._images) + 1 if image_id is None else image_id
+        image = image_entry(image_id, file_name, size)
+        self._images.append(image)
         annotation: Json = {"image_id": image_id, "file_name": f"{name}.png"}
         if "panoptic_seg" in prediction:
             path = self.folder / "panoptic" / f"{name}.png"
             segments = save_panoptic(path, *prediction["panoptic_seg"], self._metadata)
-            self._found.setdefault("panoptic", []).append(annotation | {"segments_info": segments})
+            entry = image, annotation | {"segments_info": segments}
+            self._found.setdefault("panoptic", []).append(entry)
         if "sem_seg" in prediction:
             save_semantic(self.folder / "semantic" / f"{name}.png", prediction["sem_seg"])
-            self._found.setdefault("semantic", []).append(annotation)
+            self._found.setdefault("semantic", []).append((image, annotation))
         if "instances" in prediction:
             found = instance_results(prediction["instances"], image_id, self._metadata)
             self._found.setdefault("instances", []).extend(found)
@@ -89,16 +99,70 @@ class ResultWriter:
     ) -> None:
         if not self._images:
             return
-        self._write("images", self._images)
-        for name, annotations in self._found.items():
-            if name == "instances":
-                self._write(name, annotations)
-                continue
-            content = {"images": self._images, "annotations": annotations}
-            self._write(name, content | {"categories": categories(self._metadata)})
+        write_json(self.folder / "images.json", self._images)
+        for kind, found in self._found.items():
+            if kind == "instances":
+                write_json(self.folder / "instances.json", found)
+            else:
+                write_result(self.folder, kind, found, self._metadata)
 
-    def _write(self, name: str, content: Any) -> None:
-        write_json(self.folder / f"{name}.json", content)
+
+def image_entry(image_id: ImageId, file_name: str, size: tuple[int, int]) -> Json:
+    """An image, of a size (height, width), as COCO's formats list it."""
+    return {"id": image_id, "file_name": file_name, "height": size[0], "width": size[1]}
+
+
+def write_result(
+    folder: str | Path, kind: str, entries: Iterable[tuple[Json, Json]], metadata: Metadata
+) -> None:
+    """Write `panoptic.json` or `semantic.json`.
+
+    Args:
+        kind: panoptic or semantic.
+        entries: of each image its `image_entry` and its annotation.
+    """
+    images, annotations = [], []
+    for image, annotation in entries:
+        images.append(image)
+        annotations.append(annotation)
+    content = {"images": images, "annotations": annotations}
+    write_json(Path(folder, f"{kind}.json"), content | {"categories": result_categories(metadata)})
+
+
+def find_image_ids(files: Sequence[str | Path], source: str) -> list[ImageId]:
+    """The ids of images in the user's own data set.
+
+    Args:
+        files: of the images.
+        source: a JSON in COCO's form, among whose `images` each file is found by its name and, as
+            far as the JSON has them, its folders; or "names": the ids are the files' names without
+            suffix, as numbers if all are numbers, as COCO's own are.
+
+    Raises:
+        UserError: the JSON lacks a file, or two files have one id.
+    """
+    if source == "names":
+        ids: list[ImageId] = [Path(file).stem for file in files]
+        if all(str(id_).isdecimal() for id_ in ids):
+            ids = [int(id_) for id_ in ids]
+    else:
+        images = entries(read_json(source), "images", source, ("id", "file_name"))
+        known = {str(image["file_name"]): as_id(image["id"], f"{source}: id") for image in images}
+        ids = [_image_id(Path(file), known, source) for file in files]
+    first: dict[ImageId, str | Path] = {}
+    for id_, file in zip(ids, files, strict=True):
+        if first.setdefault(id_, file) != file:
+            raise UserError(f"{file} has the image id {id_!r}, like {first[id_]} ({source}).")
+    return ids
+
+
+def _image_id(file: Path, known: Mapping[str, ImageId], source: str) -> ImageId:
+    parts = file.parts
+    names = ("/".join(parts[start:]) for start in range(len(parts)))  # the longest first
+    for name in names:
+        if name in known:
+            return known[name]
+    raise UserError(f"{source} has no image with the file_name of {file}, and so no id for it.")
 
 
 def relative_names(files: Sequence[str | Path], root: str | Path | None = None) -> list[str]:
@@ -165,7 +229,7 @@ def save_semantic(path: str | Path, sem_seg: Tensor | np.ndarray) -> None:
     write_image(path, classes.astype(np.uint8 if classes.max(initial=0) < 256 else np.uint16))
 
 
-def instance_results(instances: Instances, image_id: int, metadata: Metadata) -> list[Json]:
+def instance_results(instances: Instances, image_id: ImageId, metadata: Metadata) -> list[Json]:
     """Instances as COCO's instance results.
 
     Args:
@@ -180,16 +244,10 @@ def instance_results(instances: Instances, image_id: int, metadata: Metadata) ->
     return results
 
 
-def categories(metadata: Metadata) -> list[Json]:
-    """The classes as COCO's categories, `contiguous_id` added."""
-    things = metadata.get("thing_dataset_id_to_contiguous_id", {}).values()
-    dataset_ids = dataset_category_ids(metadata)
+def result_categories(metadata: Metadata) -> list[Json]:
+    """The classes as COCO's tools want them: each with `isthing`, `color`, `supercategory` and,
+    besides, its `contiguous_id`."""
     return [
-        {"id": dataset_ids.get(i, i), "name": name, "isthing": int(i in things), "contiguous_id": i}
-        for i, name in enumerate(class_names(metadata))
+        {"isthing": 0, "supercategory": category["name"], **category, "contiguous_id": index}
+        for index, category in enumerate(categories_of(metadata))
     ]
-
-
-def dataset_category_ids(metadata: Metadata) -> dict[int, int]:
-    """The data set's own id of each contiguous id; empty where they are the same."""
-    return {contiguous: own for own, contiguous in contiguous_ids(metadata).items()}

@@ -2,6 +2,7 @@
 
 import logging
 from functools import cached_property, reduce
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,12 @@ from mask_former.data.records import (
 from mask_former.errors import NonFiniteError, UserError, prefixed
 from mask_former.evaluation.confusion import ConfusionMatrix
 from mask_former.evaluation.report import class_table, score_table
+from mask_former.evaluation.results import (
+    image_entry,
+    relative_names,
+    save_semantic,
+    write_result,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +48,8 @@ class SemanticEvaluator(DatasetEvaluator):
         dataset_name: its metadata name `stuff_classes` (all K classes); its records name
             `sem_seg_file_name`.
         ignore_label: label of pixels that do not count. None: that of the metadata, or else 255.
+        output_folder: where the predictions are saved, `semantic.json` and the folder `semantic` of
+            PNG files; shared by all processes. None: nothing is saved.
 
     Raises:
         UserError: the metadata lack `stuff_classes`.
@@ -48,9 +57,15 @@ class SemanticEvaluator(DatasetEvaluator):
 
     accepts_label_maps = True  # see `Evaluators`
 
-    def __init__(self, dataset_name: str, ignore_label: int | None = None) -> None:
+    def __init__(
+        self,
+        dataset_name: str,
+        ignore_label: int | None = None,
+        output_folder: str | None = None,
+    ) -> None:
         self._dataset_name = dataset_name
-        metadata = MetadataCatalog.get(dataset_name)
+        self._output_folder = output_folder
+        self._metadata = metadata = MetadataCatalog.get(dataset_name)
         if not metadata.get("stuff_classes"):
             raise UserError(f"the metadata of {dataset_name} lack `stuff_classes`")
         self._class_names = list(metadata.stuff_classes)
@@ -61,6 +76,8 @@ class SemanticEvaluator(DatasetEvaluator):
     def reset(self) -> None:
         """Forget all images."""
         self._confusion = ConfusionMatrix(len(self._class_names), self._ignore_label)
+        # The two entries of each image file in `semantic.json`: in its images, and its annotation.
+        self._saved: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
 
     def check_ground_truth(self) -> None:
         """Read the list of annotations, and the first few of them.
@@ -95,6 +112,8 @@ class SemanticEvaluator(DatasetEvaluator):
                     f"image {record['file_name']}, ground truth "
                     f"{annotated['sem_seg_file_name']}: {error}"
                 ) from error
+            if self._output_folder:
+                self._save(annotated, labels)
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Reduce over the processes; only the main process returns the metrics.
@@ -104,6 +123,7 @@ class SemanticEvaluator(DatasetEvaluator):
             class, PQ_St, SQ_St, RQ_St}, in percent.
         """
         parts = comm.gather(self._confusion)
+        saved = comm.gather(self._saved)
         if not comm.is_main_process():
             return None
         confusion = reduce(ConfusionMatrix.merge, parts)
@@ -114,6 +134,10 @@ class SemanticEvaluator(DatasetEvaluator):
                 len(confusion),
                 len(self._ground_truth),
             )
+        if self._output_folder:
+            merged = {key: entry for part in saved for key, entry in part.items()}
+            entries = (merged[file] for file in self._ground_truth if file in merged)
+            write_result(self._output_folder, "semantic", entries, self._metadata)
         metrics = confusion.compute(self._class_names)
         quality = confusion.quality().compute()
         metrics |= {f"{name}_St": quality[name] for name in ("PQ", "SQ", "RQ")}
@@ -137,6 +161,23 @@ class SemanticEvaluator(DatasetEvaluator):
                 raise NonFiniteError("scores are NaN or infinite: are the weights sound?")
             sem_seg = best.indices
         return sem_seg.cpu().numpy()
+
+    def _save(self, record: Record, labels: np.ndarray) -> None:
+        number, name = self._names[record["file_name"]]
+        image_id = record.get("image_id", number)
+        file = str(Path(name).with_suffix(".png"))
+        save_semantic(Path(self._output_folder, "semantic", file), labels)
+        self._saved[record["file_name"]] = (
+            image_entry(image_id, name, labels.shape),
+            {"image_id": image_id, "file_name": file},
+        )
+
+    @cached_property
+    def _names(self) -> dict[str, tuple[int, str]]:
+        """Of each image file its number, from 1, and its name relative to the folder of all."""
+        files = list(self._ground_truth)
+        names = relative_names(files, self._metadata.get("image_root"))
+        return dict(zip(files, enumerate(names, start=1), strict=True))
 
     def _read(self, record: Record) -> None:
         size = image_size(record) or read_size(record["sem_seg_file_name"])

@@ -16,7 +16,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
-from mask_former.criterion import average_over_processes
+from mask_former.criterion import Average, average_over_processes, class_weights
 from mask_former.errors import UserError
 from mask_former.pixel_decoder import build_pixel_decoder
 from mask_former.predictor import SingleScaleQueries
@@ -59,15 +59,35 @@ class PerPixelHead(nn.Module):
         common_stride: of the logits: they are upsampled by this factor.
         loss_weight: weight of every layer's loss.
         ignore_value: label of the pixels that have no loss.
+        class_weights: weights of the K classes in the cross entropy; None: 1 each.
     """
 
+    class_weights: Tensor | None
+
     def __init__(
-        self, *, common_stride: int, loss_weight: float = 1.0, ignore_value: int = 255
+        self,
+        *,
+        common_stride: int,
+        loss_weight: float = 1.0,
+        ignore_value: int = 255,
+        class_weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.common_stride = common_stride
         self.loss_weight = loss_weight
         self.ignore_value = ignore_value
+        weights = None if class_weights is None else torch.tensor(class_weights)
+        self.register_buffer("class_weights", weights, persistent=False)
+        self.normalize_by(None)
+
+    @staticmethod
+    def loss_options(cfg: CfgNode) -> dict[str, Any]:
+        """The arguments of the loss."""
+        return {
+            "loss_weight": cfg.MODEL.SEM_SEG_HEAD.LOSS_WEIGHT,
+            "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+            "class_weights": class_weights(cfg),
+        }
 
     def classify(self, features: Any) -> Tensor:
         """What the backbone returns -> logits of every supervised layer, the final one last,
@@ -94,20 +114,47 @@ class PerPixelHead(nn.Module):
         if not self.training:
             return self.upsample(layers[-1]), {}
         if targets is None:
-            raise UserError(
-                f"{type(self).__name__} learns from a label map, `sem_seg`, which the samples "
-                "lack; set INPUT.DATASET_MAPPER_NAME to mask_former_semantic"
-            )
+            raise self._no_label_map()
         return None, self.losses(layers, targets)
 
     def upsample(self, logits: Tensor) -> Tensor:
         """Logits (B, K, h, w) -> float32 at the resolution of the input, rounded up to strides."""
         return F.interpolate(logits.float(), scale_factor=self.common_stride, mode="bilinear")
 
-    def losses(self, layers: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Mean cross entropy over the pixels of the batch that have a class, of every layer.
+    def _no_label_map(self) -> UserError:
+        return UserError(
+            f"{type(self).__name__} learns from a label map, `sem_seg`, which the samples lack; "
+            "set INPUT.DATASET_MAPPER_NAME to mask_former_semantic"
+        )
 
-        The number of pixels is averaged over the processes. Computed in float32.
+    def normalize_by(
+        self, batch: Sequence[dict[str, Any]] | None, average: Average | None = None
+    ) -> None:
+        """Divide losses by the pixels of all of `batch`, of which the inputs that follow are parts.
+
+        Args:
+            batch: samples with `sem_seg`, int64 (H, W); None: the inputs are a batch.
+            average: what takes the mean of a tensor over the processes; None:
+                `average_over_processes`.
+        """
+        if batch and not all("sem_seg" in sample for sample in batch):
+            raise self._no_label_map()
+        self._batch_weight = batch and sum(self._weight(x["sem_seg"]) for x in batch)
+        self._average = average
+
+    def _weight(self, labels: Tensor) -> Tensor:
+        """Sum of the weights of the pixels that have a class, a scalar."""
+        annotated = labels != self.ignore_value
+        if self.class_weights is None:
+            return annotated.sum().float()
+        weights = self.class_weights.to(labels.device)
+        return (weights[labels.where(annotated, 0)] * annotated).sum()
+
+    def losses(self, layers: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Weighted mean of the cross entropy over the pixels of the batch that have a class, of
+        every layer.
+
+        The sum of the weights is averaged over the processes. Computed in float32.
 
         Args:
             layers: logits (L, B, K, h, w).
@@ -117,14 +164,17 @@ class PerPixelHead(nn.Module):
             scalars `loss_sem_seg` of the final layer, and `loss_sem_seg_0` ... of the earlier.
         """
         height, width = targets.shape[-2:]
-        pixels = (targets != self.ignore_value).sum().float()
-        weight = self.loss_weight / average_over_processes(pixels).clamp(min=1)
+        total = self._weight(targets) if self._batch_weight is None else self._batch_weight
+        average = self._average or average_over_processes
+        total = average(total.to(targets.device, copy=True))  # in place
+        weight = self.loss_weight / total.clamp(min=torch.finfo(torch.float32).tiny)
         suffixes = [f"_{i}" for i in range(len(layers) - 1)] + [""]
         return {
             f"loss_sem_seg{suffix}": weight
             * F.cross_entropy(
                 self.upsample(logits)[..., :height, :width],
                 targets,
+                self.class_weights,
                 ignore_index=self.ignore_value,
                 reduction="sum",
             )
@@ -163,8 +213,7 @@ class PerPixelBaselineHead(PerPixelHead):
             "pixel_decoder": pixel_decoder,
             "predictor": cls.build_predictor(cfg, pixel_decoder.memory_shape),
             "common_stride": cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE,
-            "loss_weight": cfg.MODEL.SEM_SEG_HEAD.LOSS_WEIGHT,
-            "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+            **cls.loss_options(cfg),
         }
 
     @classmethod

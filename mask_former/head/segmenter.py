@@ -156,8 +156,7 @@ class SegmenterHead(PerPixelHead):
         return {
             "predictor": SEGMENTER_DECODER_REGISTRY.get(name)(cfg, tokens.channels),
             "patch_size": tokens.stride,
-            "loss_weight": cfg.MODEL.SEM_SEG_HEAD.LOSS_WEIGHT,
-            "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+            **cls.loss_options(cfg),
         }
 
     def classify(self, features: Tokens) -> Tensor:

@@ -2,6 +2,7 @@
 
 from mask_former.layers.attention import Attention
 from mask_former.layers.deformable_attention import MultiScaleDeformableAttention
+from mask_former.layers.deformable_conv import DeformableConv2d
 from mask_former.layers.deformable_encoder import DeformableEncoder
 from mask_former.layers.mlp import MLP
 from mask_former.layers.position_encoding import sine_position_encoding
@@ -20,6 +21,7 @@ from mask_former.layers.transformer import (
 __all__ = [
     "MLP",
     "Attention",
+    "DeformableConv2d",
     "DeformableEncoder",
     "MultiScaleDeformableAttention",
     "Residual",

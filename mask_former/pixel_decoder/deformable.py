@@ -1,6 +1,7 @@
 """Mask2Former's pixel decoder (section 4.1): a deformable encoder of several maps, then an FPN."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import fvcore.nn.weight_init as weight_init
@@ -130,7 +131,9 @@ class MSDeformAttnPixelDecoder(nn.Module):
     def forward(self, features: dict[str, Tensor]) -> PixelFeatures:
         """Decode `features`, {name: (B, C, h, w)}."""
         device = next(iter(features.values())).device.type
-        with torch.autocast(device, enabled=False):
+        # The meta device, on which costs are counted, has no mixed precision.
+        mixed = device != "meta" and torch.is_autocast_enabled(device)
+        with torch.autocast(device, enabled=False) if mixed else nullcontext():
             inputs = zip(self.encoded, self.input_proj, strict=True)
             maps = self.transformer([project(features[name].float()) for name, project in inputs])
             for i, name in zip(range(len(self.lateral), 0, -1), self.lateral, strict=True):
@@ -140,7 +143,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
                 )
                 maps.append(F.relu(self.get_submodule(f"layer_{i}")(lateral + x)))
             embeddings = self.mask_features(maps[-1])
-        if torch.is_autocast_enabled(device):
+        if mixed:
             # Converted once: every prediction multiplies them out in that type.
             embeddings = embeddings.to(torch.get_autocast_dtype(device))
         offered = {name: (feature,) for name, feature in features.items()}

@@ -3,6 +3,7 @@
 from mask_former.predictor.build import PREDICTOR_REGISTRY, build_predictor
 from mask_former.predictor.mask_head import MaskHead
 from mask_former.predictor.masked_attention import MultiScaleMaskedTransformerDecoder
+from mask_former.predictor.prototype_attention import PrototypeTransformerDecoder
 from mask_former.predictor.single_scale import SingleScaleQueries
 from mask_former.predictor.standard import StandardPredictor
 
@@ -10,6 +11,7 @@ __all__ = [
     "PREDICTOR_REGISTRY",
     "MaskHead",
     "MultiScaleMaskedTransformerDecoder",
+    "PrototypeTransformerDecoder",
     "SingleScaleQueries",
     "StandardPredictor",
     "build_predictor",

@@ -1,5 +1,8 @@
 """What all predictors share: a query becomes a class and a mask (paper, section 3.2)."""
 
+from collections.abc import Callable
+
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mask_former.layers import MLP
@@ -16,13 +19,21 @@ class MaskHead(nn.Module):
         hidden_dim: channels of the queries.
         mask_dim: channels of the mask embeddings and of the per-pixel embeddings.
         num_classes: K, without "no object"; None: only masks are predicted.
+        activation: between the layers that make mask embeddings.
     """
 
-    def __init__(self, *, hidden_dim: int, mask_dim: int, num_classes: int | None) -> None:
+    def __init__(
+        self,
+        *,
+        hidden_dim: int,
+        mask_dim: int,
+        num_classes: int | None,
+        activation: Callable[[Tensor], Tensor] = F.relu,
+    ) -> None:
         super().__init__()
         if num_classes is not None:
             self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
-        self.mask_embed = MLP(hidden_dim, hidden_dim, mask_dim, num_layers=3)
+        self.mask_embed = MLP(hidden_dim, hidden_dim, mask_dim, num_layers=3, activation=activation)
 
     def predict(self, queries: Tensor, mask_features: Tensor) -> Prediction:
         """Predict from queries (B, Q, hidden_dim) and per-pixel embeddings (B, C, h, w)."""

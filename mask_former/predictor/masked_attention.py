@@ -1,6 +1,7 @@
 """Mask2Former's predictor (section 3.2): queries attend, map by map, to what their masks cover."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,6 +25,22 @@ from mask_former.predictor.single_scale import input_projection
 from mask_former.structures import PixelFeatures, Prediction, multiply_out
 
 
+@dataclass(frozen=True)
+class Level:
+    """A map of the memory, as queries attend to it.
+
+    Attributes:
+        memory: its pixels, (B, S, C).
+        keys: its pixels with their positions, (B, S, C).
+        mask_features: per-pixel embeddings at its size, (B, C', h', w') with S = h' * w', through
+            which no gradient passes.
+    """
+
+    memory: Tensor
+    keys: Tensor
+    mask_features: Tensor
+
+
 @PREDICTOR_REGISTRY.register()
 class MultiScaleMaskedTransformerDecoder(MaskHead):
     """Learned queries attend to the maps of the memory in turn, each within its own mask.
@@ -41,6 +58,8 @@ class MultiScaleMaskedTransformerDecoder(MaskHead):
         transformer: hyper-parameters of the layers.
         deep_supervision: return all predictions in training, or the last one only.
         enforce_input_proj: project maps even where their channels equal `hidden_dim`.
+        cross_attention: makes the sub-layer by which queries attend to a map, of the channels and
+            the hyper-parameters; it is called like `CrossAttentionLayer`.
 
     Raises:
         UserError: there is no query, or no layer; the heads do not divide the channels.
@@ -59,6 +78,7 @@ class MultiScaleMaskedTransformerDecoder(MaskHead):
         transformer: TransformerOptions | None = None,
         deep_supervision: bool = True,
         enforce_input_proj: bool = False,
+        cross_attention: Callable[[int, TransformerOptions], nn.Module] | None = None,
     ) -> None:
         super().__init__(hidden_dim=hidden_dim, mask_dim=mask_dim, num_classes=num_classes)
         if num_queries < 1 or num_layers < 1:
@@ -71,8 +91,9 @@ class MultiScaleMaskedTransformerDecoder(MaskHead):
         self.deep_supervision = deep_supervision
         options = transformer or TransformerOptions(dropout=0.0)
         layers = range(num_layers)
+        cross_attention = cross_attention or CrossAttentionLayer
         self.transformer_cross_attention_layers = nn.ModuleList(
-            CrossAttentionLayer(hidden_dim, options) for _ in layers
+            cross_attention(hidden_dim, options) for _ in layers
         )
         self.transformer_self_attention_layers = nn.ModuleList(
             SelfAttentionLayer(hidden_dim, options) for _ in layers
@@ -118,15 +139,7 @@ class MultiScaleMaskedTransformerDecoder(MaskHead):
     def forward(self, pixels: PixelFeatures) -> list[Prediction]:
         """Return the predictions of every supervised layer, the final one last."""
         mask_features = pixels.mask_features
-        memory, keys, embeddings = [], [], []
-        for i, feature in enumerate(pixels.memory):
-            feature = self.input_proj[i](feature)
-            memory.append(flatten_map(feature) + self.level_embed.weight[i])
-            keys.append(memory[-1] + flatten_map(sine_position_encoding(feature)))
-            # Resizing and multiplying out commute: the per-pixel embeddings are resized once for
-            # each map, instead of the masks of all queries in every layer.
-            embeddings.append(_resized(mask_features.detach(), feature.shape[-2:]))
-
+        levels = [self._level(i, x, mask_features) for i, x in enumerate(pixels.memory)]
         batch = len(mask_features)
         # Copies: PyTorch's FlopCounterMode fails on modules that are given views of parameters.
         x = self.query_feat.weight.repeat(batch, 1, 1)
@@ -139,13 +152,20 @@ class MultiScaleMaskedTransformerDecoder(MaskHead):
             strict=True,
         )
         for i, (cross_attention, self_attention, feedforward) in enumerate(layers):
-            level = i % len(memory)
-            mask = attention_mask(predictions[-1].mask_embeddings, embeddings[level])
-            x = cross_attention(x, query_pos, memory[level], keys[level], mask)
+            level = levels[i % len(levels)]
+            x = cross_attention(x, query_pos, level, predictions[-1].mask_embeddings)
             x = self_attention(x, query_pos)
             x = feedforward(x)
             predictions.append(self.predict(self.decoder_norm(x), mask_features))
         return predictions if self.training and self.deep_supervision else predictions[-1:]
+
+    def _level(self, i: int, feature: Tensor, mask_features: Tensor) -> Level:
+        feature = self.input_proj[i](feature)
+        memory = flatten_map(feature) + self.level_embed.weight[i]
+        keys = memory + flatten_map(sine_position_encoding(feature))
+        # Resizing and multiplying out commute: the per-pixel embeddings are resized once for each
+        # map, instead of the masks of all queries in every layer.
+        return Level(memory, keys, _resized(mask_features.detach(), feature.shape[-2:]))
 
 
 @torch.no_grad()
@@ -161,8 +181,14 @@ def attention_mask(mask_embeddings: Tensor, pixel_embeddings: Tensor) -> Tensor:
     Returns:
         bool (B, 1, Q, h*w), the same for all heads.
     """
-    mask = multiply_out(mask_embeddings, pixel_embeddings).flatten(2) >= 0
+    mask = inside_masks(mask_embeddings, pixel_embeddings)
     return (mask | ~mask.any(-1, keepdim=True))[:, None]
+
+
+@torch.no_grad()
+def inside_masks(mask_embeddings: Tensor, pixel_embeddings: Tensor) -> Tensor:
+    """Where masks have a probability of at least 0.5, bool (B, Q, h*w), see `attention_mask`."""
+    return multiply_out(mask_embeddings, pixel_embeddings).flatten(2) >= 0
 
 
 class CrossAttentionLayer(Residual):
@@ -175,15 +201,18 @@ class CrossAttentionLayer(Residual):
         _reset_parameters(self)
 
     def forward(
-        self, x: Tensor, query_pos: Tensor, memory: Tensor, keys: Tensor, mask: Tensor
+        self, x: Tensor, query_pos: Tensor, level: Level, mask_embeddings: Tensor
     ) -> Tensor:
-        """`x` (B, Q, C), `memory` and `keys` (memory with positions) (B, S, C) -> (B, Q, C).
+        """`x` (B, Q, C) -> (B, Q, C).
 
         Args:
-            mask: where a query may attend, bool (B, 1, Q, S).
+            mask_embeddings: of the queries' last prediction, (B, Q, C').
         """
+        mask = attention_mask(mask_embeddings, level.mask_features)
         return self.residual(
-            x, self.norm, lambda y: self.multihead_attn(y + query_pos, keys, memory, mask)
+            x,
+            self.norm,
+            lambda y: self.multihead_attn(y + query_pos, level.keys, level.memory, mask),
         )
 
 

@@ -12,7 +12,7 @@ from mask_former.visualization.draw import (
     draw_semantic,
     paint,
 )
-from mask_former.visualization.ground_truth import draw_ground_truth
+from mask_former.visualization.ground_truth import draw_ground_truth, ground_truth_sheet
 from mask_former.visualization.palette import Palette
 from mask_former.visualization.sheet import make_sheet
 from mask_former.visualization.track import ShadeTracker
@@ -29,6 +29,7 @@ __all__ = [
     "draw_instances",
     "draw_panoptic",
     "draw_semantic",
+    "ground_truth_sheet",
     "make_sheet",
     "paint",
     "plot_curves",

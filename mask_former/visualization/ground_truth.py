@@ -1,6 +1,7 @@
-"""Drawing the annotation of a record like a prediction."""
+"""Drawing the annotations of records like predictions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,14 @@ from detectron2.data.transforms import NoOpTransform
 from detectron2.structures import Instances
 
 from mask_former.data.classes import class_names
+from mask_former.data.reading import read_image
 from mask_former.data.records import read_annotations, read_id_map, read_label_map
 from mask_former.data.targets import instance_target
 from mask_former.visualization.draw import draw_instances, draw_panoptic, draw_semantic
+from mask_former.visualization.sheet import make_sheet
+from mask_former.visualization.text import draw_text, text_mask
+
+_NAME_SIZE = 13
 
 
 def draw_ground_truth(
@@ -41,3 +47,48 @@ def draw_ground_truth(
     target = instance_target(annotations, NoOpTransform(), size)
     instances = Instances(size, pred_masks=target.masks.tensor, pred_classes=target.labels)
     return draw_instances(image, instances, metadata, **options)
+
+
+def ground_truth_sheet(
+    records: Sequence[Mapping[str, Any]],
+    metadata: Metadata,
+    title: str,
+    *,
+    exif: bool = True,
+    across: int = 4,
+    width: int = 400,
+) -> np.ndarray:
+    """A contact sheet of annotated images, with their file names.
+
+    Args:
+        records: of a registered data set; at least one.
+        metadata: as in `draw_ground_truth`.
+        title: stands above.
+        exif: whether the orientation of EXIF is applied to images.
+        across: pictures side by side.
+        width: of a picture in pixels; none is higher than that.
+
+    Returns:
+        The sheet, uint8 (height, width, 3), BGR.
+
+    Raises:
+        FileNotFoundError, ValueError: as `draw_ground_truth`.
+    """
+    cells = []
+    for record in records:
+        image = read_image(record["file_name"], "BGR", exif=exif)
+        scale = width / max(image.shape[:2])
+        picture = draw_ground_truth(image, record, metadata, scale=scale)
+        cells.append([_with_name(picture, Path(record["file_name"]).name, width)])
+    sheet = make_sheet(cells, [""], across=across)
+    return make_sheet([[sheet]], [title])
+
+
+def _with_name(picture: np.ndarray, name: str, width: int) -> np.ndarray:
+    """The picture in the middle of a strip of the given width, over its name."""
+    text = text_mask(name, _NAME_SIZE)[:, :width]
+    cell = np.full((picture.shape[0] + text.shape[0], width, 3), 255, np.uint8)
+    left = (width - picture.shape[1]) // 2
+    cell[: picture.shape[0], left : left + picture.shape[1]] = picture
+    draw_text(cell, text, (width - text.shape[1]) // 2, picture.shape[0], (60, 60, 60))
+    return cell

@@ -25,7 +25,7 @@ def make_sheet(
 
     Args:
         rows: for every sample one picture per title, uint8 (H, W, 3), BGR; sizes may differ.
-        titles: the columns' names.
+        titles: the columns' names; where all are empty, there is no line for them.
         caption: a line below the pictures, for example the metrics of the model.
         across: samples side by side.
         cell: (width, height) into which every picture is fitted, keeping its proportions.
@@ -71,9 +71,10 @@ def _left(sample: int, column: int, columns: int, width: int) -> int:
 def _titles(titles: Sequence[str], width: int, size: int, across: int) -> np.ndarray:
     columns = len(titles)
     total = _left(across - 1, columns, columns, width)
-    stripe = _paper(text_mask("", size).shape[0] + 2 * _GAP, total)
+    height = text_mask("", size).shape[0] + _GAP if any(titles) else 0
+    stripe = _paper(height + _GAP, total)
     for sample in range(across):
-        for column, title in enumerate(titles):
+        for column, title in enumerate(titles if any(titles) else ()):
             _write_centred(stripe, title, _left(sample, column, columns, width), width, size)
     return stripe
 

@@ -228,7 +228,8 @@ def test_an_address_that_cannot_be_reached_is_named(monkeypatch):
     def offline(path):
         raise URLError("no route")
 
-    monkeypatch.setattr(checkpointer, "path_manager", Mock(get_local_path=offline))
+    name = "mask_former.checkpoint.checkpointer.PathManager"
+    monkeypatch.setattr(name, Mock(get_local_path=offline))
     with pytest.raises(ConnectionError, match="MODEL.WEIGHTS http://a/b.pth .*no route"):
         checkpointer.load("http://a/b.pth")
 

@@ -31,12 +31,15 @@ def cfg():
 
 @pytest.fixture
 def record(tmp_path):
-    """An image of three stripes: two segments, and a third that is annotated as a crowd."""
+    """An image of three stripes: two segments, and a third that is annotated as a crowd, or in the
+    label map as void."""
     ids = np.arange(3).repeat(20)[None].repeat(40, 0) + 1
     Image.fromarray(np.array(COLORS, dtype=np.uint8)[ids - 1]).save(tmp_path / "image.png")
     Image.fromarray(np.stack([ids, 0 * ids, 0 * ids], -1).astype(np.uint8)).save(
         tmp_path / "panoptic.png"
     )
+    labels = np.array([0, 1, 255], dtype=np.uint8)[ids - 1]
+    Image.fromarray(labels).save(tmp_path / "labels.png")
     rle = {"size": [40, 60], "counts": [20 * 40, 20 * 40, 20 * 40]}  # column by column: the middle
     left, right = [[0, 0, 20, 0, 20, 40, 0, 40]], [[40, 0, 60, 0, 60, 40, 40, 40]]
     return {
@@ -44,6 +47,7 @@ def record(tmp_path):
         "height": 40,
         "width": 60,
         "pan_seg_file_name": str(tmp_path / "panoptic.png"),
+        "sem_seg_file_name": str(tmp_path / "labels.png"),
         "segments_info": [{"id": k + 1, "category_id": k, "iscrowd": k // 2} for k in range(3)],
         "annotations": [
             {"category_id": 0, "segmentation": left},
@@ -56,13 +60,13 @@ def record(tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_equals_detectron2s_augmentations(cfg, record, name):
     """Up to the resize's rounding, padding included, whether the image gets smaller or larger."""
-    cfg.INPUT.DATASET_MAPPER_NAME = name
+    cfg.INPUT.DATASET_MAPPER_NAME, cfg.INPUT.PADDING_VALUE = name, 77
     ours = MaskFormerDatasetMapper(cfg)
     theirs = T.AugmentationList(
         [
             T.RandomFlip(),
             T.ResizeScale(0.3, 2.0, SIZE, SIZE),
-            T.FixedSizeCrop((SIZE, SIZE), pad_value=128, seg_pad_value=255),
+            T.FixedSizeCrop((SIZE, SIZE), pad_value=77, seg_pad_value=255),
         ]
     )
     image = np.asarray(Image.open(record["file_name"]))
@@ -91,12 +95,19 @@ def test_equals_detectron2s_augmentations(cfg, record, name):
     assert 5 < padded < 20
 
 
-@pytest.mark.parametrize(("kind", "classes"), [("instance", NUM_THINGS), ("panoptic", NUM_CLASSES)])
-def test_a_training_step(shapes_root, tmp_path, kind, classes):
+@pytest.mark.parametrize(
+    ("kind", "name", "classes"),
+    [
+        ("instance", "coco_instance_lsj", NUM_THINGS),
+        ("panoptic", "coco_panoptic_lsj", NUM_CLASSES),
+        ("semantic", "semantic_lsj", NUM_CLASSES),
+    ],
+)
+def test_a_training_step(shapes_root, tmp_path, kind, name, classes):
     cfg = tiny_cfg(
         tmp_path,
         DATASETS__TRAIN=(f"shapes_train_{kind}",),
-        INPUT__DATASET_MAPPER_NAME=f"coco_{kind}_lsj",
+        INPUT__DATASET_MAPPER_NAME=name,
         INPUT__CROP__ENABLED=False,
         INPUT__IMAGE_SIZE=64,
         MODEL__SEM_SEG_HEAD__NUM_CLASSES=classes,

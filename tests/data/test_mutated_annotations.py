@@ -17,6 +17,7 @@ from mask_former.data.checks import check_data
 from mask_former.data.datasets import register_instances, register_panoptic
 from mask_former.data.mapper import MaskFormerDatasetMapper
 from mask_former.data.records import load_records
+from mask_former.data.report import examine
 from mask_former.engine.config import load_config
 from mask_former.errors import UserError
 from mask_former.evaluation import build_evaluator
@@ -85,7 +86,8 @@ def folder():
 
 
 @pytest.fixture(autouse=True)
-def quiet():
+def quiet(monkeypatch):
+    monkeypatch.setattr("mask_former.data.report.tqdm", lambda results, *_, **__: results)
     logging.disable(logging.WARNING)
     yield
     logging.disable(logging.NOTSET)
@@ -93,7 +95,8 @@ def quiet():
 
 
 def use(mapper, **switches):
-    """Do with the registered data set what a training does: check, map, evaluate."""
+    """Do with the registered data set what a training does: check, map, evaluate; and report all
+    its faults, of which there are some where it is refused, and none else."""
     options = ["DATASETS.TRAIN", (NAME,), "DATASETS.TEST", (NAME,), "INPUT.FORMAT", "RGB"]
     options += ["INPUT.DATASET_MAPPER_NAME", mapper, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 2]
     options += ["INPUT.MIN_SIZE_TRAIN", (HEIGHT,), "MODEL.DEVICE", "cpu"]
@@ -101,11 +104,17 @@ def use(mapper, **switches):
         options += [f"MODEL.MASK_FORMER.TEST.{key}", value]
     try:
         cfg = load_config(opts=options)
+    except UserError:  # of the categories
+        return "refused"
+    try:
         check_data(cfg)
         evaluator = build_evaluator(cfg, NAME)
         evaluator.check_ground_truth()
     except UserError:
+        json_files.forget_files()
+        assert faults(cfg)
         return "refused"
+    assert not faults(cfg)
     # From here on nothing may go wrong.
     train = MaskFormerDatasetMapper(cfg, is_train=True)
     for record in load_records(NAME, filter_empty=True):
@@ -116,6 +125,10 @@ def use(mapper, **switches):
         evaluator.process([record], [prediction()])
     assert evaluator.evaluate()
     return "accepted"
+
+
+def faults(cfg):
+    return [fault for report in examine(cfg, workers=1) for fault in report.all_faults()]
 
 
 def prediction():

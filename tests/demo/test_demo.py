@@ -278,10 +278,13 @@ def test_no_window_without_a_display(model, photos, monkeypatch, capsys):
         (["--input", "{photos}/a", "--output", "{out}", "--scale", "nan"], "--scale"),
         (["--input", "{photos}/a", "--output", "{out}", "--confidence-threshold", "2"], "0..1"),
         (["--input", "{photos}/a", "--output", "{out}", "--opts", "MODEL.WIGHTS", "x"], "WEIGHTS"),
+        (["--input", "{photos}/a", "--output", "{out}", "--image-ids", "names"], "--save-results"),
+        (["--input", "{photos}/a", "{photos}/b", "--output", "{out}", "--save-results",
+          "--image-ids", "names"], "b/1.png has the image id 1, like"),
         (["--video-input", "{photos}/no.mp4", "--output", "{out}"], "no.mp4"),
         (["--video-input", "{photos}/no.mp4", "--output", "{out}.gif"], ".mp4"),
     ],
-)
+)  # fmt: skip
 def test_refusals(model, photos, tmp_path, capsys, flags, message):
     before = {path: path.read_bytes() for path in photos.rglob("*.*")}
     flags = [flag.format(photos=photos, out=tmp_path / "out") for flag in flags]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mask_former.data.agreement import known_classes
 from mask_former.engine import Trainer, argument_parser, check_run, setup
 from mask_former.engine.setup import check_device, check_output_folder
 from mask_former.evaluation import PanopticEvaluator
@@ -104,6 +105,23 @@ def test_training_data_is_checked_for_a_training_only(shapes_root, tmp_path):
     check_run(cfg, argument_parser().parse_args(["--eval-only"]))
     with pytest.raises(FileNotFoundError):
         check_run(cfg, argument_parser().parse_args([]))
+
+
+def test_weights_of_other_classes_are_refused_before_anything_is_written(shapes_root, tmp_path):
+    classes = known_classes(tiny_cfg(tmp_path), ["shapes_train_panoptic"])
+    classes[3]["name"] = "comet"
+    torch.save({"model": {"a.b": torch.zeros(1)}, "classes": classes}, tmp_path / "model.pth")
+    (tmp_path / "last_checkpoint").write_text("model.pth")
+    start = tiny_cfg(tmp_path / "run", MODEL__WEIGHTS=str(tmp_path / "model.pth"))
+    message = "model.pth was .*: class 3 is 'comet' there and 'star' here"
+    for cfg, flags in ((start, []), (start, ["--eval-only"]), (tiny_cfg(tmp_path), ["--resume"])):
+        with pytest.raises(ValueError, match=message):
+            check_run(cfg, argument_parser().parse_args(flags))
+    start.MODEL.WEIGHTS_WITHOUT_CLASS_HEAD = True
+    check_run(start, argument_parser().parse_args([]))
+    with pytest.raises(ValueError, match=message):
+        check_run(start, argument_parser().parse_args(["--eval-only"]))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])

@@ -132,6 +132,32 @@ def test_mask2formers_parameters_learn_and_decay_as_published(backbone):
     assert found["sem_seg_head.pixel_decoder.transformer.level_embed"][1] == 0.05
 
 
+def test_pems_parameters_learn_and_decay_as_published():
+    """As Mask2Former's: norms and embeddings do not decay; alpha, a bare parameter, does."""
+    folder = ROOT / "configs/pem/cityscapes/semantic-segmentation"
+    cfg = load_config(str(folder / "pem_R50_bs32_90k.yaml"))
+    model = build_without_weights(cfg)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    kept = re.compile(
+        r"norm|bn\.|csm\.\d\.mlp\.0\.mlp\.1\.|query_proj\.0\."
+        r"|predictor\.(query_feat|query_embed|level_embed)\."
+    )
+    found = {
+        names[parameter]: (group["lr"], group["weight_decay"])
+        for group in build_optimizer(cfg, model).param_groups
+        for parameter in group["params"]
+    }
+    assert found == {
+        name: (
+            pytest.approx(7e-5 if name.startswith("backbone.") else 7e-4),
+            0.0 if kept.search(name) else 0.05,
+        )
+        for name in names.values()
+    }
+    alpha = "sem_seg_head.predictor.transformer_cross_attention_layers.0.alpha"
+    assert found[alpha] == (7e-4, 0.05)
+
+
 MASK2FORMER_RATES = {
     # 50 and 100 epochs on COCO: a warm-up of factor 1, which is none, and two drops to a tenth.
     "coco/panoptic-segmentation/maskformer2_R50_bs16_50ep": {

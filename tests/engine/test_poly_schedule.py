@@ -1,4 +1,4 @@
-"""The poly schedule that ends above zero: Segmenter's, and in proportion for every group."""
+"""The poly schedules: Segmenter's, which ends above zero, and EoMT's, of two stages."""
 
 import pytest
 from torch import nn
@@ -48,3 +48,61 @@ def test_without_an_end_it_is_deeplabs():
 def test_an_end_above_the_rate_is_refused():
     with pytest.raises(UserError, match="BASE_LR_END is 0.01, above SOLVER.BASE_LR 0.001"):
         rates((0,), BASE_LR_END=1e-2)
+
+
+def two_stage_cfg(**opts):
+    cfg = get_cfg()
+    values = {"LR_SCHEDULER_NAME": "TwoStageWarmupPolyLR", "MAX_ITER": 16, "BASE_LR": 1.0}
+    values |= {"WARMUP_ITERS": 2, "BACKBONE_WARMUP_ITERS": 4, "WARMUP_FACTOR": 0.0}
+    values |= {"BACKBONE_MULTIPLIER": 1.0, "POLY_LR_POWER": 1.0}
+    for key, value in (values | opts).items():
+        cfg.SOLVER[key] = value
+    return cfg
+
+
+def build(cfg):
+    model = nn.Module()
+    model.backbone, model.head = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    optimizer = build_optimizer(cfg, model)
+    return optimizer, build_lr_scheduler(cfg, optimizer)
+
+
+def rates_of_both(cfg):
+    optimizer, scheduler = build(cfg)
+    backbone, head = [], []
+    for _ in range(cfg.SOLVER.MAX_ITER + 1):
+        backbone.append(optimizer.param_groups[0]["lr"])
+        head.append(optimizer.param_groups[1]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return backbone, head
+
+
+def test_the_backbone_waits():
+    """Both have the same rate, and still are groups of their own."""
+    backbone, head = rates_of_both(two_stage_cfg())
+    assert head[:4] == pytest.approx([0, 1 / 2, 1, 13 / 14])
+    assert backbone[:8] == pytest.approx([0, 0, 0, 1 / 4, 1 / 2, 3 / 4, 1, 9 / 10])
+    assert (backbone[-1], head[-1]) == (0, 0)
+    assert backbone[15] == pytest.approx(1 / 10)
+
+
+def test_the_keys_of_the_polynomial():
+    keys = {"POLY_LR_POWER": 0.9, "POLY_LR_CONSTANT_ENDING": 0.2, "WARMUP_FACTOR": 0.5}
+    backbone, head = rates_of_both(two_stage_cfg(**keys))
+    assert head[:4] == pytest.approx([0.5, 0.75, 1, (13 / 14) ** 0.9])
+    assert backbone[:4] == pytest.approx([0, 0, 0.5, 0.625])
+    assert head[-3:] == [0.2, 0.2, 0.2]
+    backbone, head = rates_of_both(two_stage_cfg(WARMUP_METHOD="constant", BASE_LR_END=0.1))
+    assert head[:4] == pytest.approx([0, 0, 1, 0.1 + 0.9 * 13 / 14])
+    assert (backbone[-1], head[-1]) == pytest.approx((0.1, 0.1))
+
+
+def test_other_schedules_keep_their_groups():
+    optimizer, _ = build(two_stage_cfg(LR_SCHEDULER_NAME="WarmupPolyLR", BACKBONE_WARMUP_ITERS=0))
+    assert len(optimizer.param_groups) == 1
+
+
+def test_only_eomts_schedule_warms_the_backbone_up_on_its_own():
+    with pytest.raises(UserError, match="BACKBONE_WARMUP_ITERS is 4, but WarmupPolyLR has no"):
+        build(two_stage_cfg(LR_SCHEDULER_NAME="WarmupPolyLR"))

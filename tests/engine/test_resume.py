@@ -96,6 +96,14 @@ def test_what_cannot_be_resumed(shapes_root, tmp_path, change, options, message)
         tiny.run_here(cfg, "--resume")
 
 
+def test_a_run_is_not_resumed_with_a_batch_scaled_to_other_processes(shapes_root, tmp_path):
+    options = {"DATASETS__TEST": (), "SOLVER__MAX_ITER": 1}
+    tiny.run_here(tiny.tiny_cfg(tmp_path / "run", SOLVER__REFERENCE_WORLD_SIZE=1, **options))
+    cfg = tiny.tiny_cfg(tmp_path / "run", SOLVER__REFERENCE_WORLD_SIZE=2, **options)
+    with pytest.raises(ValueError, match="IMS_PER_BATCH was 2 .* is 1 .*as many processes"):
+        tiny.run_here(cfg, "--resume")
+
+
 def test_resume_without_a_checkpoint_starts_anew(shapes_root, tmp_path):
     cfg = tiny.tiny_cfg(tmp_path / "run", SOLVER__MAX_ITER=1, DATASETS__TEST=())
     assert list(tiny.run_here(cfg, "--resume")["losses"]) == ["0"]

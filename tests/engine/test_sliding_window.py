@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mask_former.engine import DefaultPredictor, Trainer
+from mask_former.engine import DefaultPredictor, Trainer, argument_parser, check_run
 from mask_former.engine.sliding_window import SlidingWindowSegmentor, with_sliding_window
 from mask_former.engine.tta import with_test_time_augmentation
 from mask_former.errors import UserError
@@ -125,10 +125,18 @@ def test_evaluation_and_predictor_use_them(tmp_path, shapes_root, monkeypatch):
     assert len(seen) == before + 1 and result["sem_seg"].shape == (10, 64, 96)
 
 
+def test_a_training_whose_evaluation_would_fail_does_not_start(tmp_path, shapes_root):
+    cfg, _ = make("MaskFormer", tmp_path / "run", TEST__WINDOW__STRIDE=65)
+    args = argument_parser().parse_args([])
+    with pytest.raises(UserError, match="STRIDE is 65"):
+        check_run(cfg, args)
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_has_no_windows():
     cfg, model = make("MaskFormer")
-    model.inference = replace(model.inference, panoptic_on=True)
-    with pytest.raises(UserError, match="WINDOW.SIZE is 64.*PANOPTIC_ON"):
+    cfg.MODEL.MASK_FORMER.TEST.INSTANCE_ON = True
+    with pytest.raises(UserError, match="WINDOW.SIZE is 64.*INSTANCE_ON"):
         with_sliding_window(cfg, model)
     cfg, model = make("MaskFormer", TEST__WINDOW__STRIDE=65)
     with pytest.raises(UserError, match="STRIDE is 65"):

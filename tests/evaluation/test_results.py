@@ -8,8 +8,15 @@ from detectron2.data import Metadata
 from detectron2.structures import BitMasks, Instances
 from PIL import Image
 
+from mask_former.data.classes import class_color
 from mask_former.data.records import read_id_map
-from mask_former.evaluation.results import ResultWriter, categories, save_panoptic, save_semantic
+from mask_former.evaluation.results import (
+    ResultWriter,
+    find_image_ids,
+    result_categories,
+    save_panoptic,
+    save_semantic,
+)
 
 METADATA = Metadata(
     stuff_classes=["cat", "dog", "sky"],
@@ -17,6 +24,12 @@ METADATA = Metadata(
     thing_dataset_id_to_contiguous_id={3: 0, 8: 1},
     stuff_dataset_id_to_contiguous_id={50: 2},
 )
+
+
+def write_json_file(folder, content):
+    path = folder / "content.json"
+    path.write_text(json.dumps(content))
+    return path
 
 
 def load(path):
@@ -101,6 +114,36 @@ def test_a_folder_of_results(tmp_path):
     assert np.array_equal(np.stack(decoded), make_instances().pred_masks.numpy())
 
 
+def test_image_ids_are_those_of_the_users_json(tmp_path):
+    images = [{"id": "x", "file_name": "a/1.jpg"}, {"id": 2**40, "file_name": "1.jpg"}]
+    path = str(write_json_file(tmp_path, {"images": images}))
+    # The folders count as far as the JSON has them.
+    assert find_image_ids(["photos/a/1.jpg", "photos/b/1.jpg"], path) == ["x", 2**40]
+    with pytest.raises(ValueError, match=r"no image with the file_name of photos/2\.jpg"):
+        find_image_ids(["photos/2.jpg"], path)
+    with pytest.raises(ValueError, match=r"c/1\.jpg has the image id 1099511627776, like b/1\.jpg"):
+        find_image_ids(["b/1.jpg", "c/1.jpg"], path)
+    with pytest.raises(ValueError, match="images.*has no 'id'"):
+        find_image_ids([], str(write_json_file(tmp_path, {"images": [{"file_name": "1.jpg"}]})))
+
+
+def test_image_ids_by_file_name():
+    assert find_image_ids(["a/000139.jpg", "b/7.png"], "names") == [139, 7]
+    assert find_image_ids(["a/000139.jpg", "b/x7.png"], "names") == ["000139", "x7"]
+    with pytest.raises(ValueError, match=r"b/7\.png has the image id 7, like a/007\.jpg"):
+        find_image_ids(["a/007.jpg", "b/7.png"], "names")
+
+
+def test_results_under_the_users_ids(tmp_path):
+    prediction = {"instances": make_instances(1), "sem_seg": torch.zeros(20, 30, dtype=torch.int64)}
+    with ResultWriter(tmp_path, METADATA) as results:
+        results.add("one", "one.jpg", (20, 30), prediction, image_id="x")
+    assert load(tmp_path / "images.json")[0]["id"] == "x"
+    assert load(tmp_path / "instances.json")[0]["image_id"] == "x"
+    semantic = load(tmp_path / "semantic.json")
+    assert semantic["annotations"] == [{"image_id": "x", "file_name": "one.png"}]
+
+
 def test_only_what_is_predicted_is_written_and_images_without_instances_count(tmp_path):
     with ResultWriter(tmp_path, METADATA) as results:
         results.add("one", "one.jpg", (20, 30), {"instances": make_instances(0)})
@@ -116,8 +159,15 @@ def test_after_an_error_what_was_done_is_there(tmp_path):
 
 
 def test_categories_of_a_data_set_with_contiguous_ids():
-    assert categories(Metadata(stuff_classes=["wall", "sky"])) == [
-        {"id": 0, "name": "wall", "isthing": 0, "contiguous_id": 0},
-        {"id": 1, "name": "sky", "isthing": 0, "contiguous_id": 1},
+    assert result_categories(Metadata(stuff_classes=["wall", "sky"])) == [
+        {
+            "id": index,
+            "name": name,
+            "isthing": 0,
+            "supercategory": name,
+            "color": list(class_color(Metadata(), index)),
+            "contiguous_id": index,
+        }
+        for index, name in enumerate(["wall", "sky"])
     ]
-    assert [c["isthing"] for c in categories(METADATA)] == [1, 1, 0]
+    assert [c["isthing"] for c in result_categories(METADATA)] == [1, 1, 0]

@@ -115,6 +115,35 @@ def test_the_number_of_pixels_is_averaged_over_processes(features, targets, monk
     torch.testing.assert_close(together, alone / 1.5)
 
 
+def test_class_weights_are_those_of_pytorchs_cross_entropy(features, targets):
+    """Also the divisor. The ignored label is above all classes."""
+    weights = [0.5, 0.0, 3.0]
+    _, losses = make(linear, class_weights=weights)(features, targets)
+    upsampled = make(linear).eval()(features)[0][..., :15, :22]
+    expected = F.cross_entropy(upsampled, targets, torch.tensor(weights), ignore_index=IGNORE)
+    torch.testing.assert_close(losses["loss_sem_seg"], expected)
+    assert not make(linear, class_weights=weights).state_dict().keys() - make(linear).state_dict()
+
+
+@pytest.mark.parametrize("weights", [None, [0.5, 1.0, 3.0]])
+def test_the_losses_of_parts_add_up_to_those_of_the_batch(features, targets, weights):
+    head = make(queries, class_weights=weights)
+    expected = head(features, targets)[1]
+    head.normalize_by([{"sem_seg": labels} for labels in targets])
+    parts = [{name: x[i : i + 1] for name, x in features.items()} for i in range(2)]
+    found = [head(part, targets[i : i + 1])[1] for i, part in enumerate(parts)]
+    assert (targets[0] == IGNORE).sum() != (targets[1] == 0).sum()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[0][name] + found[1][name], value)
+    head.normalize_by(None)
+    torch.testing.assert_close(head(features, targets)[1], expected)
+
+
+def test_parts_without_a_label_map_are_refused():
+    with pytest.raises(ValueError, match="sem_seg.*DATASET_MAPPER_NAME to mask_former_semantic"):
+        make(linear).normalize_by([{"image": None}])
+
+
 def test_losses_are_float32_under_mixed_precision(features, targets):
     head = make(linear)
     expected = head(features, targets)[1]["loss_sem_seg"]

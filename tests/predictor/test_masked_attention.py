@@ -53,7 +53,8 @@ def test_resized_embeddings_give_resized_masks():
     predictor, pixels = make(), make_pixels()
     seen = []
     for layer in predictor.transformer_cross_attention_layers:
-        layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[-1]))
+        attention = layer.multihead_attn
+        attention.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[-1]))
     predictions = predictor.train()(pixels)
     for i, prediction in enumerate(predictions[:-1]):
         size = pixels.memory[i % 3].shape[-2:]

@@ -90,6 +90,35 @@ def test_attention_is_counted_in_all_its_parts():
         assert costs[f"sem_seg_head.pixel_decoder.{name}"].multiply_adds == 6 * layer
 
 
+@pytest.mark.parametrize(
+    "recipe, million",
+    [("R50_bs32_160k", 35.51), ("STDC1_bs32_90k", 16.99), ("STDC2_bs32_90k", 21.02)],
+)
+def test_pem_is_counted(recipe, million):
+    """Parameters as published (17.0 and 21.0 million; 35.6 are printed with the statistics of
+    norms), deformable convolutions as convolutions."""
+    cfg = model_zoo.get_config(f"pem/ade20k/semantic-segmentation/pem_{recipe}")
+    costs = analyze(build_without_weights(cfg), (128, 192))
+    assert costs[""].parameters / 1e6 == pytest.approx(million, abs=0.005)
+    for i, pixels in enumerate((4 * 6, 8 * 12, 16 * 24)):
+        layer = f"sem_seg_head.pixel_decoder.dcn.{i}"
+        assert costs[f"{layer}.dcn"].multiply_adds == pixels * 9 * 128 * 128
+        assert costs[f"{layer}.dcn_offset"].multiply_adds == pixels * 9 * 128 * 27
+        assert costs[f"{layer}.up_sample"].multiply_adds == pixels * 16 * 128 * 128
+
+
+def test_deformable_attention_is_counted_without_memory():
+    """The published parameters, and the linear layers of six encoder layers."""
+    cfg = model_zoo.get_config("mask2former/coco/panoptic-segmentation/maskformer2_R50_bs16_50ep")
+    costs = analyze(build_without_weights(cfg), (128, 192))
+    assert round(costs[""].parameters / 1e6) == 44
+    tokens, channels, hidden = 4 * 6 + 8 * 12 + 16 * 24, 256, 1024
+    samples = 8 * 3 * 4  # heads, maps, points
+    layer = tokens * channels * (2 * channels + 3 * samples + 2 * hidden)
+    found = costs["sem_seg_head.pixel_decoder.transformer.encoder"].multiply_adds
+    assert found == 6 * layer
+
+
 def test_segmenter_costs_what_its_products_say():
     cfg = model_zoo.get_config("segmenter/ade20k/seg_tiny_mask")
     costs = analyze(build_without_weights(cfg), input_size(cfg))
@@ -116,3 +145,24 @@ def test_table_shows_modules_down_to_a_depth(capsys):
     main(["--config-file", str(Path(__file__).parents[2] / config), "--input-size", "64", "96"])
     out = capsys.readouterr().out
     assert "64 x 96" in out and "  pixel_decoder" in out
+
+
+def test_eomt_by_hand():
+    """Nine blocks of 5 + 40 x 40 tokens, and three with 200 queries besides."""
+    cfg = model_zoo.get_config("eomt/coco/panoptic/eomt_small_640")
+    costs = analyze(build_without_weights(cfg), input_size(cfg))
+    tokens, queries, dim = 5 + 40 * 40, 200, 384
+    blocks = 9 * (12 * dim**2 * tokens + 2 * dim * tokens**2)
+    tokens += queries
+    blocks += 3 * (12 * dim**2 * tokens + 2 * dim * tokens**2)
+    assert costs["backbone.model.blocks"].multiply_adds == blocks
+    # Transposed convolutions of 2 x 2, depthwise ones of 3 x 3.
+    pixels = 80 * 80 + 160 * 160
+    upscaling = dim**2 * pixels + 9 * dim * pixels
+    assert costs["sem_seg_head.pixel_decoder"].multiply_adds == upscaling
+    heads = queries * (3 * dim**2 + 134 * dim)
+    assert costs["sem_seg_head"].multiply_adds == upscaling + heads
+
+
+def test_the_size_of_a_window():
+    assert input_size(model_zoo.get_config("eomt/ade20k/semantic/eomt_large_512")) == (512, 512)

@@ -46,7 +46,7 @@ def test_samples_side_by_side_need_fewer_rows():
 def test_titles_and_caption_are_written():
     rows = [[plain(40, 120, COLORS[0])]]
     bare, titled = make_sheet(rows, [""]), make_sheet(rows, ["input"])
-    assert bare.shape == titled.shape and not np.array_equal(bare, titled)
+    assert bare.shape[0] < titled.shape[0] and bare.shape[1] == titled.shape[1]
     captioned = make_sheet(rows, ["input"], caption="PQ 80.1")
     assert np.array_equal(captioned[: len(titled)], titled)
     added = captioned[len(titled) :]

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mask_former.checkpoint.atomic_write import replaced_when_complete
-from mask_former.checkpoint.hugging_face.config import Keys, config_from_hugging_face
+from mask_former.checkpoint.hugging_face.config import config_from_hugging_face
+from mask_former.checkpoint.hugging_face.mapping import Keys
 from mask_former.checkpoint.names import Weights, without_counters
 from mask_former.checkpoint.write import write_weights
 from mask_former.errors import MissingFileError, UserError

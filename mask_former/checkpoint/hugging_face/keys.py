@@ -131,11 +131,6 @@ RESNET_DEPTHS = {
     ("bottleneck", (3, 8, 36, 3)): 152,
 }
 
-PROCESSOR = {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
-# ImageNet's, the defaults of their image processor.
-IMAGENET_MEAN = [0.485, 0.456, 0.406]
-IMAGENET_STD = [0.229, 0.224, 0.225]
-
 
 class Model(NamedTuple):
     """A model that exists in `transformers` and here.

@@ -2,11 +2,9 @@
 
 from mask_former.backbone.swin_block import relative_position_index
 from mask_former.checkpoint.hugging_face.backbones import ENCODER, RESNET, swin
+from mask_former.checkpoint.hugging_face.layout import Layout
 from mask_former.checkpoint.names import Pair, Weights
 
-# Names by which a Mask2Former is told from a MaskFormer.
-THEIR_KEY = "model.transformer_module.queries_features.weight"
-OUR_KEY = "sem_seg_head.predictor.query_feat.weight"
 # Here both project queries, keys and values by one weight.
 JOINT_IN_BOTH = ".transformer_cross_attention_layers."
 
@@ -27,7 +25,7 @@ _FFN = f"{_PREDICTOR}transformer_ffn_layers.{{i}}."
 _TABLE, _INDEX = "attn.relative_position_bias_table", "attn.relative_position_index"
 
 PAIRS: tuple[Pair, ...] = (
-    (None, f"{_OUR_SWIN_BLOCK}{_INDEX}"),  # see `with_position_indices`
+    (None, f"{_OUR_SWIN_BLOCK}{_INDEX}"),  # see `_with_position_indices`
     *swin(ENCODER),
     *((f"{ENCODER}hidden_states_norms.stage{i + 1}.*", f"backbone.norm{i}.*") for i in range(4)),
     *RESNET,
@@ -90,10 +88,19 @@ PAIRS: tuple[Pair, ...] = (
 )
 
 
-def with_position_indices(weights: Weights) -> Weights:
+def _with_position_indices(weights: Weights) -> Weights:
     """Add what our Swin Transformer keeps and theirs makes anew: which offset two tokens have."""
     weights = dict(weights)
     for name in [name for name in weights if name.endswith(_TABLE)]:
         window_size = (int(len(weights[name]) ** 0.5) + 1) // 2
         weights[name.replace(_TABLE, _INDEX)] = relative_position_index(window_size)
     return weights
+
+
+MASK2FORMER = Layout(
+    "model.transformer_module.queries_features.weight",
+    "sem_seg_head.predictor.query_feat.weight",
+    PAIRS,
+    swin=SWIN,
+    complete=_with_position_indices,
+)

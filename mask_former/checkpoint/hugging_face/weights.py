@@ -1,16 +1,13 @@
 """Weights of `transformers`' MaskFormerForInstanceSegmentation, with a ResNet or a Swin
-Transformer, and of their Mask2Former: to our names and back.
-
-Where their queries, keys and values are projected by three weights and ours by one, the tables
-call the three parts of ours `[0]`, `[1]` and `[2]`.
-"""
+Transformer, and of their Mask2Former and EoMT: to our names and back."""
 
 import re
 
 import torch
 
-from mask_former.checkpoint.hugging_face import mask2former
+from mask_former.checkpoint.hugging_face import eomt, mask2former
 from mask_former.checkpoint.hugging_face.backbones import ENCODER, RESNET, swin
+from mask_former.checkpoint.hugging_face.layout import Layout
 from mask_former.checkpoint.names import (
     COUNTER,
     Pair,
@@ -80,8 +77,15 @@ PAIRS: tuple[Pair, ...] = (
 )
 
 
+MASK_FORMER = Layout(
+    f"{_TRANSFORMER}queries_embedder.weight", f"{_PREDICTOR}query_embed.weight", PAIRS, swin=_SWIN
+)
+# The first whose key is there is the layout of a file.
+LAYOUTS = (eomt.DINOV2, eomt.DINOV3, mask2former.MASK2FORMER, MASK_FORMER)
+
+
 def from_hugging_face(weights: Weights) -> tuple[Weights, list[str]]:
-    """The weights of a `MaskFormerForInstanceSegmentation`, or of a Mask2Former, as ours.
+    """The weights of a model of `transformers`, one of `LAYOUTS`, as ours.
 
     A batch norm that has seen no batch was frozen. Then its counters are left out, since a
     `FrozenBatchNorm2d` has none.
@@ -96,16 +100,13 @@ def from_hugging_face(weights: Weights) -> tuple[Weights, list[str]]:
     rest, counters = without_counters(weights)
     if any(weights[name].any() for name in counters):
         rest, counters = weights, []
-    is_mask2former = mask2former.THEIR_KEY in weights
-    renamed, left_out = translate(rest, mask2former.PAIRS if is_mask2former else PAIRS)
-    ours = _merged(renamed)
-    if is_mask2former:
-        ours = mask2former.with_position_indices(ours)
-    return ours, left_out + counters
+    layout = next((x for x in LAYOUTS if x.their_key in weights), MASK_FORMER)
+    renamed, left_out = translate(layout.prepare(rest), layout.pairs)
+    return layout.complete(_merged(renamed)), left_out + counters
 
 
 def to_hugging_face(weights: Weights, *, no_object_weight: float) -> Weights:
-    """Ours as the weights of a `MaskFormerForInstanceSegmentation`, or of a Mask2Former.
+    """Ours as the weights of a model of `transformers`, one of `LAYOUTS`.
 
     Args:
         weights: of a model whose configuration `config_to_hugging_face` accepts.
@@ -114,15 +115,15 @@ def to_hugging_face(weights: Weights, *, no_object_weight: float) -> Weights:
     Raises:
         UserError: a weight has no counterpart.
     """
-    is_mask2former = mask2former.OUR_KEY in weights
-    pairs, swin_model = (mask2former.PAIRS, mask2former.SWIN) if is_mask2former else (PAIRS, _SWIN)
-    renamed, _ = translate(_split(weights), reverse(pairs))
+    layout = next((x for x in LAYOUTS if x.our_key in weights), MASK_FORMER)
+    renamed, _ = translate(_split(weights), reverse(layout.pairs))
+    renamed = layout.restore(renamed)
     for name in [name for name in renamed if name.endswith(".running_var")]:
         renamed.setdefault(name.replace(".running_var", COUNTER), torch.tensor(0))
     last_norm = weights.get("backbone.norm3.weight")
     if last_norm is not None:
-        renamed[f"{swin_model}layernorm.weight"] = torch.ones_like(last_norm)
-        renamed[f"{swin_model}layernorm.bias"] = torch.zeros_like(last_norm)
+        renamed[f"{layout.swin}layernorm.weight"] = torch.ones_like(last_norm)
+        renamed[f"{layout.swin}layernorm.bias"] = torch.zeros_like(last_norm)
     class_weights = torch.ones_like(renamed["class_predictor.bias"])
     class_weights[-1] = no_object_weight
     renamed["criterion.empty_weight"] = class_weights

@@ -9,6 +9,7 @@ from typing import Any
 from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
 
+from mask_former.data.classes import given_colors, supercategories
 from mask_former.data.coco_json import (
     CheckedAnnotations,
     check_same_classes,
@@ -108,12 +109,13 @@ def _read_metadata(
 
 
 def category_metadata(categories: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """`thing_classes`, `thing_dataset_id_to_contiguous_id` and, if given, `thing_colors`."""
+    """`thing_classes`, `thing_dataset_id_to_contiguous_id` and, if given, `thing_colors` and
+    `supercategories`."""
     categories = sorted(categories, key=lambda category: category["id"])
     metadata = {
         "thing_classes": [category["name"] for category in categories],
         "thing_dataset_id_to_contiguous_id": {c["id"]: i for i, c in enumerate(categories)},
     }
-    if all("color" in category for category in categories):
-        metadata["thing_colors"] = [list(category["color"]) for category in categories]
-    return metadata
+    if colors := given_colors(categories):
+        metadata["thing_colors"] = colors
+    return metadata | supercategories(categories)

@@ -8,7 +8,7 @@ from typing import Any
 
 from detectron2.data import Metadata, MetadataCatalog
 
-from mask_former.data.classes import contiguous_ids
+from mask_former.data.classes import contiguous_ids, metadata_of
 from mask_former.data.coco_entries import check_categories
 from mask_former.data.coco_json import check_same_classes, panoptic_categories, read_panoptic
 from mask_former.data.datasets.catalog import (
@@ -141,18 +141,4 @@ def _record(metadata: Metadata, annotation: Json, images: dict[Hashable, Json]) 
 def category_metadata(name: str, categories: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Class names, colours and the mappings from dataset ids to contiguous ids."""
     check_categories({"categories": list(categories)}, f"data set {name!r}", ("isthing",))
-    ids = [category["id"] for category in categories]
-    is_thing = [bool(category["isthing"]) for category in categories]
-    things_first = sorted(is_thing, reverse=True) == is_thing
-    classes = [category["name"] for category in categories]
-    num_things = sum(is_thing) if things_first else len(classes)
-    metadata = {
-        "thing_classes": classes[:num_things],
-        "stuff_classes": classes,
-        "thing_dataset_id_to_contiguous_id": {k: i for i, k in enumerate(ids) if is_thing[i]},
-        "stuff_dataset_id_to_contiguous_id": {k: i for i, k in enumerate(ids) if not is_thing[i]},
-    }
-    if all("color" in category for category in categories):
-        colors = [list(category["color"]) for category in categories]
-        metadata.update(thing_colors=colors[:num_things], stuff_colors=colors)
-    return metadata
+    return metadata_of(categories)

@@ -1,0 +1,59 @@
+"""Reading and writing nested configurations by the full names of their keys."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mask_former.errors import UserError
+
+Keys = dict[str, Any]
+
+
+def get(config: Mapping[str, Any], key: str, default: Any) -> Any:
+    """The value of "a.b.c" in nested dictionaries; the default where there is none."""
+    value: Any = config
+    for name in key.split("."):
+        if not isinstance(value, Mapping) or value.get(name) is None:
+            return default
+        value = value[name]
+    return list(value) if isinstance(value, tuple) else value
+
+
+def coerced(key: str, value: Any, default: Any) -> Any:
+    """`value` in the type of `default`; of a square, such as an image, one side."""
+    try:
+        if isinstance(value, list) and not isinstance(default, list):
+            value = value[0]
+        return type(default)(value)
+    except (ValueError, TypeError, IndexError) as error:
+        kind = type(default).__name__
+        raise UserError(f"{key} is {value!r}, but should be a {kind}, like {default!r}") from error
+
+
+def require(constants: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Raise UserError unless `config` has the value of every key of `constants`, or none."""
+    for key, needed in constants.items():
+        value = get(config, key, None if needed is None else needed)
+        if value != needed:
+            raise UserError(f"{key} is {value!r}; the two models have in common only {needed!r}")
+
+
+def nested(keys: Mapping[str, Any]) -> Keys:
+    """{"A.B": 1, "C": 2} -> {"A": {"B": 1}, "C": 2}."""
+    result: Keys = {}
+    for key, value in keys.items():
+        *sections, last = key.split(".")
+        section = result
+        for name in sections:
+            section = section.setdefault(name, {})
+        section[last] = value
+    return result
+
+
+def labels(num_classes: int, class_names: Any) -> Keys:
+    """Their two dictionaries of classes, with made-up names where there are not as many."""
+    if class_names is None or len(class_names) != num_classes:
+        class_names = [f"LABEL_{i}" for i in range(num_classes)]
+    return {
+        "id2label": {str(i): name for i, name in enumerate(class_names)},
+        "label2id": {name: i for i, name in enumerate(class_names)},
+    }

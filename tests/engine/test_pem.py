@@ -1,0 +1,108 @@
+"""PEM in training and after it: mixed precision, resuming, views, export, demo; on shapes."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from demo import demo
+from mask_former import model_zoo
+from mask_former.engine import build_model
+from mask_former.engine.trainer import Trainer
+from mask_former.engine.tta import MaskFormerWithTTA
+from tests.backbone.training import assert_trains
+from tests.engine import tiny
+
+PEM = {
+    "MODEL__SEM_SEG_HEAD__PIXEL_DECODER_NAME": "PEM_Pixel_Decoder",
+    "MODEL__SEM_SEG_HEAD__NORM": "BN",
+    "MODEL__MASK_FORMER__PREDICTOR_NAME": "PrototypeTransformerDecoder",
+    "MODEL__MASK_FORMER__TRANSFORMER_IN_FEATURE": "multi_scale_pixel_decoder",
+    "MODEL__MASK_FORMER__DEC_LAYERS": 4,
+    "MODEL__MASK_FORMER__PRE_NORM": True,
+    "MODEL__MASK_FORMER__MASK_LOSS": "bce",
+    "MODEL__MASK_FORMER__TRAIN_NUM_POINTS": 64,
+}
+
+
+def test_a_resumed_run_in_mixed_precision_continues(shapes_root, tmp_path):
+    """In bfloat16 where the processor has it."""
+    options = {"SOLVER__AMP__ENABLED": True, "DATASETS__TEST": ()}
+    options |= {"SOLVER__CHECKPOINT_PERIOD": 2, "SOLVER__MAX_ITER": 4}
+    cfg = tiny.tiny_cfg(tmp_path / "run", **PEM, **options)
+    straight = tiny.run_here(cfg)
+    assert all(loss < 1e4 for loss in straight["losses"].values())
+    # Back to the middle of the run.
+    (Path(cfg.OUTPUT_DIR) / "last_checkpoint").write_text("model_0000001.pth")
+    resumed = tiny.run_here(cfg, "--resume")
+    assert resumed["losses"] == {i: straight["losses"][i] for i in ("2", "3")}
+    names = json.loads((Path(cfg.OUTPUT_DIR) / "metrics.json").read_text().splitlines()[0])
+    assert {"loss_ce", "loss_mask_2", "loss_dice_0"} <= names.keys()
+
+
+def test_the_shapes_recipe_trains_and_is_evaluated(shapes_root, tmp_path):
+    cfg = model_zoo.get_config("shapes/pem_panoptic")
+    cfg.OUTPUT_DIR = str(tmp_path / "run")
+    cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH = 3, 2
+    cfg.TEST.EVAL_PERIOD = 0
+    found = tiny.run_here(cfg)
+    assert sorted(found["losses"]) == ["0", "1", "2"]
+    assert all(np.isfinite(loss) for loss in found["losses"].values())
+    assert {"PQ", "mIoU", "AP"} <= {k for task in found["metrics"].values() for k in task}
+
+
+def test_every_parameter_of_the_backbone_learns_with_checkpointing(tmp_path):
+    options = {"MODEL__BACKBONE__NAME": "D2STDCnet", "MODEL__BACKBONE__FREEZE_AT": 0}
+    options |= {"MODEL__BACKBONE__ACTIVATION_CHECKPOINTING": True}
+    assert_trains(tiny.tiny_cfg(tmp_path, **PEM, **options))
+
+
+@torch.no_grad()
+def test_test_time_augmentation_of_one_view_is_the_model(tmp_path):
+    options = {"MODEL__MASK_FORMER__TEST__PANOPTIC_ON": False, "TEST__AUG__FLIP": False}
+    options |= {"TEST__AUG__MIN_SIZES": (64,), "INPUT__MIN_SIZE_TEST": 64}
+    cfg = tiny.tiny_cfg(tmp_path, **PEM, **options)
+    model = Trainer.build_model(cfg).eval()
+    image = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)
+    inputs = [{"image": image, "height": 64, "width": 96}]
+    expected = model(inputs)[0]["sem_seg"]
+    merged = MaskFormerWithTTA(cfg, model)(inputs)[0]["sem_seg"]
+    torch.testing.assert_close(merged, expected, rtol=1e-4, atol=1e-4)
+
+
+class Network(nn.Module):
+    """From normalized images to the final prediction, as tensors."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images):
+        final = self.model.predict(images)[-1]
+        return final.class_logits, final.mask_logits
+
+
+@torch.no_grad()
+def test_an_exported_network_computes_the_same(tmp_path):
+    torch.manual_seed(0)
+    network = Network(build_model(tiny.tiny_cfg(tmp_path, **PEM))).eval()
+    exported = torch.export.export(network, (torch.randn(1, 3, 64, 96),)).module()
+    images = torch.randn(1, 3, 64, 96)
+    torch.testing.assert_close(exported(images), network(images))
+
+
+def test_the_demo_draws(tmp_path):
+    cfg = tiny.tiny_cfg(tmp_path, **PEM)
+    torch.manual_seed(0)
+    torch.save({"model": build_model(cfg).state_dict()}, tmp_path / "model.pth")
+    cfg.MODEL.WEIGHTS = str(tmp_path / "model.pth")
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "photo.png"), image)
+    flags = ["--config-file", tmp_path / "config.yaml", "--input", tmp_path / "photo.png"]
+    flags += ["--output", tmp_path / "out", "--confidence-threshold", 0]
+    assert demo.main([str(flag) for flag in flags]) == 0
+    assert cv2.imread(str(tmp_path / "out/photo.png")).shape == image.shape
