@@ -72,8 +72,10 @@ def test_the_commands(tmp_path):
         write_own_data(tmp_path / task / "mine", NUM_IMAGES)
         (tmp_path / task / "tiny.yaml").write_text(yaml.safe_dump(TINY))
     # In one process of its own: importing takes longer than all commands.
+    here = {**os.environ, "PYTHONPATH": str(ROOT)}
     code = f"from tests.test_own_data_document import run_all; run_all({str(tmp_path)!r})"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=here, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     for task, metric in METRIC.items():
         check(tmp_path / task, task)
