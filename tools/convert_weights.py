@@ -91,9 +91,9 @@ def convert_to_hugging_face(path: str, output: str, *, cfg: CfgNode) -> str:
         MissingFileError: there is no such file.
         UserError: the weights do not fit `cfg`, or `transformers` has no such model.
     """
-    check_fit(cfg, path, accept_backbone=False)
     conversion = read_as_ours(path)
     config = config_to_hugging_face(cfg, _class_names(cfg, conversion.classes))
+    check_fit(cfg, path, accept_backbone=False)
     weights = to_hugging_face(
         conversion.weights, no_object_weight=cfg.MODEL.MASK_FORMER.NO_OBJECT_WEIGHT
     )

@@ -67,10 +67,17 @@ def class_remarks(cfg: CfgNode, name: str, records: Sequence[Record]) -> list[st
     ]
 
 
+def learning_queries(cfg: CfgNode) -> int:
+    """The number of a model's queries, each of which learns a segment; 0: it classifies pixels."""
+    if cfg.MODEL.META_ARCHITECTURE not in ("MaskFormer", "EoMT"):
+        return 0
+    return cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES
+
+
 def segment_remarks(cfg: CfgNode, name: str, records: Sequence[Record]) -> list[str]:
     """A remark on images of more segments than the model has queries."""
-    queries = cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES
-    if cfg.MODEL.META_ARCHITECTURE not in ("MaskFormer", "EoMT"):
+    queries = learning_queries(cfg)
+    if not queries:
         return []
     counts = np.array(
         [sum(not segment.get("iscrowd") for segment in segments_of(record)) for record in records]

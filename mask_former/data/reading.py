@@ -198,11 +198,20 @@ def check_same_size(
     image_size: tuple[int, int],
 ) -> None:
     """Raise UserError unless a label map has the size (height, width) of its image."""
-    if tuple(size) != tuple(image_size):
-        raise UserError(
-            f"Sizes differ: {file_name} is {size[1]} x {size[0]} (width x height), but its image "
-            f"{image_file} is {image_size[1]} x {image_size[0]}."
+    if tuple(size) == tuple(image_size):
+        return
+    header, hint = read_header(image_file), ""
+    if header.orientation >= 5 and tuple(size) == tuple(image_size)[::-1]:
+        exif = header.shown(True) == tuple(image_size)
+        hint = (
+            f" The EXIF orientation of the image, {header.orientation}, "
+            f"{'turns' if exif else 'would turn'} it by 90 degrees: set INPUT.EXIF_ORIENTATION "
+            f"{not exif} if the labels were drawn {'without' if exif else 'with'} that."
         )
+    raise UserError(
+        f"Sizes differ: {file_name} is {size[1]} x {size[0]} (width x height), but its image "
+        f"{image_file} is {image_size[1]} x {image_size[0]}.{hint}"
+    )
 
 
 def check_image_format(image_format: str) -> None:

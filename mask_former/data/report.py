@@ -18,7 +18,7 @@ from mask_former.data.datasets.catalog import check_dataset
 from mask_former.data.datasets.preparing import run_jobs
 from mask_former.data.inspection import Fault, Inspection, Inspector, Remark
 from mask_former.data.json_files import forget_files
-from mask_former.data.occurrence import annotation_remarks
+from mask_former.data.occurrence import annotation_remarks, learning_queries
 from mask_former.data.records import Record, check_pairs, load_records
 from mask_former.errors import UserError, collected_faults, listed
 
@@ -184,9 +184,7 @@ def _inspect(job: tuple[Inspector, Record]) -> Inspection:
 
 def _read_annotations(cfg: CfgNode, name: str) -> DatasetReport:
     """A report with what can be known without the files of the records."""
-    report = DatasetReport(name)
-    if cfg.MODEL.META_ARCHITECTURE == "MaskFormer":
-        report.num_queries = cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES
+    report = DatasetReport(name, num_queries=learning_queries(cfg))
     said: list[str] = []
     with (
         _logged_warnings(said),

@@ -21,6 +21,7 @@ _RANGES: tuple[tuple[float, float, str], ...] = (
     (0, _INF, "SOLVER.WEIGHT_DECAY"),
     (0, _INF, "SOLVER.WEIGHT_DECAY_EMBED SOLVER.WEIGHT_DECAY_NORM SOLVER.GAMMA SOLVER.STEPS"),
     (0, _INF, "SOLVER.WARMUP_FACTOR SOLVER.WARMUP_ITERS SOLVER.CLIP_GRADIENTS.CLIP_VALUE"),
+    (0, _INF, "SOLVER.POLY_LR_POWER SOLVER.POLY_LR_CONSTANT_ENDING SOLVER.LAYER_DECAY"),
     (0, _INF, "SOLVER.BACKBONE_WARMUP_ITERS MODEL.EOMT.ANNEALING_START MODEL.EOMT.ANNEALING_END"),
     (0, 255, "INPUT.PADDING_VALUE"),
     (1, _INF, "MODEL.EOMT.NUM_BLOCKS"),
@@ -94,7 +95,7 @@ def check_value(key: str, value: Any, default: Any, source: str) -> None:
     if value is None and default is not None:
         raise UserError(f"{place}must be a {type(default).__name__}, like {default!r}.")
     if key in _CHOICES and value not in _CHOICES[key]:
-        raise UserError(f"{place}must be one of {', '.join(_CHOICES[key])}.")
+        raise UserError(f"{place}must be one of {', '.join(map(repr, _CHOICES[key]))}.")
     if key == "SOLVER.LR_FACTORS":
         _check_factors(value, place)
     least, most = _LENGTHS.get(key, (0, _INF))

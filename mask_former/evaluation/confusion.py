@@ -1,5 +1,6 @@
 """The confusion matrix of semantic segmentation, and its metrics."""
 
+import math
 from collections.abc import Hashable, Sequence
 
 import numpy as np
@@ -130,7 +131,7 @@ class ConfusionMatrix:
             weights = gt_area / gt_area.sum()
             return {
                 "mIoU": 100 * _mean(iou[occurs]),
-                "fwIoU": 100 * float((iou * weights)[occurs].sum()),
+                "fwIoU": 100 * float(np.nansum(iou * weights)) if occurs.any() else math.nan,
                 **_by_class("IoU", class_names, iou),
                 "mACC": 100 * _mean(acc[occurs]),
                 "pACC": 100 * float(correct.sum() / gt_area.sum()),

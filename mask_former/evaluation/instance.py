@@ -20,7 +20,7 @@ from pycocotools.cocoeval import COCOeval
 from mask_former.data.coco_json import CocoFile, read_instances
 from mask_former.data.records import Record, image_size, load_records, required_field
 from mask_former.data.writing import write_json
-from mask_former.errors import MissingFileError, UserError
+from mask_former.errors import MissingFileError, NonFiniteError, UserError
 from mask_former.evaluation.report import class_table, score_table
 
 logger = logging.getLogger(__name__)
@@ -100,7 +100,13 @@ class InstanceEvaluator(DatasetEvaluator):
         for record, output in zip(inputs, outputs, strict=True):
             image_id = record["image_id"]
             self._check_image(self._file.images.get(image_id), record)
-            results = instances_to_coco_json(output["instances"].to("cpu"), image_id)
+            instances = output["instances"].to("cpu")
+            if not bool(instances.scores.isfinite().all()):
+                raise NonFiniteError(
+                    f"image {record.get('file_name')}: scores are NaN or infinite: are the weights "
+                    "sound?"
+                )
+            results = instances_to_coco_json(instances, image_id)
             self._images[image_id] = [
                 {**result, "category_id": category_ids[result["category_id"]]}
                 for result in results

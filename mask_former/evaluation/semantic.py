@@ -21,7 +21,7 @@ from mask_former.data.records import (
     read_label_map,
     unique_records,
 )
-from mask_former.errors import UserError, prefixed
+from mask_former.errors import NonFiniteError, UserError, prefixed
 from mask_former.evaluation.confusion import ConfusionMatrix
 from mask_former.evaluation.report import class_table, score_table
 from mask_former.evaluation.results import (
@@ -108,7 +108,7 @@ class SemanticEvaluator(DatasetEvaluator):
                 labels = self._labels(output["sem_seg"])
                 self._confusion.update(record["file_name"], labels, gt)
             except UserError as error:
-                raise UserError(
+                raise type(error)(
                     f"image {record['file_name']}, ground truth "
                     f"{annotated['sem_seg_file_name']}: {error}"
                 ) from error
@@ -156,7 +156,10 @@ class SemanticEvaluator(DatasetEvaluator):
                     f"the model predicts {len(sem_seg)} classes, {self._dataset_name} has "
                     f"{len(self._class_names)}; see MODEL.SEM_SEG_HEAD.NUM_CLASSES"
                 )
-            sem_seg = sem_seg.max(dim=0).indices  # faster than argmax on a CPU
+            best = sem_seg.max(dim=0)  # faster than argmax on a CPU
+            if not bool(best.values.isfinite().all()):
+                raise NonFiniteError("scores are NaN or infinite: are the weights sound?")
+            sem_seg = best.indices
         return sem_seg.cpu().numpy()
 
     def _save(self, record: Record, labels: np.ndarray) -> None:

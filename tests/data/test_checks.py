@@ -160,7 +160,8 @@ def test_label_map_of_an_image_that_exif_turns(cfg, records, tmp_path):
     )
     check_data(cfg)
     cfg.INPUT.EXIF_ORIENTATION = False
-    with pytest.raises(ValueError, match=r"labels\.png is 8 x 6 .* image .*turned\.jpg is 6 x 8"):
+    sizes = r"labels\.png is 8 x 6 .* image .*turned\.jpg is 6 x 8"
+    with pytest.raises(ValueError, match=f"{sizes}.* INPUT.EXIF_ORIENTATION True"):
         check_data(cfg)
 
 

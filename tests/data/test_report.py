@@ -138,7 +138,8 @@ def test_what_a_data_set_of_instances_holds(tmp_path):
         image_root=tmp_path / "images",
         json_file=write_json(tmp_path / "x.json", content),
     )
-    (result,) = report("mask_former_instance", **{"MODEL.MASK_FORMER.NUM_OBJECT_QUERIES": 2})
+    options = {"MODEL.META_ARCHITECTURE": "EoMT", "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES": 2}
+    (result,) = report("mask_former_instance", **options)
     assert result.all_faults() == []
     remarks = result.all_remarks()
     assert found(remarks, "duplicate") == ["annotations 1 and 2 share 90% of their union"]

@@ -39,6 +39,7 @@ def cfg():
     cfg = get_cfg()
     cfg.SOLVER.REFERENCE_WORLD_SIZE, cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.BASE_LR = 8, 16, 0.1
     cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS, cfg.SOLVER.WARMUP_ITERS = 5000, (4000, 4500), 100
+    cfg.SOLVER.BACKBONE_WARMUP_ITERS, cfg.MODEL.EOMT.ANNEALING_START = 40, [0, 800]
     cfg.SOLVER.CHECKPOINT_PERIOD, cfg.TEST.EVAL_PERIOD, cfg.SOLVER.EMA_DECAY = 1000, 3, 0.96
     return cfg
 
@@ -58,6 +59,9 @@ def test_all_that_depends_on_the_number_of_processes_is_scaled(cfg, processes, s
     for key, value in zip(keys.split(), solver, strict=True):
         assert scaled.SOLVER[key] == pytest.approx(value), key
     assert eval_period == scaled.TEST.EVAL_PERIOD
+    # EoMT's, whose masks may be annealed from the beginning.
+    assert round(40 * 8 / processes) == scaled.SOLVER.BACKBONE_WARMUP_ITERS
+    assert [0, round(800 * 8 / processes)] == scaled.MODEL.EOMT.ANNEALING_START
     # The share of a process, and the number of images of the whole training.
     assert scaled.SOLVER.IMS_PER_BATCH / processes == 2
     assert scaled.SOLVER.IMS_PER_BATCH * scaled.SOLVER.MAX_ITER == 80_000
@@ -68,7 +72,8 @@ def test_all_that_depends_on_the_number_of_processes_is_scaled(cfg, processes, s
 def test_it_scales_what_detectron2_scales(cfg):
     from detectron2.engine import DefaultTrainer
 
-    cfg.SOLVER.EMA_DECAY = 0.0
+    cfg.SOLVER.EMA_DECAY, cfg.SOLVER.BACKBONE_WARMUP_ITERS = 0.0, 0
+    cfg.MODEL.EOMT.ANNEALING_START = []
     expected = DefaultTrainer.auto_scale_workers(cfg, 4)
     assert scaled_to_processes(cfg, 4) == expected
 

@@ -10,6 +10,7 @@ from mask_former.engine.parameters import freeze, names_like, rate_factors
 from mask_former.engine.summary import frozen_parts
 from mask_former.errors import UserError
 from tests.engine import tiny
+from tests.engine.test_model import SWIN, total_loss
 
 
 class Net(nn.Module):
@@ -143,6 +144,24 @@ def test_rates_of_a_model():
         for name in names.values()
         if "res5" not in name
     }
+
+
+@pytest.mark.parametrize("pattern", [r"^backbone\.layers\.0", "^backbone"])
+def test_activation_checkpointing_beside_what_is_frozen(pattern):
+    """The same loss and gradients, and none of what is frozen."""
+    found = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        key = "MODEL__BACKBONE__ACTIVATION_CHECKPOINTING"
+        cfg = tiny.tiny_cfg("unused", **SWIN, **{key: checkpointing}, MODEL__FREEZE=[pattern])
+        cfg.MODEL.MASK_FORMER.DROPOUT = 0.0
+        model = Trainer.build_model(cfg).train()
+        loss = total_loss(model)
+        loss.backward()
+        gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        assert gradients.keys() == learning(model)
+        found.append((loss.detach(), gradients))
+    torch.testing.assert_close(*found)
 
 
 def test_the_largest_frozen_parts():

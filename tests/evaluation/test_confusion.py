@@ -99,3 +99,10 @@ def test_merged_parts_equal_the_whole_and_an_image_counts_once():
 def test_errors(pred, gt, message):
     with pytest.raises(ValueError, match=message):
         confusion((pred, gt))
+
+
+def test_nothing_annotated_has_no_metric():
+    confusion = ConfusionMatrix(2, 255)
+    confusion.update("a", np.zeros((2, 3), np.uint8), np.full((2, 3), 255, np.uint8))
+    metrics = confusion.compute(["cat", "dog"])
+    assert np.isnan([metrics[name] for name in ("mIoU", "fwIoU", "mACC", "pACC")]).all()

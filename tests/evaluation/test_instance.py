@@ -9,6 +9,7 @@ from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import BitMasks, Instances
 from pycocotools import mask as coco_mask
 
+from mask_former.errors import NonFiniteError
 from mask_former.evaluation import InstanceEvaluator
 
 SIZE = 120  # large enough for COCO's small, medium and large objects
@@ -215,6 +216,14 @@ def test_warns_of_missing_images(dataset, log):
 
 
 class TestErrors:
+    def test_scores_that_are_not_finite(self, dataset):
+        name, truth = dataset
+        things = next(things for things in truth if things)
+        evaluator = InstanceEvaluator(name)
+        scores = np.full(len(things), float("nan"))
+        with pytest.raises(NonFiniteError, match=r"0\.jpg: scores are NaN"):
+            evaluator.process(records()[:1], [output(things, scores)])
+
     def test_image_that_the_json_lacks(self, dataset):
         evaluator = InstanceEvaluator(dataset[0])
         with pytest.raises(ValueError, match=r"instances\.json has no image 99 \(x\.jpg\)"):

@@ -4,6 +4,7 @@ import torch
 from detectron2.evaluation import SemSegEvaluator
 from PIL import Image
 
+from mask_former.errors import NonFiniteError
 from mask_former.evaluation import SemanticEvaluator
 
 NAMES = ["sky", "sea", "sand", "rock", "never"]
@@ -181,6 +182,12 @@ class TestErrors:
     def test_another_number_of_classes(self, dataset):
         with pytest.raises(ValueError, match=r"0\.jpg.*predicts 7 classes.* has 5.*NUM_CLASSES"):
             self.process(dataset, torch.zeros(7, 12, 17))
+
+    def test_scores_that_are_not_finite(self, dataset):
+        scores = predictions(dataset[1])[0]["sem_seg"]
+        scores[2, 3, 4] = float("nan")
+        with pytest.raises(NonFiniteError, match=r"0\.jpg.*scores are NaN"):
+            self.process(dataset, scores)
 
     def test_another_size(self, dataset):
         with pytest.raises(ValueError, match=r"0\.jpg.*0\.png.*\(9, 17\).*\(12, 17\)"):
