@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.engine.interruption import EXIT_CODE
+from mask_former.engine.poly_schedule import IN_BACKBONE
 from mask_former.errors import MissingFileError, UserError
 
 # What decides, besides SOLVER.IMS_PER_BATCH, which samples an iteration gets.
@@ -46,6 +47,12 @@ def fit_to_config(state: dict[str, Any], cfg: CfgNode, optimizer: Optimizer) -> 
     schedule = state["hooks"]["LRScheduler"]
     for constant in schedule.keys() - {"last_epoch", "_step_count", "_last_lr"}:
         del schedule[constant]
+    # The schedule may have become one of two stages, or no longer be one.
+    for saved, current in zip(
+        state["optimizer"]["param_groups"], optimizer.param_groups, strict=True
+    ):
+        saved.pop(IN_BACKBONE, None)
+        saved |= {IN_BACKBONE: True} if IN_BACKBONE in current else {}
     _warn_of_other_samples(state.pop("samples", {}), cfg, state["iteration"] + 1)
 
 
