@@ -9,7 +9,6 @@ from torch.optim import Optimizer
 
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.engine.interruption import EXIT_CODE
-from mask_former.engine.poly_schedule import IN_BACKBONE
 from mask_former.errors import MissingFileError, UserError
 
 # What decides, besides SOLVER.IMS_PER_BATCH, which samples an iteration gets.
@@ -38,7 +37,8 @@ def has_checkpoint(checkpointer: MaskFormerCheckpointer) -> bool:
 def fit_to_config(state: dict[str, Any], cfg: CfgNode, optimizer: Optimizer) -> None:
     """Leave what the current configuration decides out of `state`; log what that changes.
 
-    Of the learning rate's schedule only the position stays: SOLVER.MAX_ITER may have grown.
+    Of the learning rate's schedule only the position stays: SOLVER.MAX_ITER may have grown. Of the
+    optimizer only its averages stay, and the rate until the schedule sets it.
 
     Raises:
         UserError: `state` is not that of a `Trainer` with such an optimizer.
@@ -47,12 +47,12 @@ def fit_to_config(state: dict[str, Any], cfg: CfgNode, optimizer: Optimizer) -> 
     schedule = state["hooks"]["LRScheduler"]
     for constant in schedule.keys() - {"last_epoch", "_step_count", "_last_lr"}:
         del schedule[constant]
-    # The schedule may have become one of two stages, or no longer be one.
-    for saved, current in zip(
-        state["optimizer"]["param_groups"], optimizer.param_groups, strict=True
-    ):
-        saved.pop(IN_BACKBONE, None)
-        saved |= {IN_BACKBONE: True} if IN_BACKBONE in current else {}
+    groups = state["optimizer"]["param_groups"]
+    for saved, current in zip(groups, optimizer.param_groups, strict=True):
+        # Weight decay, say, and which are of the backbone; the schedule goes on to set the rate.
+        saved |= {key: value for key, value in current.items() if key not in ("params", "lr")}
+        for key in saved.keys() - current.keys():
+            del saved[key]
     _warn_of_other_samples(state.pop("samples", {}), cfg, state["iteration"] + 1)
 
 

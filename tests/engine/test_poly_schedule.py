@@ -127,6 +127,16 @@ def test_a_training_that_is_resumed_may_get_two_stages_or_lose_them():
         assert rates == pytest.approx(expected, rel=0.1)  # beside the warm-up the polynomial
 
 
+def test_a_training_that_is_resumed_has_the_weight_decay_of_its_config():
+    cfg = two_stage_cfg(WEIGHT_DECAY=0.3)
+    optimizer, _ = build(cfg)
+    state = {"iteration": 0, "hooks": {"LRScheduler": {}}, "step": {}}
+    state["optimizer"] = build(two_stage_cfg(WEIGHT_DECAY=0.1))[0].state_dict()
+    fit_to_config(state, cfg, optimizer)
+    optimizer.load_state_dict(state["optimizer"])
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.3]
+
+
 def test_only_eomts_schedule_warms_the_backbone_up_on_its_own():
     with pytest.raises(UserError, match="BACKBONE_WARMUP_ITERS is 4, but WarmupPolyLR has no"):
         build(two_stage_cfg(LR_SCHEDULER_NAME="WarmupPolyLR"))
