@@ -177,18 +177,15 @@ class MaskFormer(nn.Module):
         images = self.preprocess(batched_inputs)
         prediction = self.predict(images.tensor)[-1]
         sizes = result_sizes(images, batched_inputs)
-        predictions = (prediction.class_logits.float(), prediction.mask_logits, sizes)
+        predictions = (*finite_logits(prediction, batched_inputs), sizes)
         return [self.inference.semantic(*one) for one in zip(*predictions, strict=True)]
 
     def postprocess(
         self, prediction: Prediction, images: ImageList, batched_inputs: list[dict[str, Any]]
     ) -> list[dict[str, Any]]:
         """Segment the images one at a time, each at its requested size."""
-        class_logits, mask_logits = prediction.class_logits.float(), prediction.mask_logits
-        if not class_logits.is_meta:
-            _check_finite(class_logits, mask_logits, batched_inputs)
         sizes = result_sizes(images, batched_inputs)
-        predictions = (class_logits, mask_logits, sizes)
+        predictions = (*finite_logits(prediction, batched_inputs), sizes)
         return [self.inference(*one) for one in zip(*predictions, strict=True)]
 
 
@@ -220,10 +217,17 @@ def result_sizes(images: ImageList, batched_inputs: list[dict[str, Any]]) -> lis
     ]
 
 
-def _check_finite(
-    class_logits: Tensor, mask_logits: Tensor, batched_inputs: list[dict[str, Any]]
-) -> None:
-    """Raise NonFiniteError where a figure would be made of predictions that are none."""
+def finite_logits(
+    prediction: Prediction, batched_inputs: list[dict[str, Any]]
+) -> tuple[Tensor, Tensor]:
+    """What all results are made of: the class logits, in float32, and the mask logits.
+
+    Raises:
+        NonFiniteError: one is NaN or infinite, of which no figure is to be made; names the images.
+    """
+    class_logits, mask_logits = prediction.class_logits.float(), prediction.mask_logits
+    if class_logits.is_meta:
+        return class_logits, mask_logits
     sums = [logits.flatten(1).sum(1, dtype=torch.float32) for logits in (class_logits, mask_logits)]
     bad = (~torch.stack(sums).isfinite()).any(0).nonzero()[:, 0].tolist()
     if bad:
@@ -232,6 +236,7 @@ def _check_finite(
             "evaluated in float16, set TEST.PRECISION float32 (or bfloat16); else its weights are "
             "not those of a training that went well."
         )
+    return class_logits, mask_logits
 
 
 def _names(batched_inputs: list[dict[str, Any]], indices: Sequence[int]) -> list[str]:

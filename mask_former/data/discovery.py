@@ -191,6 +191,10 @@ def _of_values(maps: Sequence[LabelImage], names: list[str], seen: str) -> list[
             Finding("CLASSES", names or ["background", "foreground"], _rename(names)),
         ]
     values = sorted(value for value in pixels if value != _IGNORED)
+    if not names and not values:
+        raise UserError(
+            f"{seen} there is nothing but 255, which is no class: name the classes with --classes."
+        )
     shares = ", ".join(f"{v}: {pixels[v] / total:.1%}" for v in values[:12])
     why = f"the values {seen}, with their share of the pixels: {shares}"
     if _IGNORED in pixels:

@@ -22,7 +22,8 @@ class EarlyStopping(HookBase):
     have ended without interruption; one that has ended is evaluated again, for its results. An
     evaluation that does not report the metric, or as NaN, does not count.
 
-    Runs in all processes, after the hook that evaluates.
+    Runs in all processes, after the hook that evaluates, and before those that keep the best
+    weights and write metrics, to which an evaluation that is made up for is one of its iteration.
 
     Args:
         patience: so many evaluations in a row may be no better than the best one before.
@@ -55,6 +56,8 @@ class EarlyStopping(HookBase):
         logger.info(f"The evaluation after iteration {last} is made up for.")
         metrics = flatten_results_dict(self._evaluate() or {})
         if missing:
+            self.trainer.storage.iter = last  # until the first step
+            self.trainer.storage.put_scalars(**metrics, smoothing_hint=False)
             self._count(metrics, last)
         if self.reached:
             self._end(last)

@@ -49,7 +49,8 @@ def is_better(name: str, value: float, than: float) -> bool:
     """Whether a value of a metric is better than another: the lower of losses and of errors of
     counts, else the higher."""
     *_, task, metric = ["", *name.split("/")]
-    return value < than if "loss" in metric or task.startswith("count") else value > than
+    measure, _, _ = metric.partition("-")  # without the name of a class
+    return value < than if "loss" in measure or task.startswith("count") else value > than
 
 
 class BestCheckpoint(HookBase):
@@ -87,12 +88,12 @@ class BestCheckpoint(HookBase):
         self._kept, self._best = "", math.nan
 
     def before_train(self) -> None:
-        if self.trainer.start_iter == 0 or not os.path.isfile(self._path):
-            return
-        best = torch.load(self._path, map_location="cpu", weights_only=True, mmap=True)
-        self._kept, self._best = best["metric"], best["value"]
-        self._metric = self._metric or self._kept
-        logger.info(f"Best so far: {self._kept} {best['value']:.4f} ({self._path})")
+        if self.trainer.start_iter > 0 and os.path.isfile(self._path):
+            best = torch.load(self._path, map_location="cpu", weights_only=True, mmap=True)
+            self._kept, self._best = best["metric"], best["value"]
+            self._metric = self._metric or self._kept
+            logger.info(f"Best so far: {self._kept} {best['value']:.4f} ({self._path})")
+        self._keep_best()  # of an evaluation that is made up for, see `EarlyStopping`
 
     def after_step(self) -> None:
         self._keep_best()
@@ -137,7 +138,7 @@ class BestCheckpoint(HookBase):
     def _save(self, name: str, value: float) -> None:
         self._kept, self._best = name, value
         self._checkpointer.save_weights(
-            self.NAME, metric=name, value=value, iteration=self.trainer.iter
+            self.NAME, metric=name, value=value, iteration=self.trainer.storage.iter
         )
         logger.info(f"Best so far: {name} {value:.4f} ({self._path})")
 
@@ -221,12 +222,18 @@ class PeriodicWriter(hooks.PeriodicWriter):
     """Detectron2's, which also writes after each evaluation: the metrics of the next one take their
     place in the storage."""
 
+    def before_train(self) -> None:
+        self._write_metrics()  # of an evaluation that is made up for, see `EarlyStopping`
+
     def after_step(self) -> None:
-        if evaluated(self.trainer.storage):
-            for writer in self._writers:
-                writer.write()
-        else:
+        if not self._write_metrics():
             super().after_step()
+
+    def _write_metrics(self) -> bool:
+        found = bool(evaluated(self.trainer.storage))
+        for writer in self._writers if found else ():
+            writer.write()
+        return found
 
 
 class RandomState(HookBase):

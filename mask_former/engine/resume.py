@@ -37,7 +37,8 @@ def has_checkpoint(checkpointer: MaskFormerCheckpointer) -> bool:
 def fit_to_config(state: dict[str, Any], cfg: CfgNode, optimizer: Optimizer) -> None:
     """Leave what the current configuration decides out of `state`; log what that changes.
 
-    Of the learning rate's schedule only the position stays: SOLVER.MAX_ITER may have grown.
+    Of the learning rate's schedule only the position stays: SOLVER.MAX_ITER may have grown. Of the
+    optimizer only its averages stay, and the rate until the schedule sets it.
 
     Raises:
         UserError: `state` is not that of a `Trainer` with such an optimizer.
@@ -46,6 +47,12 @@ def fit_to_config(state: dict[str, Any], cfg: CfgNode, optimizer: Optimizer) -> 
     schedule = state["hooks"]["LRScheduler"]
     for constant in schedule.keys() - {"last_epoch", "_step_count", "_last_lr"}:
         del schedule[constant]
+    groups = state["optimizer"]["param_groups"]
+    for saved, current in zip(groups, optimizer.param_groups, strict=True):
+        # Weight decay, say, and which are of the backbone; the schedule goes on to set the rate.
+        saved |= {key: value for key, value in current.items() if key not in ("params", "lr")}
+        for key in saved.keys() - current.keys():
+            del saved[key]
     _warn_of_other_samples(state.pop("samples", {}), cfg, state["iteration"] + 1)
 
 

@@ -95,8 +95,10 @@ class SlidingWindowSegmentor(nn.Module):
     def _mean(self, x: dict[str, Any]) -> Tensor:
         """Scores at the size of the image, or of what it is enlarged to, (K, h, w)."""
 
+        named = {key: x[key] for key in ("file_name",) if key in x}  # for error messages
+
         def score(windows: Tensor) -> list[Tensor]:
-            return semantic_scores(self.model, [{"image": window} for window in windows])
+            return semantic_scores(self.model, [{"image": window} | named for window in windows])
 
         return sliding_window_inference(score, x["image"], self.window)
 

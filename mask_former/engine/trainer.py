@@ -191,12 +191,11 @@ class Trainer(TrainerParts, TrainLoop):
         # After the checkpoint, which is there then if the evaluation fails.
         result.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
         metric = cfg.TEST.BEST_CHECKPOINT_METRIC
-        if comm.is_main_process():
-            classes = self.checkpointer.classes
-            result.append(BestCheckpoint(self.final_model, cfg.OUTPUT_DIR, metric, classes))
         if patience := cfg.SOLVER.EARLY_STOPPING_PATIENCE:
             result.append(EarlyStopping(patience, cfg.TEST.EVAL_PERIOD, metric, self._evaluate))
         if comm.is_main_process():
+            classes = self.checkpointer.classes
+            result.append(BestCheckpoint(self.final_model, cfg.OUTPUT_DIR, metric, classes))
             result.append(PeriodicWriter(self.build_writers(), period=20))
         return result
 

@@ -24,7 +24,7 @@ from mask_former.engine.merge_views import Mean, QueryMean
 from mask_former.engine.sliding_window import semantic_scores, with_sliding_window
 from mask_former.errors import UserError
 from mask_former.inference.resize import Sizes, scale_masks
-from mask_former.meta_arch import MaskFormer, result_sizes
+from mask_former.meta_arch import MaskFormer, finite_logits, result_sizes
 
 
 def with_test_time_augmentation(cfg: CfgNode, model: nn.Module) -> nn.Module:
@@ -201,7 +201,7 @@ class MaskFormerWithTTA(SemanticSegmentorWithTTA):
         model, inputs = self.model, [view.input(size)]
         images = model.preprocess(inputs)
         prediction = model.predict(images.tensor)[-1]
-        class_logits, mask_logits = prediction.class_logits[0].float(), prediction.mask_logits[0]
+        class_logits, mask_logits = (logits[0] for logits in finite_logits(prediction, inputs))
         sizes = result_sizes(images, inputs)[0]
         inference = model.inference
         if inference.semantic_on:

@@ -116,10 +116,15 @@ class EoMTHead(nn.Module):
         return self.training or self.annealing is None
 
     def at_iteration(self, iteration: int) -> None:
-        """Mask as many queries as in an iteration of the training; see `hooks.ModelSchedule`."""
-        if self.annealing is not None:
+        """Mask as many queries as in an iteration of the training; see `hooks.ModelSchedule`.
+
+        Without annealing all, whatever the weights were trained with that the training starts from.
+        """
+        buffer = self.predictor.attn_mask_probs
+        if self.annealing is None:
+            buffer.fill_(1.0)
+        else:
             probabilities = torch.tensor(self.annealing.probabilities(iteration))
-            buffer = self.predictor.attn_mask_probs
             buffer.copy_(to_device(probabilities, buffer.device))
 
     def forward(self, tokens: Tokens) -> Prediction:

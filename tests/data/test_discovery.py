@@ -54,6 +54,14 @@ def test_masks_of_0_and_255(tmp_path, output):
     assert found["ENCODING"] == "binary" and found["CLASSES"] == ["background", "foreground"]
 
 
+def test_maps_of_nothing_but_255(tmp_path, output):
+    folders = make(tmp_path, [[255, 255]] * 4)
+    with pytest.raises(UserError, match="nothing but 255.*--classes"):
+        keys(*folders, output=output)
+    found = keys(*folders, output=output, classes="sky,sea")
+    assert found["ENCODING"] == "binary" and found["CLASSES"] == ["sky", "sea"]
+
+
 def test_colors(tmp_path, output):
     labels = np.zeros((4, 5, 3))
     labels[:, 2:] = 10, 20, 30

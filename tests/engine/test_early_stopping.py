@@ -12,6 +12,7 @@ from detectron2.engine import HookBase
 from mask_former.engine import Trainer, check_run
 from mask_former.engine.interruption import Interrupted
 from mask_former.errors import UserError
+from mask_former.evaluation.metrics_file import read_metrics
 from tests.engine import tiny
 from tests.engine.test_trainer import (
     ToyEvaluator,
@@ -161,6 +162,26 @@ def test_killed_between_the_decision_and_the_checkpoint(tmp_path, given, monkeyp
     trainer, results = run(cfg, resume=True)
     assert trainer.iter == 12 and results == {"sem_seg": {"mIoU": 3}}
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+
+
+def test_the_evaluation_that_is_made_up_for_may_be_the_best(tmp_path, given, monkeypatch):
+    """Killed in the third evaluation, that after iteration 5, which then is the best."""
+    cfg = cfg_of(tmp_path, CHECKPOINT_PERIOD=2)
+    given(1, 2)
+    with monkeypatch.context() as patch:
+        evaluate = Given.evaluate
+        patch.setattr(Given, "evaluate", lambda self: evaluate(self) if Given.made < 2 else exit())
+        with pytest.raises(SystemExit):
+            run(cfg)
+    last = torch.load(tmp_path / "model_0000005.pth", weights_only=True)
+    given(1, 2, 9, 4, 3, made=2)
+    trainer, _ = run(cfg, resume=True)
+    assert trainer.iter == 10
+    best = torch.load(tmp_path / "model_best.pth", weights_only=True)
+    assert (best["metric"], best["value"], best["iteration"]) == ("sem_seg/mIoU", 9, 5)
+    assert torch.equal(best["model"]["w"], last["model"]["w"])
+    found = {e["iteration"]: e.get("sem_seg/mIoU") for e in read_metrics(tmp_path / "metrics.json")}
+    assert [found[iteration] for iteration in (1, 3, 5, 7, 9)] == [1, 2, 9, 4, 3]
 
 
 def test_two_processes_end_together(shapes_root, tmp_path):

@@ -8,7 +8,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from mask_former.data.random_state import get_random_state, set_random_state
-from mask_former.engine.hooks import BestCheckpoint, ProgressBar, RandomState
+from mask_former.engine.hooks import BestCheckpoint, ProgressBar, RandomState, is_better
 
 
 def draw():
@@ -72,6 +72,23 @@ def test_best_weights_are_kept(model, tmp_path):
     run.finish(**{"segm/AP": 31.0, "panoptic_seg/PQ": 5.0})
     assert read(tmp_path) == ("segm/AP", 31.0, 4.0)
     assert not (tmp_path / "last_checkpoint").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "lower_is_better"),
+    [
+        ("sem_seg/IoU-floss", False),  # the name of a class
+        ("segm/AP-loss", False),
+        ("sem_seg/mIoU", False),
+        ("my_val/sem_seg_TTA/mIoU", False),
+        ("validation/total_loss", True),
+        ("my_val/validation/loss_ce", True),
+        ("count/MAE-cat", True),
+    ],
+)
+def test_lower_losses_and_errors_are_better(name, lower_is_better):
+    assert is_better(name, 1.0, 2.0) == lower_is_better
+    assert is_better(name, 2.0, 1.0) != lower_is_better
 
 
 NAN = float("nan")

@@ -5,6 +5,8 @@ from torch import nn
 
 from mask_former.engine import get_cfg
 from mask_former.engine.optimizer import build_lr_scheduler, build_optimizer
+from mask_former.engine.poly_schedule import IN_BACKBONE
+from mask_former.engine.resume import fit_to_config
 from mask_former.errors import UserError
 
 
@@ -101,6 +103,38 @@ def test_the_keys_of_the_polynomial():
 def test_other_schedules_keep_their_groups():
     optimizer, _ = build(two_stage_cfg(LR_SCHEDULER_NAME="WarmupPolyLR", BACKBONE_WARMUP_ITERS=0))
     assert len(optimizer.param_groups) == 1
+
+
+def test_a_training_that_is_resumed_may_get_two_stages_or_lose_them():
+    one = {"LR_SCHEDULER_NAME": "WarmupPolyLR", "BACKBONE_WARMUP_ITERS": 0}
+    cfgs = [two_stage_cfg(BACKBONE_MULTIPLIER=0.5, **options) for options in (one, {})]
+    # Of the backbone, and of the head in its warm-up of two iterations.
+    for before, cfg, expected in zip(
+        cfgs, reversed(cfgs), ([0, 1 / 2], [1 / 4, 1 / 2]), strict=True
+    ):
+        state = {"iteration": 0, "hooks": {"LRScheduler": {}}, "step": {}}
+        state["optimizer"] = build(before)[0].state_dict()
+        optimizer, scheduler = build(cfg)
+        fit_to_config(state, cfg, optimizer)
+        optimizer.load_state_dict(state["optimizer"])
+        assert [IN_BACKBONE in group for group in optimizer.param_groups] == [
+            not expected[0],
+            False,
+        ]
+        optimizer.step()
+        scheduler.step()
+        rates = [group["lr"] for group in optimizer.param_groups]
+        assert rates == pytest.approx(expected, rel=0.1)  # beside the warm-up the polynomial
+
+
+def test_a_training_that_is_resumed_has_the_weight_decay_of_its_config():
+    cfg = two_stage_cfg(WEIGHT_DECAY=0.3)
+    optimizer, _ = build(cfg)
+    state = {"iteration": 0, "hooks": {"LRScheduler": {}}, "step": {}}
+    state["optimizer"] = build(two_stage_cfg(WEIGHT_DECAY=0.1))[0].state_dict()
+    fit_to_config(state, cfg, optimizer)
+    optimizer.load_state_dict(state["optimizer"])
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.3]
 
 
 def test_only_eomts_schedule_warms_the_backbone_up_on_its_own():

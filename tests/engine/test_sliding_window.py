@@ -10,7 +10,7 @@ from torch import nn
 from mask_former.engine import DefaultPredictor, Trainer, argument_parser, check_run
 from mask_former.engine.sliding_window import SlidingWindowSegmentor, with_sliding_window
 from mask_former.engine.tta import with_test_time_augmentation
-from mask_former.errors import UserError
+from mask_former.errors import NonFiniteError, UserError
 from tests.engine.tiny import run_here, tiny_cfg
 
 WINDOWS = {"TEST__WINDOW__SIZE": 64, "TEST__WINDOW__STRIDE": 32}
@@ -70,6 +70,19 @@ def test_labels_instead_of_scores():
     expected = windowed(inputs)[0]["sem_seg"].argmax(0)
     model.inference = replace(model.inference, semantic_labels=True)
     assert torch.equal(windowed(inputs)[0]["sem_seg"], expected)
+
+
+def test_predictions_that_are_not_finite_make_no_label_map():
+    cfg, model = make("MaskFormer", TEST__AUG__MIN_SIZES=(64,))
+    model.inference = replace(model.inference, semantic_labels=True)
+    nn.init.constant_(model.sem_seg_head.predictor.mask_embed.layers[-1].bias, float("nan"))
+    inputs = [{"image": random_image(64, 96), "file_name": "a.jpg"}]
+    with pytest.raises(NonFiniteError, match=r"\['a.jpg'"):
+        with_sliding_window(cfg, model)(inputs)
+    for size in (64, 0):
+        cfg.TEST.WINDOW.SIZE = size
+        with pytest.raises(NonFiniteError, match="NaN or infinite"):
+            with_test_time_augmentation(cfg, model)(inputs)
 
 
 def test_without_windows_a_model_stays_as_it_is():

@@ -158,6 +158,13 @@ def test_each_query_is_masked_with_the_probability_of_the_block(small):
     assert head.predictor.attention_mask(1, prediction, tokens).all()
 
 
+def test_a_training_without_annealing_masks_all_whatever_its_weights_were_trained_with(small):
+    head, _ = small
+    head.predictor.attn_mask_probs.zero_()  # as at the end of an annealing
+    head.at_iteration(7)
+    assert head.predictor.attn_mask_probs.tolist() == [1, 1]
+
+
 def test_without_annealing_masks_stay_in_inference(golden, model, images):
     """Of the golden file's predictions the last one, with masks in all of its blocks."""
     model.eval()
