@@ -140,7 +140,7 @@ def run_images(cfg: CfgNode, task: str, args: argparse.Namespace) -> tuple[int, 
     pictures = files.plan_pictures(images, args.output) if args.output else [None] * len(images)
     ids = find_image_ids(images, args.image_ids) if args.image_ids else [None] * len(images)
     demo = Demo(cfg, task, args)
-    done = 0
+    done = empty = 0
     with demo.open_results() as results, demo.open_counts() as counts:
         bar = tqdm(images, unit="image", disable=None)
         for path, target, image_id in zip(bar, pictures, ids, strict=True):
@@ -163,8 +163,11 @@ def run_images(cfg: CfgNode, task: str, args: argparse.Namespace) -> tuple[int, 
             if counts:
                 counts.add(str(path), prediction)
             done += 1
+            empty += not demo.found_something(prediction)
             if not demo.show(picture, milliseconds=0):
                 break
+    if done:
+        print(f"{done} images segmented{demo.remark(empty)}; pictures: {args.output or 'shown'}")
     return done, failures
 
 
@@ -237,6 +240,18 @@ class Demo:
         if self._counter:
             visualization.draw_counts(picture, self._counter(prediction), metadata)
         return picture, prediction
+
+    def found_something(self, prediction: dict[str, Any]) -> bool:
+        """Whether there is anything to draw. (Semantic segmentation labels every pixel.)"""
+        if self._task == "panoptic":
+            return len(prediction["panoptic_seg"][1]) > 0
+        return self._task == "semantic" or len(prediction["instances"]) > 0
+
+    def remark(self, empty: int) -> str:
+        """On images without a prediction, for the last line."""
+        if not empty:
+            return ""
+        return f", in {empty} of which nothing is above the threshold (--confidence-threshold)"
 
     def open_results(self) -> ResultWriter | nullcontext[None]:
         """Where machine-readable results go: beside the pictures, or nowhere."""

@@ -77,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--output", type=Path, default=Path("mine.yaml"), help="the config (%(default)s)")
     add("--name", default="mine", help="of the data set (%(default)s)")
     add("--classes", default="", help="a file of the classes, or NAME,NAME,...; of label maps")
+    add("--ignore", default="", help="NAME,...: label maps' classes that say 'not annotated'")
     add("--label-suffix", default="", help="of label maps, such as _mask.png for photo_mask.png")
     add("--png", default="", help="folder of the panoptic PNG, if not beside the JSON")
     add("--weights", default="", help="to start from, all but the classes; default: the recipe's")
@@ -114,6 +115,7 @@ def make(args: argparse.Namespace, command: str) -> str:
         args.labels,
         args.output,
         classes=args.classes,
+        ignore=args.ignore,
         label_suffix=args.label_suffix,
         png=args.png,
     )
@@ -174,8 +176,10 @@ def _check(reports: Sequence[DatasetReport]) -> None:
     """Raise UserError unless the data are without a fault, and hold segments."""
     faults = [fault for report in reports for fault in report.all_faults()]
     if faults:
+        count = f"{len(faults)} faults, the first of which" if len(faults) > 1 else "a fault, which"
         raise UserError(
-            f"The data have {len(faults)} faults, the first of which is: {faults[0].message}"
+            f"The data have {count} is: {faults[0].message} (IMAGES and LABELS as typed may be a "
+            "folder too high or too low.)"
         )
     if not reports[0].segments_per_image().any():
         raise UserError("No image has a segment: there is nothing to learn.")

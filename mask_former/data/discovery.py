@@ -20,6 +20,9 @@ from mask_former.errors import MissingFileError, UserError
 # Label maps that are looked at to find out which values occur, and colours that may be classes.
 _NUM_MAPS, _MOST_COLORS = 300, 256
 _IGNORED = 255
+_BACKGROUND = (
+    "{0} is a class here; if it only says that nothing is annotated there, give --ignore {0}"
+)
 
 
 class Finding(NamedTuple):
@@ -36,6 +39,7 @@ def discover(
     output: Path,
     *,
     classes: str = "",
+    ignore: str = "",
     label_suffix: str = "",
     png: str = "",
 ) -> list[Finding]:
@@ -48,6 +52,7 @@ def discover(
         output: the config that is made. Where there is nothing to validate on, the lists or the
             JSON of the two parts are written beside it.
         classes: a file of the classes, or their names, separated by commas.
+        ignore: names of classes, separated by commas, that only say that nothing is annotated.
         label_suffix: how the names of label maps end, where those of images do not.
         png: panoptic: the folder of the PNG. Empty: beside the JSON, of its name.
 
@@ -60,10 +65,15 @@ def discover(
         if not os.path.exists(_of_split(path)):
             raise MissingFileError(f"{_of_split(path)} does not exist.")
     is_json = labels.endswith((".json", ".json.gz"))
+    if is_json and ignore:
+        raise UserError("--ignore is for label maps; in a JSON, what nothing covers is ignored.")
     if is_json:
         found = _of_json(images, labels, png)
     else:
         found = _of_maps(images, labels, classes, label_suffix)
+        if ignore:
+            names = [name.strip() for name in ignore.split(",")]
+            found.append(Finding("IGNORE", names, "neither learned nor counted"))
     if "{split}" in images + labels:
         found.insert(1, Finding("SPLITS", list(SPLITS), "each is a data set, NAME_train, NAME_val"))
         return found
@@ -161,8 +171,16 @@ def _of_maps(images: str, labels: str, classes: str, label_suffix: str) -> list[
     names = [name.strip() for name in classes.split(",")] if "," in classes else []
     class_file = classes if classes and not names else _class_file(labels)
     if class_file:
-        count = len(read_class_file(class_file).names)
-        return [*found, Finding("CLASS_FILE", class_file, f"names {count} classes")]
+        known = list(read_class_file(class_file).names)
+        if names and names != known:
+            raise UserError(
+                f"--classes names {names}, but {class_file} names {known}: leave --classes out, or "
+                "the file."
+            )
+        why = f"names {len(known)} classes"
+        if "background" in known:
+            why += f". {_BACKGROUND.format('background')}"
+        return [*found, Finding("CLASS_FILE", class_file, why)]
     if any(pixels.ndim == 3 for pixels, _ in maps):
         return [*found, *_of_colors(maps, names, seen)]
     return [*found, *_of_values(maps, names, seen)]
@@ -205,10 +223,7 @@ def _of_values(maps: Sequence[LabelImage], names: list[str], seen: str) -> list[
         values = list(range(values[-1] + 1))
     classes = names or [f"class_{value}" for value in values]
     if 0 in pixels and not names:
-        why += (
-            ". 0 is a class here; if it only says that nothing is annotated there, add IGNORE: "
-            f"[{classes[0]}]"
-        )
+        why += f". {_BACKGROUND.format(classes[0])}"
     found = [Finding("CLASSES", classes, f"{why}. {_rename(names)}".rstrip(" ."))]
     if values != list(range(len(values))):
         found.append(Finding("LABEL_VALUES", values, "of the classes, in their order"))
@@ -226,15 +241,15 @@ def _of_colors(maps: Sequence[LabelImage], names: list[str], seen: str) -> list[
                 "were saved with loss."
             )
     colors = [list(color) for color in sorted(pixels)]
-    if names and len(names) != len(colors):
+    if names:
         raise UserError(
-            f"--classes names {len(names)} classes, but there are {len(colors)} colours, "
-            f"{colors}: name a file that says which class has which, as CVAT's labelmap.txt."
+            f"--classes names {len(names)} classes, and there are {len(colors)} colours, {colors}, "
+            "but nothing says which class has which: write a text file with a line "
+            "NAME:RED,GREEN,BLUE for each, as CVAT's labelmap.txt has, and give that to --classes."
         )
-    classes = names or ["color_{}_{}_{}".format(*color) for color in colors]
-    why = f"the colours {seen}, sorted. {_rename(names)}".rstrip(" .")
+    classes = ["color_{}_{}_{}".format(*color) for color in colors]
     return [
-        Finding("CLASSES", classes, why),
+        Finding("CLASSES", classes, f"the colours {seen}, sorted. {_rename(names)}"),
         Finding("COLORS", colors, "of the classes, in their order"),
     ]
 

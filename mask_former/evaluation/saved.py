@@ -2,6 +2,7 @@
 in the same formats.
 """
 
+import logging
 import math
 from collections.abc import Container, Hashable, Iterable, Mapping
 from functools import partial
@@ -18,6 +19,8 @@ from mask_former.data.json_files import Json, as_id, as_text, described, entries
 from mask_former.data.reading import read_ids, read_labels
 from mask_former.data.records import Record
 from mask_former.errors import UserError, listed
+
+logger = logging.getLogger(__name__)
 
 
 class SavedPanoptic:
@@ -126,14 +129,16 @@ def read_instance_results(
 ) -> dict[Hashable, list[Json]]:
     """Instances in COCO's result format, by image; masks become run lengths.
 
+    Those of images that the ground truth lacks are left out, and their number is logged.
+
     Args:
         file: a JSON list.
         images: of the ground truth, by id.
         categories: ids of the ground truth's categories.
 
     Raises:
-        UserError: the ground truth lacks an image or a category; an instance without a sound mask,
-            or whose score is no number.
+        UserError: the ground truth lacks all images, or a category; an instance without a sound
+            mask, or whose score is no number.
     """
     beside = file.with_name("images.json")
     if beside.is_file():
@@ -141,14 +146,19 @@ def read_instance_results(
         for image_id, image in images.items():
             _check_image_name({**image, "image_id": image_id}, names, beside)
     found: dict[Hashable, list[Json]] = {image_id: [] for image_id in images}
+    others: list[Hashable] = []
     content = {"results": read_json(str(file))}
     keys = ("image_id", "category_id", "score", "segmentation")
     for index, result in enumerate(entries(content, "results", str(file), keys)):
         place = f"{file}: result {index}"
         ids = {key: as_id(result[key], f"{place}: its {key}") for key in keys[:2]}
-        for (key, id_), known in zip(ids.items(), (images, categories), strict=True):
-            if id_ not in known:
-                raise UserError(f"{place} has the {key} {id_!r}, which the ground truth lacks.")
+        if ids["category_id"] not in categories:
+            raise UserError(
+                f"{place} has the category_id {ids['category_id']!r}, which the ground truth lacks."
+            )
+        if ids["image_id"] not in images:
+            others.append(ids["image_id"])
+            continue
         value = result["score"]
         if type(value) not in (int, float) or not math.isfinite(value):
             raise UserError(f"{place}: its score is {described(value)}, but must be a number.")
@@ -160,6 +170,18 @@ def read_instance_results(
         box = result.get("bbox") or mask_box(rle, size)
         instance = {**ids, "score": value, "segmentation": rle, "bbox": box}
         found[ids["image_id"]].append(instance)
+    if others and not any(found.values()):
+        raise UserError(
+            f"{file}: no result is of an image of the ground truth, which lacks the image_ids "
+            f"{listed(sorted(set(others), key=str), 3)}. (The demo numbers images, unless "
+            "--image-ids says which ids they have.)"
+        )
+    if others:
+        logger.warning(
+            "Not scored: %d results, of %d images that the ground truth lacks.",
+            len(others),
+            len(set(others)),
+        )
     return found
 
 

@@ -32,9 +32,16 @@ def find_images(inputs: Iterable[str]) -> tuple[list[Path], list[str]]:
         else:
             found = sorted(p for p in map(Path, glob.glob(name, recursive=True)) if p.is_file())
         if not found:
-            nothing.append(f"{name}: {'no image in it' if path.is_dir() else 'no such file'}")
+            nothing.append(f"{name}: {_nothing_in(path) if path.is_dir() else 'no such file'}")
         images.update(dict.fromkeys(found))
     return list(images), nothing
+
+
+def _nothing_in(folder: Path) -> str:
+    below = next((p for p in sorted(folder.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES), None)
+    if below is None:
+        return "no image in it"
+    return f"no image directly in it; below it there are: give '{folder}/**/*{below.suffix}'"
 
 
 def is_file(output: Path) -> bool:

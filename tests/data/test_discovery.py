@@ -68,9 +68,15 @@ def test_colors(tmp_path, output):
     found = keys(*make(tmp_path, labels), output=output)
     assert found["COLORS"] == [[0, 0, 0], [10, 20, 30]]
     assert found["CLASSES"] == ["color_0_0_0", "color_10_20_30"]
+    folders = tmp_path / "images", tmp_path / "labels"
+    with pytest.raises(UserError, match=r"which class has which: .*NAME:RED,GREEN,BLUE"):
+        keys(*folders, output=output, classes="sky,tree")
     (tmp_path / "labelmap.txt").write_text("sky:0,0,0::\ntree:10,20,30::\n")
-    found = keys(tmp_path / "images", tmp_path / "labels", output=output)
+    found = keys(*folders, output=output, ignore="sky")
     assert found["CLASS_FILE"] == str(tmp_path / "labelmap.txt") and "COLORS" not in found
+    assert found["IGNORE"] == ["sky"]
+    with pytest.raises(UserError, match=r"--classes names .'tree', 'sky'., but .*labelmap.txt"):
+        keys(*folders, output=output, classes="tree,sky")
 
 
 def test_a_photo_is_no_label_map(tmp_path, output):

@@ -127,9 +127,15 @@ def test_images_are_not_paired_by_chance(data, found):
     message = refused(found / "panoptic.json", *truth)
     assert "no prediction for any image" in message and "1, 2, 3" in message
 
-    change(found / "instances.json", lambda content: content[0].update(image_id=1))
+    change(found / "instances.json", lambda content: [x.update(image_id=1) for x in content])
     message = refused(found / "instances.json", "--instances-json", data / "instances.json")
-    assert "result 0 has the image_id 1, which the ground truth lacks" in message
+    assert "which lacks the image_ids 1" in message and "--image-ids" in message
+
+
+def test_images_that_the_ground_truth_lacks_are_left_out_and_counted(data, found, caplog):
+    change(found / "instances.json", lambda content: content[0].update(image_id=1))
+    run(found / "instances.json", "--instances-json", data / "instances.json")
+    assert "Not scored: 1 results, of 1 images that the ground truth lacks." in caplog.text
 
 
 def test_classes_of_results_and_ground_truth_agree(data, found):
