@@ -177,10 +177,7 @@ def _check(reports: Sequence[DatasetReport]) -> None:
     faults = [fault for report in reports for fault in report.all_faults()]
     if faults:
         count = f"{len(faults)} faults, the first of which" if len(faults) > 1 else "a fault, which"
-        raise UserError(
-            f"The data have {count} is: {faults[0].message} (IMAGES and LABELS as typed may be a "
-            "folder too high or too low.)"
-        )
+        raise UserError(f"The data have {count} is: {faults[0].message}")
     if not reports[0].segments_per_image().any():
         raise UserError("No image has a segment: there is nothing to learn.")
 

@@ -63,7 +63,7 @@ def test_wrong_data_are_refused(folders, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         run(folders, tmp_path / "mine.yaml")
     said = capsys.readouterr().err
-    assert "1 faults" in said and "Sizes differ" in said
+    assert "The data have a fault" in said and "Sizes differ" in said
     assert not (tmp_path / "mine.yaml").exists()
 
 
