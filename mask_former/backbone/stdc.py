@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec, get_norm
-from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from detectron2.modeling import BACKBONE_REGISTRY
 from torch import Tensor, nn
 
 from mask_former.backbone.checkpointing import checkpointed
+from mask_former.backbone.pyramid import PyramidBackbone
 from mask_former.errors import UserError
 
 NORMS = ("BN", "SyncBN", "FrozenBN", "GN")
@@ -21,7 +22,7 @@ STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 
 
 @BACKBONE_REGISTRY.register()
-class D2STDCnet(Backbone):
+class D2STDCnet(PyramidBackbone):
     """Two strided convolutions, then three stages of short-term dense concatenate (STDC) blocks.
 
     The weights are named as STDC's authors name them, behind `backbone.`.
@@ -67,16 +68,16 @@ class D2STDCnet(Backbone):
             features += [STDCBlock(out_dim, out_dim, num_convs, norm) for _ in range(blocks - 1)]
             ends.append(len(features) - 1)
         self._names: dict[int, str] = {}  # of the maps, by the index of the layer
-        self._shapes: dict[str, ShapeSpec] = {}
+        self.shapes: dict[str, ShapeSpec] = {}
         for (name, stride), end, dim in zip(STRIDES.items(), ends[1:], channels, strict=True):
             if name in out_features:
                 self._names[end] = name
-                self._shapes[name] = ShapeSpec(channels=dim, stride=stride)
+                self.shapes[name] = ShapeSpec(channels=dim, stride=stride)
         # Layers that only other maps need are not made.
         self.features = nn.ModuleList(features[: max(self._names) + 1])
         last_frozen = ends[min(freeze_at, len(ends)) - 1] if freeze_at > 0 else -1
-        self._frozen = list(self.features)[: last_frozen + 1]
-        for layer in self._frozen:
+        self.frozen = list(self.features)[: last_frozen + 1]
+        for layer in self.frozen:
             layer.requires_grad_(False)
         self._checkpointing = False
 
@@ -101,20 +102,6 @@ class D2STDCnet(Backbone):
             "in_chans": input_shape.channels,
             "freeze_at": cfg.MODEL.BACKBONE.FREEZE_AT,
         }
-
-    def train(self, mode: bool = True) -> "D2STDCnet":
-        """As every module's; frozen layers keep normalizing by their statistics."""
-        super().train(mode)
-        for layer in self._frozen:
-            layer.eval()
-        return self
-
-    @property
-    def size_divisibility(self) -> int:
-        return max(shape.stride for shape in self._shapes.values())
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        return dict(self._shapes)
 
     def set_grad_checkpointing(self) -> None:
         """Compute the activations of every block again for gradients, instead of keeping them."""

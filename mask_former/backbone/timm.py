@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from detectron2.modeling import BACKBONE_REGISTRY
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mask_former.backbone.pyramid import PyramidBackbone
 from mask_former.backbone.timm_models import (
     check_pixel_statistics,
     create_timm_model,
@@ -35,7 +36,7 @@ NORMS = ("BN", "SyncBN", "FrozenBN")
 
 
 @BACKBONE_REGISTRY.register()
-class TimmBackbone(Backbone):
+class TimmBackbone(PyramidBackbone):
     """A model of timm, with its maps by stride: res2 of stride 4, ... res5 of stride 32.
 
     Images may have any size. One that the coarsest stride does not divide is padded with zeros
@@ -85,7 +86,7 @@ class TimmBackbone(Backbone):
             )
         chosen = sorted(maps[feature] for feature in out_features)
         names = {index: feature for feature, index in maps.items()}
-        self._shapes = {
+        self.shapes = {
             names[i]: ShapeSpec(
                 channels=self.model.feature_info[i]["num_chs"],
                 stride=self.model.feature_info[i]["reduction"],
@@ -131,25 +132,11 @@ class TimmBackbone(Backbone):
         if norm == "FrozenBN":
             for module in self._norms:
                 module.requires_grad_(False)
-        self._frozen_norms = [
+        self.frozen = [
             module
             for module in self._norms
             if norm == "FrozenBN" or module.affine and not module.weight.requires_grad
         ]
-
-    def train(self, mode: bool = True) -> "TimmBackbone":
-        """As every module's; norms that are frozen keep normalizing by their statistics."""
-        super().train(mode)
-        for norm in self._frozen_norms:
-            norm.eval()
-        return self
-
-    @property
-    def size_divisibility(self) -> int:
-        return max(shape.stride for shape in self._shapes.values())
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        return dict(self._shapes)
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that only scale: norms of timm's own classes, layer scales.
@@ -190,7 +177,7 @@ class TimmBackbone(Backbone):
                 x, indices=self._indices, output_fmt="NCHW", intermediates_only=True
             )
         outputs = {}
-        for (name, shape), feature in zip(self._shapes.items(), maps, strict=True):
+        for (name, shape), feature in zip(self.shapes.items(), maps, strict=True):
             rows, columns = -(-height // shape.stride), -(-width // shape.stride)
             outputs[name] = feature[..., :rows, :columns]
         return outputs
@@ -213,7 +200,7 @@ class TimmBackbone(Backbone):
             raise UserError(f"{refusal}fails ({reason}).") from error
         finally:
             self.train(training)
-        for name, shape in self._shapes.items():
+        for name, shape in self.shapes.items():
             size = tuple(maps[name].shape[-2:])
             if size != (2 * side // shape.stride, 3 * side // shape.stride):
                 raise UserError(f"{refusal}makes a map {name} of {size}.")

@@ -81,7 +81,7 @@ def check_references(
 ) -> None:
     """Check image and category of an instance; `iscrowd` becomes 0 or 1."""
     check_image(annotation, place, images)
-    _check_category(annotation, place, categories)
+    _check_reference(annotation, "category", place, categories)
     annotation["iscrowd"] = _flag(annotation, "iscrowd", place)
     if _flag(annotation, "ignore", place):
         raise UserError(f"{place()} has 'ignore' 1, which means nothing here: set iscrowd to 1.")
@@ -89,22 +89,18 @@ def check_references(
 
 def check_image(annotation: Json, place: Place, images: dict[Hashable, Json]) -> None:
     """Raise UserError unless the `image_id` of an annotation is one of `images`."""
-    if type(annotation["image_id"]) is not int:
-        annotation["image_id"] = as_id(annotation["image_id"], f"{place()}: its image_id")
-    if annotation["image_id"] not in images:
-        raise UserError(
-            f"{place()} has the image_id {annotation['image_id']!r}, which no image has; an image "
-            f"id of this file is {next(iter(images))!r}."
-        )
+    _check_reference(annotation, "image", place, images)
 
 
-def _check_category(annotation: Json, place: Place, categories: Any) -> None:
-    if type(annotation["category_id"]) is not int:
-        annotation["category_id"] = as_id(annotation["category_id"], f"{place()}: its category_id")
-    if annotation["category_id"] not in categories:
+def _check_reference(annotation: Json, what: str, place: Place, known: Any) -> None:
+    key = f"{what}_id"
+    if type(annotation[key]) is not int:
+        annotation[key] = as_id(annotation[key], f"{place()}: its {key}")
+    if annotation[key] not in known:
+        article = "an" if what == "image" else "a"
         raise UserError(
-            f"{place()} has the category_id {annotation['category_id']!r}, which no category has; "
-            f"a category id of this file is {next(iter(categories))!r}."
+            f"{place()} has the {key} {annotation[key]!r}, which no {what} has; {article} {what} "
+            f"id of this file is {next(iter(known))!r}."
         )
 
 
@@ -198,5 +194,5 @@ def _check_segment(segment: Json, place: str, stuff: dict[Hashable, bool], ids: 
         raise UserError(f"{place} lists the segment {id_} twice.")
     ids.add(id_)
     of_segment = partial("{}, segment {}".format, place, id_)
-    _check_category(segment, of_segment, stuff)
+    _check_reference(segment, "category", of_segment, stuff)
     segment["iscrowd"] = _flag(segment, "iscrowd", of_segment)

@@ -1,6 +1,7 @@
 """The registry of pixel decoders, and what they have in common: the memory that they offer."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
@@ -48,14 +49,44 @@ def build_pixel_decoder(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.M
     return PIXEL_DECODER_REGISTRY.get(name)(cfg, input_shape)
 
 
+def shared_options(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+    """The arguments that all pixel decoders take, from their keys."""
+    head = cfg.MODEL.SEM_SEG_HEAD
+    return {
+        "input_shape": input_shape,
+        "in_features": head.IN_FEATURES,
+        "conv_dim": head.CONVS_DIM,
+        "mask_dim": head.MASK_DIM,
+        "norm": head.NORM,
+        "memory": cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE,
+    }
+
+
 def memory_shape(
-    memory: str, offered: Mapping[str, tuple[ShapeSpec, ...]]
+    memory: str,
+    input_shape: Mapping[str, ShapeSpec],
+    pyramid: tuple[ShapeSpec, ...],
+    embedding: ShapeSpec,
+    **others: tuple[ShapeSpec, ...],
 ) -> tuple[ShapeSpec, ...]:
     """Shapes of the memory of that name.
 
+    Args:
+        memory: the name.
+        input_shape: of the backbone's maps.
+        pyramid: of the decoder's own maps, coarse to fine.
+        embedding: of the per-pixel embeddings.
+        others: what else the decoder offers, by name.
+
     Raises:
-        UserError: none of the offered ones has it.
+        UserError: nothing that is offered has the name.
     """
+    offered = {
+        **{name: (shape,) for name, shape in input_shape.items()},
+        **others,
+        MULTI_SCALE: pyramid[:NUM_SCALES],
+        PIXEL_EMBEDDING: (embedding,),
+    }
     if memory not in offered:
         raise UserError(
             f"MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE is {memory!r}, but the backbone and the "

@@ -21,6 +21,7 @@ from mask_former.pixel_decoder.build import (
     PIXEL_EMBEDDING,
     check_in_features,
     memory_shape,
+    shared_options,
 )
 from mask_former.structures import PixelFeatures
 
@@ -97,26 +98,17 @@ class MSDeformAttnPixelDecoder(nn.Module):
             ShapeSpec(channels=conv_dim, stride=strides[name])
             for name in (*self.encoded, *self.lateral)
         )
-        self.memory_shape = memory_shape(
-            memory,
-            {
-                **{name: (shape,) for name, shape in input_shape.items()},
-                ENCODED: pyramid[:1],
-                MULTI_SCALE: pyramid[:NUM_SCALES],
-                PIXEL_EMBEDDING: (ShapeSpec(channels=mask_dim, stride=pyramid[-1].stride),),
-            },
-        )
+        embedding = ShapeSpec(channels=mask_dim, stride=pyramid[-1].stride)
+        others = {ENCODED: pyramid[:1]}
+        self.memory_shape = memory_shape(memory, input_shape, pyramid, embedding, **others)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         head, keys = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.MASK_FORMER
         return {
-            "input_shape": input_shape,
-            "in_features": head.IN_FEATURES,
+            **shared_options(cfg, input_shape),
             "encoder_in_features": head.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES,
             "common_stride": head.COMMON_STRIDE,
-            "conv_dim": head.CONVS_DIM,
-            "mask_dim": head.MASK_DIM,
             "num_layers": head.TRANSFORMER_ENC_LAYERS,
             "num_points": head.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS,
             "transformer": TransformerOptions(
@@ -124,8 +116,6 @@ class MSDeformAttnPixelDecoder(nn.Module):
                 dim_feedforward=DIM_FEEDFORWARD,
                 dropout=keys.DROPOUT,
             ),
-            "norm": head.NORM,
-            "memory": keys.TRANSFORMER_IN_FEATURE,
         }
 
     def forward(self, features: dict[str, Tensor]) -> PixelFeatures:

@@ -21,6 +21,7 @@ from mask_former.pixel_decoder.build import (
     PIXEL_EMBEDDING,
     check_in_features,
     memory_shape,
+    shared_options,
 )
 from mask_former.structures import PixelFeatures
 
@@ -89,25 +90,12 @@ class PEM_Pixel_Decoder(nn.Module):
         pyramid = tuple(
             ShapeSpec(channels=conv_dim, stride=stride) for stride in reversed(strides[1:])
         )
-        self.memory_shape = memory_shape(
-            memory,
-            {
-                **{name: (shape,) for name, shape in input_shape.items()},
-                MULTI_SCALE: pyramid[:NUM_SCALES],
-                PIXEL_EMBEDDING: (ShapeSpec(channels=mask_dim, stride=strides[0]),),
-            },
-        )
+        embedding = ShapeSpec(channels=mask_dim, stride=strides[0])
+        self.memory_shape = memory_shape(memory, input_shape, pyramid, embedding)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        return {
-            "input_shape": input_shape,
-            "in_features": cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES,
-            "conv_dim": cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM,
-            "mask_dim": cfg.MODEL.SEM_SEG_HEAD.MASK_DIM,
-            "norm": cfg.MODEL.SEM_SEG_HEAD.NORM,
-            "memory": cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE,
-        }
+        return shared_options(cfg, input_shape)
 
     def forward(self, features: dict[str, Tensor]) -> PixelFeatures:
         """Decode `features`, {name: (B, C, h, w)}.

@@ -16,6 +16,7 @@ from mask_former.pixel_decoder.build import (
     PIXEL_EMBEDDING,
     check_in_features,
     memory_shape,
+    shared_options,
 )
 from mask_former.structures import PixelFeatures
 
@@ -67,26 +68,13 @@ class BasePixelDecoder(nn.Module):
         self.memory = memory
         strides = [input_shape[name].stride for name in reversed(self.in_features)]
         pyramid = tuple(ShapeSpec(channels=conv_dim, stride=stride) for stride in strides)
-        self.memory_shape = memory_shape(
-            memory,
-            {
-                **{name: (shape,) for name, shape in input_shape.items()},
-                **self._offered_by_coarsest(pyramid[0]),
-                MULTI_SCALE: pyramid[:NUM_SCALES],
-                PIXEL_EMBEDDING: (ShapeSpec(channels=mask_dim, stride=strides[-1]),),
-            },
-        )
+        embedding = ShapeSpec(channels=mask_dim, stride=strides[-1])
+        others = self._offered_by_coarsest(pyramid[0])
+        self.memory_shape = memory_shape(memory, input_shape, pyramid, embedding, **others)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        return {
-            "input_shape": input_shape,
-            "in_features": cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES,
-            "conv_dim": cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM,
-            "mask_dim": cfg.MODEL.SEM_SEG_HEAD.MASK_DIM,
-            "norm": cfg.MODEL.SEM_SEG_HEAD.NORM,
-            "memory": cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE,
-        }
+        return shared_options(cfg, input_shape)
 
     def _conv(
         self,

@@ -12,10 +12,10 @@ from mask_former import engine
 from mask_former.engine import build_model
 from mask_former.engine.predict import DefaultPredictor
 from mask_former.engine.sliding_window import with_sliding_window
-from mask_former.engine.tta import MaskFormerWithTTA
 from tests.backbone.test_checkpointing import saved_bytes
 from tests.backbone.training import assert_trains
 from tests.engine import tiny
+from tests.engine.one_view import assert_one_view_is_the_model
 
 # timm's smallest ViT: 6 blocks of 64 channels.
 OPTIONS = {
@@ -141,16 +141,8 @@ def test_semantic_windows(tmp_path):
     torch.testing.assert_close(found["sem_seg"], total / count)
 
 
-@torch.no_grad()
 def test_test_time_augmentation_of_one_view_is_the_model(tmp_path):
-    options = {"MODEL__MASK_FORMER__TEST__PANOPTIC_ON": False, "TEST__AUG__FLIP": False}
-    options |= {"TEST__AUG__MIN_SIZES": (64,), "INPUT__MIN_SIZE_TEST": 64}
-    cfg = tiny.tiny_cfg(tmp_path, **OPTIONS, **options)
-    model = build_model(cfg).eval()
-    inputs = [{"image": torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)}]
-    expected = model(inputs)[0]["sem_seg"]
-    merged = MaskFormerWithTTA(cfg, model)(inputs)[0]["sem_seg"]
-    torch.testing.assert_close(merged, expected, rtol=1e-4, atol=1e-4)
+    assert_one_view_is_the_model(tmp_path, **OPTIONS)
 
 
 def test_the_recipe_on_shapes(shapes_root, tmp_path):

@@ -3,11 +3,8 @@
 import json
 from pathlib import Path
 
-import torch
-
-from mask_former.engine.trainer import Trainer
-from mask_former.engine.tta import MaskFormerWithTTA
 from tests.engine import tiny
+from tests.engine.one_view import assert_one_view_is_the_model
 
 OPTIONS = {
     "MODEL__SEM_SEG_HEAD__PIXEL_DECODER_NAME": "MSDeformAttnPixelDecoder",
@@ -36,14 +33,5 @@ def test_a_resumed_run_in_mixed_precision_continues(shapes_root, tmp_path):
     assert {"loss_ce", "loss_mask_2", "loss_dice_0"} <= names.keys()
 
 
-@torch.no_grad()
 def test_test_time_augmentation_of_one_view_is_the_model(tmp_path):
-    options = {"MODEL__MASK_FORMER__TEST__PANOPTIC_ON": False, "TEST__AUG__FLIP": False}
-    options |= {"TEST__AUG__MIN_SIZES": (64,), "INPUT__MIN_SIZE_TEST": 64}
-    cfg = tiny.tiny_cfg(tmp_path, **OPTIONS, **options)
-    model = Trainer.build_model(cfg).eval()
-    image = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)
-    inputs = [{"image": image, "height": 64, "width": 96}]
-    expected = model(inputs)[0]["sem_seg"]
-    merged = MaskFormerWithTTA(cfg, model)(inputs)[0]["sem_seg"]
-    torch.testing.assert_close(merged, expected, rtol=1e-4, atol=1e-4)
+    assert_one_view_is_the_model(tmp_path, **OPTIONS)

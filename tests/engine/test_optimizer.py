@@ -105,18 +105,36 @@ def test_the_multi_step_schedule_warms_up_and_drops():
     assert rates == pytest.approx([0.5, 0.75, 1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
-@pytest.mark.parametrize("backbone", ["maskformer2_R50_bs16", "swin/maskformer2_swin_tiny_bs16"])
-def test_mask2formers_parameters_learn_and_decay_as_published(backbone):
+# What does not decay, the rate, and a bare parameter, which decays.
+MASK2FORMERS = (
+    r"norm|pixel_decoder\.input_proj\.\d\.1\.|relative_position_bias_table",
+    1e-4,
+    "pixel_decoder.transformer.level_embed",
+)
+PEMS = (
+    r"norm|bn\.|csm\.\d\.mlp\.0\.mlp\.1\.|query_proj\.0\.",
+    7e-4,
+    "predictor.transformer_cross_attention_layers.0.alpha",
+)
+
+
+@pytest.mark.parametrize(
+    ("family", "recipe", "kept", "rate", "decays"),
+    [
+        ("mask2former", "maskformer2_R50_bs16", *MASK2FORMERS),
+        ("mask2former", "swin/maskformer2_swin_tiny_bs16", *MASK2FORMERS),
+        ("pem", "pem_R50_bs32", *PEMS),
+    ],
+)
+def test_parameters_learn_and_decay_as_published(family, recipe, kept, rate, decays):
     """By their names: what is a norm or an embedding does not decay. The pixel decoder's level
-    embedding is a bare parameter and does, the predictor's is an embedding and does not."""
-    folder = ROOT / "configs/mask2former/cityscapes/semantic-segmentation"
-    cfg = load_config(str(folder / f"{backbone}_90k.yaml"))
+    embedding is a bare parameter and does, the predictor's is an embedding and does not; PEM's
+    alpha is bare, too."""
+    folder = ROOT / "configs" / family / "cityscapes/semantic-segmentation"
+    cfg = load_config(str(folder / f"{recipe}_90k.yaml"))
     model = build_without_weights(cfg)
     names = {parameter: name for name, parameter in model.named_parameters()}
-    kept = re.compile(
-        r"norm|pixel_decoder\.input_proj\.\d\.1\.|relative_position_bias_table"
-        r"|predictor\.(query_feat|query_embed|level_embed)\."
-    )
+    kept = re.compile(kept + r"|predictor\.(query_feat|query_embed|level_embed)\.")
     found = {
         names[parameter]: (group["lr"], group["weight_decay"])
         for group in build_optimizer(cfg, model).param_groups
@@ -124,38 +142,12 @@ def test_mask2formers_parameters_learn_and_decay_as_published(backbone):
     }
     assert found == {
         name: (
-            pytest.approx(1e-5 if name.startswith("backbone.") else 1e-4),
+            pytest.approx(rate / 10 if name.startswith("backbone.") else rate),
             0.0 if kept.search(name) else 0.05,
         )
         for name in names.values()
     }
-    assert found["sem_seg_head.pixel_decoder.transformer.level_embed"][1] == 0.05
-
-
-def test_pems_parameters_learn_and_decay_as_published():
-    """As Mask2Former's: norms and embeddings do not decay; alpha, a bare parameter, does."""
-    folder = ROOT / "configs/pem/cityscapes/semantic-segmentation"
-    cfg = load_config(str(folder / "pem_R50_bs32_90k.yaml"))
-    model = build_without_weights(cfg)
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    kept = re.compile(
-        r"norm|bn\.|csm\.\d\.mlp\.0\.mlp\.1\.|query_proj\.0\."
-        r"|predictor\.(query_feat|query_embed|level_embed)\."
-    )
-    found = {
-        names[parameter]: (group["lr"], group["weight_decay"])
-        for group in build_optimizer(cfg, model).param_groups
-        for parameter in group["params"]
-    }
-    assert found == {
-        name: (
-            pytest.approx(7e-5 if name.startswith("backbone.") else 7e-4),
-            0.0 if kept.search(name) else 0.05,
-        )
-        for name in names.values()
-    }
-    alpha = "sem_seg_head.predictor.transformer_cross_attention_layers.0.alpha"
-    assert found[alpha] == (7e-4, 0.05)
+    assert found[f"sem_seg_head.{decays}"] == (rate, 0.05)
 
 
 MASK2FORMER_RATES = {

@@ -11,10 +11,9 @@ from torch import nn
 from demo import demo
 from mask_former import model_zoo
 from mask_former.engine import build_model
-from mask_former.engine.trainer import Trainer
-from mask_former.engine.tta import MaskFormerWithTTA
 from tests.backbone.training import assert_trains
 from tests.engine import tiny
+from tests.engine.one_view import assert_one_view_is_the_model
 
 PEM = {
     "MODEL__SEM_SEG_HEAD__PIXEL_DECODER_NAME": "PEM_Pixel_Decoder",
@@ -60,17 +59,8 @@ def test_every_parameter_of_the_backbone_learns_with_checkpointing(tmp_path):
     assert_trains(tiny.tiny_cfg(tmp_path, **PEM, **options))
 
 
-@torch.no_grad()
 def test_test_time_augmentation_of_one_view_is_the_model(tmp_path):
-    options = {"MODEL__MASK_FORMER__TEST__PANOPTIC_ON": False, "TEST__AUG__FLIP": False}
-    options |= {"TEST__AUG__MIN_SIZES": (64,), "INPUT__MIN_SIZE_TEST": 64}
-    cfg = tiny.tiny_cfg(tmp_path, **PEM, **options)
-    model = Trainer.build_model(cfg).eval()
-    image = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)
-    inputs = [{"image": image, "height": 64, "width": 96}]
-    expected = model(inputs)[0]["sem_seg"]
-    merged = MaskFormerWithTTA(cfg, model)(inputs)[0]["sem_seg"]
-    torch.testing.assert_close(merged, expected, rtol=1e-4, atol=1e-4)
+    assert_one_view_is_the_model(tmp_path, **PEM)
 
 
 class Network(nn.Module):

@@ -10,6 +10,7 @@ from mask_former.layers import TransformerOptions
 from mask_former.predictor import MultiScaleMaskedTransformerDecoder
 from mask_former.predictor.masked_attention import attention_mask
 from mask_former.structures import PixelFeatures
+from tests.predictor.pixels import make_pixels
 
 OPTIONS = TransformerOptions(num_heads=2, dim_feedforward=16, dropout=0.0)
 
@@ -20,15 +21,6 @@ def make(channels=(8, 8, 8), **options):
     defaults = {"num_classes": 3, "num_queries": 5, "hidden_dim": 8, "mask_dim": 6}
     defaults |= {"num_layers": 4, "transformer": OPTIONS}
     return MultiScaleMaskedTransformerDecoder(memory_shape=shapes, **{**defaults, **options})
-
-
-def make_pixels(channels=(8, 8, 8), height=2, width=3):
-    generator = torch.Generator().manual_seed(0)
-    memory = tuple(
-        torch.randn(2, c, height * 2**i, width * 2**i, generator=generator)
-        for i, c in enumerate(channels)
-    )
-    return PixelFeatures(torch.randn(2, 6, 8 * height, 8 * width, generator=generator), memory)
 
 
 def test_attention_masks_by_hand():
