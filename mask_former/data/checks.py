@@ -22,6 +22,7 @@ from detectron2.data import MetadataCatalog
 
 from mask_former.data import datasets
 from mask_former.data.agreement import check_agreement, check_classes
+from mask_former.data.json_files import no_garbage_collection
 from mask_former.data.mapper import MaskFormerDatasetMapper
 from mask_former.data.occurrence import annotation_remarks, class_remarks, segment_remarks
 from mask_former.data.reading import (
@@ -45,6 +46,7 @@ logger = logging.getLogger(__name__)
 _ANNOTATION_FILES = ("sem_seg_file_name", "pan_seg_file_name")
 
 
+@no_garbage_collection()
 def check_data(cfg: CfgNode, *, eval_only: bool = False) -> list[str]:
     """Check the data sets of cfg: metadata, annotations, and a few samples.
 
