@@ -62,3 +62,16 @@ def restored_catalog() -> Iterator[None]:
     for name in set(DatasetCatalog) - before:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
+
+
+@pytest.fixture(
+    scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)], name="device"
+)
+def every_device(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A CPU, and a GPU in float32, which is not what PyTorch means by that."""
+    import torch
+
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield request.param
+    torch.backends.cudnn.allow_tf32 = before

@@ -20,7 +20,6 @@ REFERENCE = Path(__file__).parent / "reference"
 MODELS = ["ade20k150_maskformer_R50", "ade20k150_per_pixel_plus_R50", "coco_panoptic_swin_tiny"]
 MODELS += ["m2f_ade20k_semantic_R50", "m2f_coco_instance_R50", "m2f_coco_panoptic_swin_tiny"]
 MODELS += ["pem_cityscapes_panoptic_R50"]
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 # The thresholds of the golden panoptic maps, where a file has none of its own.
 PANOPTIC = ["MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD", "0.02"]
 PANOPTIC += ["MODEL.MASK_FORMER.TEST.OVERLAP_THRESHOLD", "0.3"]
@@ -98,15 +97,6 @@ def golden_inputs(golden, num_classes):
             }
         )
     return inputs
-
-
-@pytest.fixture(scope="module", params=DEVICES)
-def device(request):
-    """On a GPU in float32, which is not what PyTorch means by that."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    yield request.param
-    torch.backends.cudnn.allow_tf32 = before
 
 
 @pytest.fixture(scope="module", params=MODELS)

@@ -23,12 +23,12 @@ def golden(request):
 
 
 @pytest.fixture(scope="module")
-def model(golden):
+def model(golden, device):
     """The model of a golden file with its weights, without dropout."""
     recipe, size, layers = MODELS[str(golden["name"])]
     classes, side = int(golden["num_classes"]), int(golden["image_size"])
     opts = {
-        "MODEL.DEVICE": "cpu",
+        "MODEL.DEVICE": device,
         "MODEL.SEM_SEG_HEAD.NUM_CLASSES": classes,
         "MODEL.SEGMENTER.DECODER_NAME": "MaskTransformer" if layers else "LinearDecoder",
         "MODEL.SEGMENTER.DROPOUT": 0.0,
@@ -62,7 +62,7 @@ def sample(golden, i):
 def test_logits(golden, model, i):
     expected = torch.from_numpy(golden[f"logits/{i}"])
     (result,) = model.eval()([{"image": sample(golden, i)["image"]}])
-    error = (result["sem_seg"][:, ::4, ::4] - expected).abs().max() / expected.abs().max()
+    error = (result["sem_seg"][:, ::4, ::4].cpu() - expected).abs().max() / expected.abs().max()
     assert error < OUTPUTS
 
 

@@ -9,7 +9,7 @@ from detectron2.structures import BitMasks, Instances
 from torch.nn.parallel import DistributedDataParallel
 
 from mask_former.engine import DefaultPredictor
-from tests.engine import tiny
+from tests.engine import test_eomt, test_mask2former, test_pem, tiny
 
 pytestmark = pytest.mark.gpu
 # One size, no dropout, and SGD, as Adam makes full steps of the rounding errors of a zero gradient.
@@ -22,6 +22,27 @@ SAME = {
     "SOLVER__BACKBONE_MULTIPLIER": 1.0,
 }
 GPU = {"MODEL__DEVICE": "cuda"}
+# The rest of the family. Random points would be others on a GPU.
+FAMILY = {
+    "Mask2Former": {**test_mask2former.OPTIONS, "MODEL__MASK_FORMER__TRAIN_NUM_POINTS": 0},
+    "PEM": {**test_pem.PEM, "MODEL__MASK_FORMER__TRAIN_NUM_POINTS": 0},
+    "EoMT": {
+        **test_eomt.OPTIONS,
+        "MODEL__MASK_FORMER__TRAIN_NUM_POINTS": 0,
+        "MODEL__EOMT__ANNEALING_START": [1000, 1000],  # by chance, on every device another
+        "MODEL__EOMT__ANNEALING_END": [2000, 2000],
+    },
+    "Segmenter": {
+        "DATASETS__TRAIN": ("shapes_train_semantic",),
+        "INPUT__DATASET_MAPPER_NAME": "mask_former_semantic",
+        "MODEL__META_ARCHITECTURE": "SemanticSegmentor",
+        "MODEL__BACKBONE__NAME": "ViTEncoder",
+        "MODEL__VIT__NAME": "test_vit",
+        "MODEL__VIT__IMG_SIZE": 64,
+        "MODEL__SEM_SEG_HEAD__NAME": "SegmenterHead",
+        "MODEL__SEGMENTER__DROPOUT": 0.0,
+    },
+}
 
 
 def mixed(dtype):
@@ -47,6 +68,19 @@ def on_the_cpu(shapes_root, tmp_path_factory):
 def test_losses_of_a_training(on_the_cpu, tmp_path, options, tolerance):
     cfg = tiny.tiny_cfg(tmp_path / "run", **SAME, **GPU, **options)
     assert losses(cfg) == pytest.approx(on_the_cpu[0], rel=tolerance)
+
+
+@pytest.mark.parametrize("model", FAMILY)
+def test_losses_of_the_family(shapes_root, tmp_path, model):
+    """In float32 as on the CPU; in bfloat16 it learns, too."""
+    cfgs = [
+        tiny.tiny_cfg(tmp_path / name, **{**SAME, **FAMILY[model], **options})
+        for name, options in {"cpu": {}, "cuda": GPU, "mixed": {**GPU, **mixed("bfloat16")}}.items()
+    ]
+    on_the_cpu, in_float32, in_bfloat16 = map(losses, cfgs)
+    # Masked attention has a threshold, where rounding may decide.
+    assert in_float32 == pytest.approx(on_the_cpu, rel=1e-3)
+    assert in_bfloat16 == pytest.approx(on_the_cpu, rel=1e-1)
 
 
 def test_float16_learns(shapes_root, tmp_path):

@@ -1,5 +1,6 @@
 """EoMT: the published system's outputs and gradients, masks that are annealed, what cannot be."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -67,13 +68,13 @@ def images(golden):
 
 
 def assert_close(found, expected, tolerance=5e-5):
-    found = found.detach().numpy()
+    found = found.detach().cpu().numpy()
     assert found.shape == expected.shape
     assert np.abs(found - expected).max() <= tolerance * np.abs(expected).max()
 
 
-def test_every_prediction_and_gradient(golden, model, images):
-    model.train().zero_grad()
+def test_every_prediction_and_gradient(golden, model, images, device):
+    model = deepcopy(model).to(device).train()
     batch = model.preprocess([{"image": image} for image in images])
     predictions = model.predict(batch.tensor)
     assert len(predictions) == 4
