@@ -16,9 +16,9 @@ PairwiseLosses = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # to (K, Q, 
 
 # Pixels that are worked on at a time: enough to keep the device busy, few enough to stay in a
 # processor's cache.
-_CHUNK_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 23}
+_CHUNK_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 24}
 # Of the pairwise form: a product with all segments, which are converted for every chunk.
-_PAIRWISE_CHUNK_PIXELS = {"cpu": 1 << 21, "cuda": 1 << 23}
+_PAIRWISE_CHUNK_PIXELS = {"cpu": 1 << 21, "cuda": 1 << 24}
 
 
 class AllPixels:
@@ -47,13 +47,13 @@ class AllPixels:
         segments = shrink(target.masks)
         valid = None if target.valid is None else shrink(target.valid[None])[0]
         rows = chunk_rows(segments, segments.shape[1], _PAIRWISE_CHUNK_PIXELS)
-        return torch.stack(
-            [
-                torch.cat([losses(y, segments, valid) for y in x.flatten(1).float().split(rows)], 1)
-                for x in masks
-            ],
-            1,
-        )
+        # Layers together where they fit: to start work on a GPU takes longer than to do it.
+        layers = max(1, rows // len(masks[0]))
+        found = []
+        for i in range(0, len(masks), layers):
+            x = torch.cat(masks[i : i + layers]) if layers > 1 else masks[i]
+            found += [losses(y, segments, valid) for y in x.flatten(1).float().split(rows)]
+        return torch.cat(found, 1).unflatten(1, (len(masks), -1))
 
     def paired(
         self,

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -127,21 +128,22 @@ def paired_losses(
         K x (M,): apart, so that the gradient of one asks nothing of the others.
     """
     inside = targets.to(logits)
-    if targets.is_floating_point():
+    fractions = targets.is_floating_point()
+    if fractions:
         exceeding, missing = _exceeding_and_missing(logits)
     else:  # A pixel can be wrong in one way only.
-        exceeding = missing = _Wrong.apply(logits, inside)
+        exceeding = _wrong(logits, inside)
     counted = None if valid is None else valid.to(logits)
     area = inside.sum(1) if counted is None else (inside * counted).sum(1)
     count = logits.new_full((), logits.shape[1]) if counted is None else counted.sum(-1)
 
     def sums(cost: Tensor) -> tuple[Tensor, Tensor]:
-        return _Sums.apply(cost if counted is None else cost * counted, inside)
+        return _sums(cost if counted is None else cost * counted, inside)
 
     totals = []
     for loss in losses:
         within, everywhere = sums(loss.pixel(*exceeding))
-        missed = within if missing is exceeding else sums(loss.pixel(*missing))[0]
+        missed = sums(loss.pixel(*missing))[0] if fractions else within
         totals.append(loss.total(missed, everywhere - within, area, count))
     return totals
 
@@ -197,13 +199,28 @@ def compile_losses(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _exceeding_and_missing(logits: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """What `MaskLoss.pixel` takes, of pixels outside of a target and inside."""
-    p, entropy = _Wrong.apply(logits)
+    p, entropy = _wrong(logits)
     return (p, entropy), (1 - p, entropy - logits)
 
 
+def _wrong(logits: Tensor, inside: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """What `MaskLoss.pixel` takes: sigmoid(z) and softplus(z)."""
+    if torch.compiler.is_compiling():  # It joins the passes itself.
+        z = logits if inside is None else logits * (1 - 2 * inside)
+        return z.sigmoid(), F.softplus(z)
+    return _Wrong.apply(logits, inside)
+
+
+def _sums(cost: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of costs (M, P) over the targets and everywhere, (M,) each."""
+    if torch.compiler.is_compiling():
+        return (cost * inside).sum(1), cost.sum(1)
+    return _Sums.apply(cost, inside)
+
+
 class _Wrong(torch.autograd.Function):
-    """What `MaskLoss.pixel` takes: sigmoid(z) and softplus(z), which is made of it with the same
-    absolute precision, in half of PyTorch's time.
+    """`_wrong`, whose softplus is made of the sigmoid with the same absolute precision, in half of
+    PyTorch's time.
 
     This and `_Sums` are what autograd would do, in fewer passes over memory, which is what the
     losses of all pixels take their time for.
@@ -231,7 +248,7 @@ class _Wrong(torch.autograd.Function):
 
 
 class _Sums(torch.autograd.Function):
-    """Sums of costs (M, P) over the targets and everywhere, (M,) each."""
+    """`_sums`."""
 
     @staticmethod
     def forward(ctx, cost, inside):

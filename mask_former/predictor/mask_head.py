@@ -37,7 +37,10 @@ class MaskHead(nn.Module):
 
     def predict(self, queries: Tensor, mask_features: Tensor) -> Prediction:
         """Predict from queries (B, Q, hidden_dim) and per-pixel embeddings (B, C, h, w)."""
-        return Prediction(self.class_embed(queries), mask_features, self.mask_embed(queries))
+        mask_embeddings = self.mask_embed(queries)
+        # Autocast may have left the pixels in float32: a norm's output is, on a GPU.
+        mask_features = mask_features.to(mask_embeddings.dtype)
+        return Prediction(self.class_embed(queries), mask_features, mask_embeddings)
 
     def predict_by_kernels(self, queries: Tensor, pixels: PixelFeatures) -> Prediction:
         """The same of pixels with a projection, for few masks; see `multiply_kernels`."""

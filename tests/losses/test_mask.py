@@ -110,6 +110,18 @@ def test_gradients_are_numerically_right(masks, fractions, loss):
 
 
 @all_losses
+def test_what_is_compiled_is_the_same_formula(masks, fractions, loss):
+    compiled = torch.compile(paired_loss, backend="eager", fullgraph=True)
+    for targets in (masks[1], fractions):
+        results = []
+        for function in (paired_loss, compiled):
+            leaf = masks[0].clone().requires_grad_()
+            value = function(loss, leaf, targets)
+            results.append((value, *torch.autograd.grad(value.sum(), leaf)))
+        torch.testing.assert_close(*results)
+
+
+@all_losses
 class TestValidPixels:
     """Leaving pixels out is the same as not having them."""
 

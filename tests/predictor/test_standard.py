@@ -60,6 +60,17 @@ def test_masks_are_the_product_of_both_embeddings(pixels):
     torch.testing.assert_close(prediction.mask_logits[1, 2], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_masks_of_pixels_that_autocast_left_in_float32(pixels):
+    """As the output of a norm on a GPU."""
+    predictor = make()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        prediction = predictor.predict(torch.randn(2, 5, 16), pixels.mask_features)
+    assert prediction.mask_logits.dtype == torch.bfloat16
+    expected = prediction.mask_embeddings.float() @ pixels.mask_features.flatten(2)
+    found = prediction.mask_logits.float().flatten(2)
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02)
+
+
 @pytest.mark.parametrize(("num_queries", "by_kernels"), [(5, True), (12, False)])
 def test_fewer_masks_than_channels_are_made_by_the_last_convolution(
     pixels, num_queries, by_kernels
