@@ -28,8 +28,9 @@ IGNORE = 255
 # that in the gradients: single ReLUs flip, and the published system itself, on a processor with
 # AVX2 instead of AVX-512, is 4e-2 off for a single parameter.
 OUTPUTS = 5e-5  # of the largest value
-# PEM's file is 4.4e-5 away from what float64 gives, and differs by 5e-5 with the number of threads.
-OUTPUTS_PEM = 1e-4
+# PEM's file is 4.4e-5 away from what float64 gives, differs by 5e-5 with the number of threads, and
+# by 1.03e-4 on a GPU (H100).
+OUTPUTS_PEM = 2e-4
 LOSSES = 1e-4
 GRADIENTS = 1e-3  # for most parameters
 SINGLE_GRADIENT = 5e-2
