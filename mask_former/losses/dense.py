@@ -14,8 +14,9 @@ Sample = tuple[Tensor, Tensor, Tensor | None]
 PairedLosses = Callable[[Tensor, Tensor, Tensor | None], list[Tensor]]  # to k x (M,)
 PairwiseLosses = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # to (K, Q, N)
 
-# Pixels that are worked on at a time: enough to keep the device busy, few enough to stay in a
-# processor's cache.
+# Pixels that are worked on at a time: enough to keep the device busy (a GPU waits for the host to
+# start the work: on an H100 480 masks of 512x512 take 54 ms in pieces of 2^23 pixels, 29 of 2^24
+# and 16 of 2^25, with 0.4, 0.8 and 1.5 GiB), few enough to stay in a processor's cache.
 _CHUNK_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 24}
 # Of the pairwise form: a product with all segments, which are converted for every chunk.
 _PAIRWISE_CHUNK_PIXELS = {"cpu": 1 << 21, "cuda": 1 << 24}
