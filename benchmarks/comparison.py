@@ -19,13 +19,12 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
 
 from detectron2.config import CfgNode
 from tqdm import tqdm
 
 import mask_former  # noqa: F401  (registers the components)
-from benchmarks.comparison_report import MODELS, Runs, plot, report
+from benchmarks.comparison_report import MODELS, Found, plot, report
 from benchmarks.timed_training import CONFIG, FOUND, METRICS
 from mask_former.data.datasets import make_shapes
 from mask_former.engine import load_config, reported_errors
@@ -38,9 +37,6 @@ DOCUMENT = ROOT / "docs/ABLATION.md"
 PICTURE = "images/comparison.png"  # beside the document
 # Of the measurement of an iteration: it is repeated, and its first iterations do not count.
 CALIBRATIONS, CALIBRATION_ITERATIONS, WARMUP_ITERATIONS = 2, 20, 5
-
-Found = dict[str, Any]
-"""What `benchmarks.timed_training` writes."""
 
 
 def config(model: str, opts: Sequence[str], folder: Path) -> CfgNode:
@@ -128,7 +124,7 @@ def fitting_iterations(args: argparse.Namespace) -> dict[str, int]:
     return {m: max(1, round(60 * args.minutes / statistics.mean(x))) for m, x in seconds.items()}
 
 
-def compare(args: argparse.Namespace) -> Runs:
+def compare(args: argparse.Namespace) -> dict[str, list[Found]]:
     """What every run of each model has found."""
     iterations = fitting_iterations(args)
     each = [(model, seed) for seed in range(args.seeds) for model in args.models]
@@ -137,7 +133,7 @@ def compare(args: argparse.Namespace) -> Runs:
     # Evaluations and the start of a process take about another third of a small budget.
     wall = todo * (args.minutes + 1) / args.jobs
     print(f"{todo} runs of {args.minutes:g} minutes of processor time: about {wall:.0f} minutes")
-    runs: Runs = {}
+    runs: dict[str, list[Found]] = {}
     for (model, _), found in zip(each, run_all(configs, args.jobs, "Runs"), strict=True):
         runs.setdefault(model, []).append(found)
     return runs

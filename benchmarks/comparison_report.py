@@ -10,17 +10,15 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from benchmarks.measure import machine
-from benchmarks.timed_training import METRICS, Point
-from mask_former.engine import load_config
-from mask_former.engine.memory import build_without_weights
-from tools.analyze_model import Cost, analyze
+from benchmarks.timed_training import METRICS, SIZE, Point
 
 SHAPES = Path(__file__).parents[1] / "configs/shapes"
-SIZE = (96, 96)  # of the image that multiply-adds are counted for: the scale of the training
 MAIN_METRICS = ("mIoU", "PQ", "AP")
 
-Runs = Mapping[str, Sequence[Mapping[str, Any]]]
-"""By model, what `benchmarks.timed_training` has found with every seed."""
+Found = Mapping[str, Any]
+"""What `benchmarks.timed_training` writes."""
+Runs = Mapping[str, Sequence[Found]]
+"""By model, what was found with every seed."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +53,20 @@ def report(runs: Runs, *, minutes: float, target: float, picture: str) -> str:
         picture: where `plot` puts it, relative to the document.
     """
     seeds = max(map(len, runs.values()))
-    precision = ", ".join(sorted({run["precision"] for found in runs.values() for run in found}))
+    batch, precision = (
+        ", ".join(sorted({str(run[key]) for found in runs.values() for run in found}))
+        for key in ("batch size", "precision")
+    )
     panoptic = {m: found for m, found in runs.items() if "PQ" in found[0]["points"][-1]}
     return f"""Every model trains from scratch for {minutes:g} minutes of processor time of a core,
-loading included; evaluations are not counted. All have the same images (their shorter side is 96
-pixels; Segmenter trains on crops of 96 x 96, the size of its windows in a test), flips, batch size
-(8), EMA of the weights and precision ({precision}). Each keeps the loss, the optimizer and the
-learning rate of its recipe in `configs/shapes`; the schedule, with warm-up and EoMT's annealing, is
-scaled to the iterations that fit. MaskFormer, Mask2Former, PEM and the per-pixel baseline share a
-small ResNet-18; the two plain ViTs, which are published with pretrained weights, start from random
-ones here. This shows how the models learn from little, not how they do on ADE20K or COCO.
+loading included; evaluations are not counted. All have the same images, whose shorter side is 96
+pixels (Segmenter trains on crops of 96 x 96, the size of its windows in a test), flips, batch size
+({batch}), EMA of the weights and precision ({precision}). Each keeps the loss, the optimizer and
+the learning rate of its recipe in `configs/shapes`; the schedule, with warm-up and EoMT's
+annealing, is scaled to the iterations that fit. MaskFormer, Mask2Former, PEM and the per-pixel
+baseline share a small ResNet-18; the two plain ViTs, which are published with pretrained weights,
+start from random ones here. This shows how the models learn from little, not how they do on ADE20K
+or COCO.
 
 Mean and standard deviation over {seeds} seeds, in percent, on the validation images, at the end. A
 dash: the recipe has no such results. AP is that of the masks of the six classes of things.
@@ -82,7 +84,7 @@ The lines are means, the bands reach from the worst to the best seed.
 
 Between two evaluations PQ is interpolated.
 
-{_table(panoptic, lambda model, found: _panoptic(found, target))}
+{_table(panoptic, lambda found: _panoptic(found, target))}
 
 ### Every run
 
@@ -92,26 +94,28 @@ Measured with `python -m benchmarks.comparison --minutes {minutes:g} --seeds {se
 {machine()}, two runs side by side with a thread each."""
 
 
-def _table(runs: Runs, row: Callable[[str, Sequence[Mapping[str, Any]]], dict[str, str]]) -> str:
-    rows = [{"": MODELS[model].label, **row(model, found)} for model, found in runs.items()]
+def _table(runs: Runs, row: Callable[[Sequence[Found]], dict[str, str]]) -> str:
+    rows = [{"": MODELS[model].label, **row(found)} for model, found in runs.items()]
     return tabulate(rows, headers="keys", tablefmt="pipe", disable_numparse=True)
 
 
-def _overview(model: str, found: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _overview(found: Sequence[Found]) -> dict[str, str]:
     last = [run["points"][-1] for run in found]
-    whole = cost(model)
-    rates = [images_a_second(model, point) for point in last]
+    rates = [
+        run["batch size"] * point["iterations"] / point["seconds"]
+        for run, point in zip(found, last, strict=True)
+    ]
     return {
         **{name: spread([point.get(name) for point in last]) for name in MAIN_METRICS},
-        "parameters": f"{whole.parameters / 1e6:.1f} M",
-        "multiply-adds": f"{whole.multiply_adds / 1e9:.2f} G",
+        "parameters": f"{found[0]['parameters'] / 1e6:.1f} M",
+        "multiply-adds": f"{found[0]['multiply-adds'] / 1e9:.2f} G",
         "iterations": f"{last[0]['iterations']:.0f}",
         "training, images/s": spread(rates),
         "inference, ms": spread([1e3 * run["inference seconds"] for run in found]),
     }
 
 
-def _panoptic(found: Sequence[Mapping[str, Any]], target: float) -> dict[str, str]:
+def _panoptic(found: Sequence[Found], target: float) -> dict[str, str]:
     last = [run["points"][-1] for run in found]
     reached = [first_reached(run["points"], target) for run in found]
     never = {"iterations": None, "seconds": None}
@@ -133,18 +137,6 @@ def _every_run(runs: Runs) -> str:
             row = {"": MODELS[model].label, "seed": seed, **metrics}
             rows.append({**row, "minutes": f"{last['seconds'] / 60:.2f}"})
     return tabulate(rows, headers="keys", tablefmt="pipe", disable_numparse=True)
-
-
-def cost(model: str) -> Cost:
-    """Parameters and multiply-adds of a model."""
-    cfg = load_config(str(MODELS[model].recipe), [])
-    return analyze(build_without_weights(cfg), SIZE)[""]
-
-
-def images_a_second(model: str, last: Point) -> float:
-    """Of the training, by its last evaluation."""
-    batch = load_config(str(MODELS[model].recipe), []).SOLVER.IMS_PER_BATCH
-    return batch * last["iterations"] / last["seconds"]
 
 
 def first_reached(points: Sequence[Point], target: float) -> Point | None:

@@ -3,7 +3,7 @@
     python -m benchmarks.timed_training FOLDER
 
 Trains by FOLDER/config.yaml and writes FOLDER/found.json: processor time and metrics at every
-evaluation, and the processor time of inference.
+evaluation, the processor time of inference, and the model's size.
 """
 
 import argparse
@@ -30,8 +30,10 @@ from mask_former.engine import (
     load_config,
     reported_errors,
 )
+from mask_former.engine.memory import build_without_weights
 from mask_former.engine.processes import end_with_parent
 from mask_former.precision import training_precision
+from tools.analyze_model import analyze
 
 CONFIG, FOUND = "config.yaml", "found.json"
 # The columns of the report, and what the evaluation calls them.
@@ -42,6 +44,7 @@ METRICS = {
     "PQ stuff": ("panoptic_seg", "PQ_st"),
     "AP": ("segm", "AP"),
 }
+SIZE = (96, 96)  # of the image that multiply-adds are counted for: the scale of the training
 INFERENCE_IMAGES = 50
 WARMUP_IMAGES = 5
 
@@ -82,7 +85,14 @@ def train(cfg: CfgNode, _: argparse.Namespace) -> None:
     trainer = TimedTrainer(cfg)
     trainer.resume_or_load(resume=False)
     trainer.train()
-    found: dict[str, Any] = {"points": trainer.points, "precision": str(training_precision(cfg))}
+    cost = analyze(build_without_weights(cfg), SIZE)[""]
+    found = {
+        "points": trainer.points,
+        "batch size": cfg.SOLVER.IMS_PER_BATCH,
+        "precision": str(training_precision(cfg)),
+        "parameters": cost.parameters,
+        "multiply-adds": cost.multiply_adds,
+    }
     if cfg.DATASETS.TEST:
         cfg.MODEL.WEIGHTS = str(Path(cfg.OUTPUT_DIR, "model_final.pth"))
         found["inference seconds"] = inference_seconds(cfg)

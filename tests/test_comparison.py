@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import comparison
-from benchmarks.comparison_report import first_reached, images_a_second, spread
+from benchmarks.comparison_report import first_reached, spread
 from mask_former.errors import UserError
 
 SECONDS = {"maskformer": 0.5, "per_pixel_baseline": 0.25}  # of an iteration, and 2 of the first
@@ -29,7 +29,8 @@ def fake_run(cfg):
             metrics |= {"PQ": 76 * i / last + cfg.SEED, "PQ things": 50.0, "PQ stuff": 90.0}
         points.append({"iterations": i, "seconds": 2 + SECONDS[model] * (i - 1), **metrics})
         assert cfg.DATASETS.TEST or "calibration" in cfg.OUTPUT_DIR
-    return {"points": points, "precision": "float32", "inference seconds": 0.01}
+    found = {"points": points, "precision": "float32", "inference seconds": 0.01}
+    return {**found, "batch size": 8, "parameters": 2_500_000, "multiply-adds": 320_000_000}
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_the_report(faked, tmp_path, monkeypatch, capsys):
     # 120 iterations in 2 + 119 / 2 seconds; 240 in 2 + 239 / 4.
     mask_former = ["MaskFormer", "80.5 ± 0.7", "76.5 ± 0.7", "–"]
     assert mask_former in [row[:4] for row in rows]
-    assert ["120", "15.6 ± 0.0", "10.0 ± 0.0"] in [row[-3:] for row in rows]
+    assert ["2.5 M", "0.32 G", "120", "15.6 ± 0.0", "10.0 ± 0.0"] in [row[-5:] for row in rows]
     assert ["240", "31.1 ± 0.0", "10.0 ± 0.0"] in [row[-3:] for row in rows]
     assert ["per-pixel baseline", "80.5 ± 0.7", "–", "–"] in [row[:4] for row in rows]
     assert ["per-pixel baseline", "1", "81.0", "–", "–"] in [row[:5] for row in rows]
@@ -94,10 +95,6 @@ def test_mean_and_standard_deviation():
     assert spread([72.0, None]) == "in 1 of 2 runs" and spread([None]) == "–"
 
 
-def test_images_a_second_are_those_of_the_batch():
-    assert images_a_second("maskformer", {"iterations": 50, "seconds": 100.0}) == 4.0
-
-
 def test_a_training(shapes_root, tmp_path):
     """In its own process; what it finds is read, and it is not done again."""
     opts = ["SOLVER.IMS_PER_BATCH", "2", "MODEL.SEM_SEG_HEAD.CONVS_DIM", "32"]
@@ -106,6 +103,7 @@ def test_a_training(shapes_root, tmp_path):
     first, last = found["points"]
     assert (first["iterations"], last["iterations"]) == (2, 3)
     assert 0 < first["seconds"] < last["seconds"] and found["inference seconds"] > 0
+    assert found["batch size"] == 2 and found["parameters"] > 1e6 < found["multiply-adds"]
     assert 0 <= last["mIoU"] <= 100 and "PQ" not in last
 
     path = Path(cfg.OUTPUT_DIR, comparison.FOUND)
