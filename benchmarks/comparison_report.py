@@ -60,13 +60,13 @@ def report(runs: Runs, *, minutes: float, target: float, picture: str) -> str:
     panoptic = {m: found for m, found in runs.items() if "PQ" in found[0]["points"][-1]}
     return f"""Every model trains from scratch for {minutes:g} minutes of processor time of a core,
 loading included; evaluations are not counted. All have the same images, whose shorter side is 96
-pixels (Segmenter trains on crops of 96 x 96, the size of its windows in a test), flips, batch size
-({batch}), EMA of the weights and precision ({precision}). Each keeps the loss, the optimizer and
-the learning rate of its recipe in `configs/shapes`; the schedule, with warm-up and EoMT's
-annealing, is scaled to the iterations that fit. MaskFormer, Mask2Former, PEM and the per-pixel
-baseline share a small ResNet-18; the two plain ViTs, which are published with pretrained weights,
-start from random ones here. This shows how the models learn from little, not how they do on ADE20K
-or COCO.
+pixels, in tests 112 (Segmenter trains on crops of 96 x 96 and is tested in windows of that size at
+that scale), flips, batch size ({batch}), EMA of the weights and precision ({precision}). Each keeps
+the loss, the optimizer and the learning rate of its recipe in `configs/shapes`; the schedule, with
+warm-up and EoMT's annealing, is scaled to the iterations that fit. MaskFormer, Mask2Former, PEM and
+the per-pixel baseline share a small ResNet-18; the two plain ViTs, which are published with
+pretrained weights, start from random ones here. This shows how the models learn from little, not
+how they do on ADE20K or COCO.
 
 Mean and standard deviation over {seeds} seeds, in percent, on the validation images, at the end. A
 dash: the recipe has no such results. AP is that of the masks of the six classes of things.
