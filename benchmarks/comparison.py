@@ -130,8 +130,8 @@ def compare(args: argparse.Namespace) -> dict[str, list[Found]]:
     each = [(model, seed) for seed in range(args.seeds) for model in args.models]
     configs = [training(model, seed, iterations[model], args) for model, seed in each]
     todo = sum(not Path(cfg.OUTPUT_DIR, FOUND).exists() for cfg in configs)
-    # Evaluations and the start of a process take about another third of a small budget.
-    wall = todo * (args.minutes + 1) / args.jobs
+    # Evaluations and the start of a process take somewhat more than a minute.
+    wall = todo * (args.minutes + 1.3) / args.jobs
     print(f"{todo} runs of {args.minutes:g} minutes of processor time: about {wall:.0f} minutes")
     runs: dict[str, list[Found]] = {}
     for (model, _), found in zip(each, run_all(configs, args.jobs, "Runs"), strict=True):
@@ -144,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--seeds", type=int, default=3, help="runs of a recipe: %(default)s")
     parser.add_argument(
-        "--minutes", type=float, default=4.0, help="processor time of a training: %(default)s"
+        "--minutes", type=float, default=3.5, help="processor time of a training: %(default)s"
     )
     parser.add_argument("--evaluations", type=int, default=6, help="of a run: %(default)s")
     parser.add_argument("--target", type=float, default=70.0, help="PQ to reach: %(default)s")
