@@ -68,8 +68,9 @@ the per-pixel baseline share a small ResNet-18; the two plain ViTs, which are pu
 pretrained weights, start from random ones here. This shows how the models learn from little, not
 how they do on ADE20K or COCO.
 
-Mean and standard deviation over {seeds} seed{"s" * (seeds > 1)}, in percent, on the validation images, at the end. A
-dash: the recipe has no such results. AP is that of the masks of the six classes of things.
+Mean and standard deviation over {seeds} seed{"s" * (seeds > 1)}, in percent, on the validation
+images, at the end. A dash: the recipe has no such results. AP is that of the masks of the six
+classes of things.
 Multiply-adds are those of an image of {SIZE[0]} x {SIZE[1]} with semantic inference, as
 `tools/analyze_model` counts them. Images a second of training and milliseconds of inference (of an
 image to all results of the recipe) are processor time of one core.
