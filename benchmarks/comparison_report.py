@@ -66,7 +66,7 @@ the loss, the optimizer and the learning rate of its recipe in `configs/shapes`;
 warm-up and EoMT's annealing, is scaled to the iterations that fit. MaskFormer, Mask2Former, PEM and
 the per-pixel baseline share a small ResNet-18; the two plain ViTs, which are published with
 pretrained weights, start from random ones here. For that their learning rates were tried out,
-Segmenter's at half and twice of what it is and EoMT's at half, in about 100 iterations of a seed.
+Segmenter's at half and twice of what it is and EoMT's at half, in 40 to 130 iterations of a seed.
 This shows how the models learn from little, not how they do on ADE20K or COCO.
 
 Mean and standard deviation over {seeds} seed{"s" * (seeds > 1)}, in percent, on the validation
