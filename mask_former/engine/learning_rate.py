@@ -75,10 +75,7 @@ def scaled_to_processes(cfg: CfgNode, processes: int) -> CfgNode:
     solver.BASE_LR = solver.BASE_LR * factor
     solver.BASE_LR_END = solver.BASE_LR_END * factor
     solver.EMA_DECAY = solver.EMA_DECAY**factor
-    for key in ITERATIONS:
-        *sections, name = key.split(".")
-        section = reduce(getitem, sections, scaled)
-        section[name] = _scaled(section[name], factor)
+    _scale_iterations(scaled, factor)
     scaled.freeze()
     logger.info(
         f"SOLVER.REFERENCE_WORLD_SIZE is {reference}, and there are {processes} processes: batch, "
@@ -86,6 +83,23 @@ def scaled_to_processes(cfg: CfgNode, processes: int) -> CfgNode:
         "numbers of iterations divided by it."
     )
     return scaled
+
+
+def with_iterations(cfg: CfgNode, max_iter: int) -> CfgNode:
+    """`cfg` with SOLVER.MAX_ITER `max_iter`, and all other numbers of iterations in proportion."""
+    scaled = cfg.clone()
+    scaled.defrost()
+    _scale_iterations(scaled, cfg.SOLVER.MAX_ITER / max_iter)
+    scaled.freeze()
+    return scaled
+
+
+def _scale_iterations(cfg: CfgNode, factor: float) -> None:
+    """Divide all numbers of iterations in `cfg` by `factor`."""
+    for key in ITERATIONS:
+        *sections, name = key.split(".")
+        section = reduce(getitem, sections, cfg)
+        section[name] = _scaled(section[name], factor)
 
 
 def _scaled(iterations: int | Sequence[int], factor: float) -> int | Sequence[int]:
