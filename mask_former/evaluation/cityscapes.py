@@ -3,19 +3,18 @@
 import logging
 import os
 from collections.abc import Sequence
-from functools import reduce
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
-from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from mask_former.data.reading import read_labels
-from mask_former.data.records import check_a_few, load_records
-from mask_former.errors import UserError, prefixed
+from mask_former.data.records import Record, load_records
+from mask_former.errors import UserError
+from mask_former.evaluation.evaluator import Evaluator
 from mask_former.evaluation.report import class_table, score_table
 
 logger = logging.getLogger(__name__)
@@ -48,7 +47,7 @@ class Matches(NamedTuple):
     ignored: np.ndarray
 
 
-class CityscapesInstanceEvaluator(DatasetEvaluator):
+class CityscapesInstanceEvaluator(Evaluator):
     """AP of masks by the definition of Cityscapes, which is not that of COCO.
 
     Precision and recall change only where the score does, their curve is integrated by trapezoids,
@@ -66,32 +65,16 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
         UserError: the metadata lack one of these.
     """
 
-    accepts_label_maps = True  # it reads no semantic output
-
     def __init__(self, dataset_name: str) -> None:
-        self._dataset_name = dataset_name
-        metadata = MetadataCatalog.get(dataset_name)
-        for key in ("gt_dir", "thing_classes"):
-            if not metadata.get(key):
-                raise UserError(f"the metadata of {dataset_name} lack `{key}`, which AP needs")
-        self._gt_dir = Path(metadata.gt_dir)
-        self._class_names = list(metadata.thing_classes)
+        super().__init__(dataset_name, "gt_dir", "thing_classes", metric="AP")
+        self._gt_dir = Path(self._metadata.gt_dir)
+        self._class_names = list(self._metadata.thing_classes)
         self.reset()
 
     def reset(self) -> None:
         """Forget all images."""
         # Of each annotation file, by class name.
         self._images: dict[str, dict[str, Matches]] = {}
-
-    def check_ground_truth(self) -> None:
-        """Read the first few annotations.
-
-        Raises:
-            FileNotFoundError, UserError: what `process` would raise later.
-        """
-        with prefixed(f"Data set {self._dataset_name!r}: "):
-            records = load_records(self._dataset_name)
-            check_a_few(records, lambda r: read_labels(self._ground_truth(r["file_name"])))
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Compare the predictions of some images with their ground truth.
@@ -101,7 +84,7 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
             UserError: masks of another size than the ground truth.
         """
         for record, output in zip(inputs, outputs, strict=True):
-            gt_file = self._ground_truth(record["file_name"])
+            gt_file = self._gt_file(record)
             gt_map = read_labels(gt_file).astype(np.int64)
             instances = output["instances"].to("cpu")
             masks = instances.pred_masks.numpy().astype(bool)
@@ -125,13 +108,7 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
             return None
         images = reduce(dict.__or__, parts)
         total = len(list(self._gt_dir.glob(f"*/*{INSTANCE_SUFFIX}")))
-        if len(images) < total:
-            logger.warning(
-                "%s: predictions for %d of %d images; AP is over these only.",
-                self._dataset_name,
-                len(images),
-                total,
-            )
+        self._warn_of_missing(len(images), total, "AP is over these only")
         precision = 100 * np.array(
             [
                 [
@@ -151,8 +128,15 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
         logger.info("AP by class:\n%s", class_table(of_class, "AP"))
         return {"segm": {**metrics, **{f"AP-{name}": value for name, value in of_class.items()}}}
 
-    def _ground_truth(self, image_file: str) -> str:
-        city, name = Path(image_file).parts[-2:]
+    @cached_property
+    def _ground_truth(self) -> dict[str, Record]:
+        return {record["file_name"]: record for record in load_records(self._dataset_name)}
+
+    def _read(self, record: Record) -> None:
+        read_labels(self._gt_file(record))
+
+    def _gt_file(self, record: Record) -> str:
+        city, name = Path(record["file_name"]).parts[-2:]
         return os.path.join(self._gt_dir, city, name.replace(IMAGE_SUFFIX, INSTANCE_SUFFIX))
 
 

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data import Metadata, MetadataCatalog
-from detectron2.evaluation import DatasetEvaluator
+from detectron2.data import Metadata
 from detectron2.utils import comm
 
 from mask_former.checkpoint.atomic_write import explained_write_errors
 from mask_former.data.classes import class_names
 from mask_former.data.records import Record, load_records, segments_of, unique_records
 from mask_former.errors import UserError
+from mask_former.evaluation.evaluator import Evaluator
 from mask_former.evaluation.report import score_table
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class ObjectCounter:
         return {category: number[category] for category in self.classes}
 
 
-class CountEvaluator(DatasetEvaluator):
+class CountEvaluator(Evaluator):
     """Errors of the number of objects of each class in an image.
 
     MAE is the mean over images of the absolute error, RMSE the root of the mean of its square, of
@@ -83,11 +83,9 @@ class CountEvaluator(DatasetEvaluator):
         UserError: the metadata lack these.
     """
 
-    accepts_label_maps = True  # it reads no semantic output
-
     def __init__(self, dataset_name: str, min_score: float) -> None:
-        self._dataset_name = dataset_name
-        self._count = ObjectCounter(MetadataCatalog.get(dataset_name), min_score)
+        super().__init__(dataset_name, metric="MAE")
+        self._count = ObjectCounter(self._metadata, min_score)
         self._classes = self._count.classes
         self.reset()
 
@@ -129,13 +127,9 @@ class CountEvaluator(DatasetEvaluator):
         if not comm.is_main_process():
             return None
         images = {name: counts for part in parts for name, counts in part.items()}
-        if len(images) < len(self._ground_truth):
-            logger.warning(
-                "%s: predictions for %d of %d images; objects are counted in these only.",
-                self._dataset_name,
-                len(images),
-                len(self._ground_truth),
-            )
+        self._warn_of_missing(
+            len(images), len(self._ground_truth), "objects are counted in these only"
+        )
         predicted = np.array(list(images.values()), dtype=float).reshape(-1, len(self._classes))
         true = np.array([self._ground_truth[name] for name in images]).reshape(predicted.shape)
         metrics = count_errors(predicted, true, list(self._classes.values()))

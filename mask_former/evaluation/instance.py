@@ -10,8 +10,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from detectron2.data import MetadataCatalog
-from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils import comm
 from pycocotools.coco import COCO
@@ -21,6 +19,7 @@ from mask_former.data.coco_json import CocoFile, read_instances
 from mask_former.data.records import Record, image_size, load_records, required_field
 from mask_former.data.writing import write_json
 from mask_former.errors import MissingFileError, NonFiniteError, UserError
+from mask_former.evaluation.evaluator import Evaluator
 from mask_former.evaluation.report import class_table, score_table
 
 logger = logging.getLogger(__name__)
@@ -30,7 +29,7 @@ _IOU_TYPES = ("bbox", "segm")
 _ANNOTATION_KEYS = ("iscrowd", "area", "bbox", "segmentation")
 
 
-class InstanceEvaluator(DatasetEvaluator):
+class InstanceEvaluator(Evaluator):
     """AP of boxes and of masks, over the categories of the data set's COCO instances JSON.
 
     The metrics are those of Detectron2's `COCOEvaluator`, which cannot evaluate panoptic data sets:
@@ -50,14 +49,9 @@ class InstanceEvaluator(DatasetEvaluator):
         UserError: the metadata lack `json_file`.
     """
 
-    accepts_label_maps = True  # it reads no semantic output
-
     def __init__(self, dataset_name: str, output_folder: str | None = None) -> None:
-        self._dataset_name = dataset_name
+        super().__init__(dataset_name, "json_file", metric="AP")
         self._output_folder = output_folder
-        self._metadata = MetadataCatalog.get(dataset_name)
-        if not self._metadata.get("json_file"):
-            raise UserError(f"the metadata of {dataset_name} lack `json_file`, which AP needs")
         self.reset()
 
     def reset(self) -> None:
@@ -138,13 +132,7 @@ class InstanceEvaluator(DatasetEvaluator):
         if not comm.is_main_process():
             return None
         images = {image_id: results for part in parts for image_id, results in part.items()}
-        if len(images) < len(self._file.images):
-            logger.warning(
-                "%s: predictions for %d of %d images; AP counts the others as missed.",
-                self._dataset_name,
-                len(images),
-                len(self._file.images),
-            )
+        self._warn_of_missing(len(images), len(self._file.images), "AP counts the others as missed")
         results = list(itertools.chain(*(images[image_id] for image_id in sorted(images))))
         if self._output_folder:
             write_json(os.path.join(self._output_folder, "instances.json"), results)

@@ -7,21 +7,19 @@ from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
-from detectron2.data import MetadataCatalog
-from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from mask_former.data.classes import contiguous_ids
 from mask_former.data.reading import read_ids, read_size
 from mask_former.data.records import (
     Record,
-    check_a_few,
     image_size,
     load_records,
     read_segment_map,
     unique_records,
 )
-from mask_former.errors import UserError, prefixed
+from mask_former.errors import UserError
+from mask_former.evaluation.evaluator import Evaluator
 from mask_former.evaluation.panoptic_quality import (
     PanopticQuality,
     SegmentInfo,
@@ -38,7 +36,7 @@ from mask_former.evaluation.results import (
 logger = logging.getLogger(__name__)
 
 
-class PanopticEvaluator(DatasetEvaluator):
+class PanopticEvaluator(Evaluator):
     """PQ, SQ and RQ of a data set in COCO's panoptic format, computed while predictions stream in.
 
     It reads `output["panoptic_seg"]`: a map of segment ids, integers (H, W) on any device, 0
@@ -54,14 +52,9 @@ class PanopticEvaluator(DatasetEvaluator):
         UserError: the metadata lack one of these, or do not give every class one contiguous id.
     """
 
-    accepts_label_maps = True  # it reads no semantic output
-
     def __init__(self, dataset_name: str, output_folder: str | None = None) -> None:
-        self._dataset_name = dataset_name
+        super().__init__(dataset_name, "stuff_classes", metric="PQ")
         self._output_folder = output_folder
-        self._metadata = MetadataCatalog.get(dataset_name)
-        if not self._metadata.get("stuff_classes"):
-            raise UserError(f"the metadata of {dataset_name} lack `stuff_classes`, which PQ needs")
         self._class_names = list(self._metadata.stuff_classes)
         things = self._metadata.get("thing_dataset_id_to_contiguous_id", {})
         ids = sorted(contiguous_ids(self._metadata).values())
@@ -83,15 +76,6 @@ class PanopticEvaluator(DatasetEvaluator):
         self._invisible: dict[Hashable, int] = {}
         # The two entries of each image in `panoptic.json`: in its images, and its annotation.
         self._saved: dict[Hashable, tuple[dict[str, Any], dict[str, Any]]] = {}
-
-    def check_ground_truth(self) -> None:
-        """Read the list of annotations, and the first few of them.
-
-        Raises:
-            FileNotFoundError, UserError: what `process` would raise later.
-        """
-        with prefixed(f"Data set {self._dataset_name!r}: "):
-            check_a_few(self._ground_truth.values(), self._read)
 
     def _read(self, record: Record) -> None:
         size = image_size(record) or read_size(record["pan_seg_file_name"])
@@ -139,13 +123,7 @@ class PanopticEvaluator(DatasetEvaluator):
         if not comm.is_main_process():
             return None
         quality = reduce(PanopticQuality.merge, parts)
-        if len(quality) < len(self._ground_truth):
-            logger.warning(
-                "%s: predictions for %d of %d images; PQ is over these only.",
-                self._dataset_name,
-                len(quality),
-                len(self._ground_truth),
-            )
+        self._warn_of_missing(len(quality), len(self._ground_truth), "PQ is over these only")
         if count := sum(reduce(dict.__or__, invisible).values()):
             logger.warning(
                 "%s: %d segments are listed in the annotation, but have no pixel in its PNG; PQ "

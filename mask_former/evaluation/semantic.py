@@ -7,22 +7,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data import MetadataCatalog
-from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from mask_former.data.reading import read_size
 from mask_former.data.records import (
     Record,
-    check_a_few,
     image_size,
     load_records,
     read_encoded_labels,
     read_label_map,
     unique_records,
 )
-from mask_former.errors import NonFiniteError, UserError, prefixed
+from mask_former.errors import NonFiniteError, UserError
 from mask_former.evaluation.confusion import ConfusionMatrix
+from mask_former.evaluation.evaluator import Evaluator
 from mask_former.evaluation.report import class_table, score_table
 from mask_former.evaluation.results import (
     image_entry,
@@ -34,7 +32,7 @@ from mask_former.evaluation.results import (
 logger = logging.getLogger(__name__)
 
 
-class SemanticEvaluator(DatasetEvaluator):
+class SemanticEvaluator(Evaluator):
     """mIoU and its relatives, and PQ^St, computed while predictions stream in.
 
     mIoU counts pixels. PQ^St (paper, section 4.1) counts regions: it is panoptic quality with all
@@ -55,21 +53,16 @@ class SemanticEvaluator(DatasetEvaluator):
         UserError: the metadata lack `stuff_classes`.
     """
 
-    accepts_label_maps = True  # see `Evaluators`
-
     def __init__(
         self,
         dataset_name: str,
         ignore_label: int | None = None,
         output_folder: str | None = None,
     ) -> None:
-        self._dataset_name = dataset_name
+        super().__init__(dataset_name, "stuff_classes", metric="mIoU")
         self._output_folder = output_folder
-        self._metadata = metadata = MetadataCatalog.get(dataset_name)
-        if not metadata.get("stuff_classes"):
-            raise UserError(f"the metadata of {dataset_name} lack `stuff_classes`")
-        self._class_names = list(metadata.stuff_classes)
-        known = metadata.get("ignore_label", 255)
+        self._class_names = list(self._metadata.stuff_classes)
+        known = self._metadata.get("ignore_label", 255)
         self._ignore_label = known if ignore_label is None else ignore_label
         self.reset()
 
@@ -78,15 +71,6 @@ class SemanticEvaluator(DatasetEvaluator):
         self._confusion = ConfusionMatrix(len(self._class_names), self._ignore_label)
         # The two entries of each image file in `semantic.json`: in its images, and its annotation.
         self._saved: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
-
-    def check_ground_truth(self) -> None:
-        """Read the list of annotations, and the first few of them.
-
-        Raises:
-            FileNotFoundError, UserError: what `process` would raise later.
-        """
-        with prefixed(f"Data set {self._dataset_name!r}: "):
-            check_a_few(self._ground_truth.values(), self._read)
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Compare the predictions of some images with their ground truth.
@@ -127,13 +111,7 @@ class SemanticEvaluator(DatasetEvaluator):
         if not comm.is_main_process():
             return None
         confusion = reduce(ConfusionMatrix.merge, parts)
-        if len(confusion) < len(self._ground_truth):
-            logger.warning(
-                "%s: predictions for %d of %d images; mIoU is over these only.",
-                self._dataset_name,
-                len(confusion),
-                len(self._ground_truth),
-            )
+        self._warn_of_missing(len(confusion), len(self._ground_truth), "mIoU is over these only")
         if self._output_folder:
             merged = {key: entry for part in saved for key, entry in part.items()}
             entries = (merged[file] for file in self._ground_truth if file in merged)
