@@ -24,7 +24,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from mask_former.data.datasets import register_instances, register_panoptic, register_semantic
-from mask_former.data.json_files import entries, read_json
+from mask_former.data.datasets.class_file import read_class_file
 from mask_former.data.writing import write_json
 from mask_former.engine import load_config, reported_errors
 from mask_former.errors import MissingFileError, UserError
@@ -102,20 +102,13 @@ def register(args: argparse.Namespace, cfg: CfgNode, results: dict[str, Path]) -
 
 
 def read_names(path: Path | None) -> list[str]:
-    """The names of classes: of categories or names in a JSON, or one a line of a text file."""
+    """The names of the classes in a file, see `read_class_file`."""
     if path is None or not path.is_file():
         raise MissingFileError(
             "The classes are not known: name them with --classes FILE, such as the classes.json of "
             "the training, or a text file with one name a line."
         )
-    if path.suffix != ".json":
-        return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
-    content = read_json(str(path))
-    if isinstance(content, list) and all(isinstance(name, str) for name in content):
-        return content
-    content = {"categories": content} if isinstance(content, list) else content
-    found = entries(content, "categories", str(path), ("name",))
-    return [str(category["name"]) for category in found]
+    return list(read_class_file(path).names)
 
 
 def finite(metrics: Any) -> Any:
