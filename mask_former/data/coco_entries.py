@@ -60,6 +60,24 @@ def new_id(known: dict[Hashable, Any], value: Any, place: str, content: Any = No
     return id_
 
 
+def check_file_name(entry: Json, id_: Hashable, names: dict[str, Hashable], place: str) -> None:
+    """Raise UserError unless an entry has a file name of its own.
+
+    Args:
+        entry: with `file_name`.
+        id_: of its image.
+        names: the image's id by each file name before, to which this one is added.
+        place: what the entry is called in an error message.
+    """
+    name = as_text(entry["file_name"], f"{place}: its file_name")
+    if name in names:
+        raise UserError(
+            f"{place} has the file_name {name!r}, like image {names[name]!r}. Each image needs "
+            "its own; are there subfolders that the names leave out?"
+        )
+    names[name] = id_
+
+
 def check_types(path: str, what: str, ids: dict[Hashable, Any]) -> None:
     """Raise UserError if ids are partly numbers and partly texts, which have no order."""
     if len({type(id_) for id_ in ids}) > 1:

@@ -11,6 +11,7 @@ from functools import partial
 
 from mask_former.data.coco_entries import (
     check_categories,
+    check_file_name,
     check_image,
     check_numbers,
     check_references,
@@ -23,7 +24,6 @@ from mask_former.data.coco_entries import (
 from mask_former.data.geometry import FRACTIONS, Masked, check_size, sound_masks
 from mask_former.data.json_files import (
     Json,
-    as_text,
     entries,
     incomplete,
     once_per_file,
@@ -144,13 +144,7 @@ def read_panoptic(path: str) -> CocoFile:
             check_image(annotation, partial(place_of, path, annotation, index), file.images)
             place = f"{path}: the annotation of image {annotation['image_id']!r}"
             new_id(image_ids, annotation["image_id"], f"{path}: the image of annotation")
-            name = as_text(annotation["file_name"], f"{place}: its file_name")
-            if name in names:
-                raise UserError(
-                    f"{place} has the file_name {name!r}, like that of image {names[name]!r}. Each "
-                    "image needs its own; are there subfolders that the names leave out?"
-                )
-            names[name] = annotation["image_id"]
+            check_file_name(annotation, annotation["image_id"], names, place)
             if check_segments(annotation, place, stuff, file.remarks):
                 sound.append(annotation)
         except UserError as error:
@@ -200,13 +194,7 @@ def _check_image_entry(image: Json, index: int, path: str, names: dict[str, Hash
     if not image.keys() >= set(keys):
         raise incomplete(image, keys, f"{path}: images[{index}]")
     place = f"{path}: image {image['id']!r}"
-    name = as_text(image["file_name"], f"{place}: its file_name")
-    if name in names:
-        raise UserError(
-            f"{place} has the file_name {name!r}, like image {names[name]!r}. Each image needs "
-            "its own; are there subfolders that the names leave out?"
-        )
-    names[name] = image["id"]
+    check_file_name(image, image["id"], names, place)
     image["height"], image["width"] = check_size(image["height"], image["width"], place)
 
 

@@ -91,7 +91,7 @@ OF_PANOPTIC = [
     (("annotations",), [], "no annotations"),
     (first("categories", "isthing"), "yes", "isthing of category 1, 'cat', is text"),
     (first("annotations", "image_id"), 2, "which occurs before"),
-    (first("annotations", "file_name"), "b.png", "'b.png', like that of image 1"),
+    (first("annotations", "file_name"), "b.png", "'b.png', like image 1"),
     (first("annotations", "segments_info"), None, "'segments_info' is null"),
     (("annotations", 0, "segments_info", 0, "id"), "5", "image 1: the id of a segment is text"),
     (("annotations", 0, "segments_info", 0, "id"), 0, "the id of a segment is a number, 0"),
