@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
-from mask_former.data.datasets.catalog import IGNORE_LABEL, Records, register_lazily
-from mask_former.data.datasets.matlab import read_mat, read_mat_labels, read_stems
-from mask_former.data.datasets.preparing import build_folder, require_files, require_path
-from mask_former.data.writing import write_image
+from mask_former.data.datasets.catalog import IGNORE_LABEL
+from mask_former.data.datasets.matlab import convert_label_maps, read_mat
+from mask_former.data.datasets.preparing import read_stems
+from mask_former.data.datasets.semantic import register_semantic
 from mask_former.errors import UserError
 
 SPLITS = ("train", "test")
@@ -26,30 +26,23 @@ def register_coco_stuff_10k(root: Path) -> None:
     """Register coco_2017_{train,test}_stuff_10k_sem_seg in `root`, the folder of data sets."""
     folder = root / _FOLDER
     for split in SPLITS:
-        register_lazily(
+        register_semantic(
             f"coco_2017_{split}_stuff_10k_sem_seg",
-            partial(_load, folder, split),
-            partial(_read_metadata, folder),
-            evaluator_type="sem_seg",
-            ignore_label=IGNORE_LABEL,
             image_root=folder / "images",
             sem_seg_root=folder / "annotations_detectron2" / split,
+            image_list=_image_list(folder, split),
+            read_metadata=partial(_read_metadata, folder),
+            ignore_label=IGNORE_LABEL,
             prepare_command="python -m tools.prepare_datasets coco_stuff_10k",
         )
 
 
-def _load(folder: Path, split: str) -> Records:
-    return [
-        {
-            "file_name": str(folder / "images" / f"{stem}.jpg"),
-            "sem_seg_file_name": str(folder / "annotations_detectron2" / split / f"{stem}.png"),
-        }
-        for stem in _read_stems(folder, split)
-    ]
+def _image_list(folder: Path, split: str) -> Path:
+    return folder / "imageLists" / f"{split}.txt"
 
 
 def _read_metadata(folder: Path) -> dict[str, Any]:
-    stem = _read_stems(folder, SPLITS[0])[0]
+    stem = read_stems(_image_list(folder, SPLITS[0]))[0]
     return {"stuff_classes": read_classes(folder / "annotations" / f"{stem}.mat")}
 
 
@@ -87,31 +80,18 @@ def prepare_coco_stuff_10k(root: Path) -> Path:
         FileNotFoundError: the download is incomplete.
         UserError: a .mat file is broken.
     """
-    folder = root / _FOLDER
+    folder, used = root / _FOLDER, used_labels()
+    class_of = np.full(LAST_STUFF + 1, IGNORE_LABEL, dtype=np.uint8)
+    class_of[used] = np.arange(len(used))
     for split in SPLITS:
-        require_path(
-            folder / "imageLists" / f"{split}.txt", f"Unpack cocostuff-10k-v1.1.zip in {folder}."
-        )
-        stems = _read_stems(folder, split)
-        require_files(folder / "images", [f"{stem}.jpg" for stem in stems])
-        require_files(folder / "annotations", [f"{stem}.mat" for stem in stems])
-        build_folder(
-            folder / "annotations_detectron2" / split,
-            {f"{stem}.png": folder / "annotations" / f"{stem}.mat" for stem in stems},
-            _convert,
+        convert_label_maps(
+            read_stems(_image_list(folder, split), f"Unpack cocostuff-10k-v1.1.zip in {folder}."),
+            "S",
+            class_of,
+            images=folder / "images",
+            annotations=folder / "annotations",
+            folder=folder / "annotations_detectron2" / split,
             description=f"COCO-Stuff-10K {split}: labels",
         )
-    read_classes(folder / "annotations" / f"{stems[0]}.mat")
+    _read_metadata(folder)
     return folder
-
-
-def _convert(source: Path, path: Path) -> None:
-    labels = read_mat_labels(source, "S", LAST_STUFF)
-    class_of = np.full(LAST_STUFF + 1, IGNORE_LABEL, dtype=np.uint8)
-    used = used_labels()
-    class_of[used] = np.arange(len(used))
-    write_image(path, class_of[labels])
-
-
-def _read_stems(folder: Path, split: str) -> list[str]:
-    return read_stems(folder / "imageLists" / f"{split}.txt")

@@ -1,10 +1,14 @@
 """Files of MATLAB, in which some data sets keep their label maps."""
 
+from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from scipy.io import loadmat
 
+from mask_former.data.datasets.preparing import build_folder, require_files
+from mask_former.data.writing import write_image
 from mask_former.errors import UserError
 
 
@@ -49,13 +53,36 @@ def read_mat_labels(path: Path, variable: str, last: int) -> np.ndarray:
     return labels.astype(np.int64)
 
 
-def read_stems(path: Path) -> list[str]:
-    """The names of images, without suffix, that a text file lists.
+def convert_label_maps(
+    stems: Collection[str],
+    variable: str,
+    class_of: np.ndarray,
+    *,
+    images: Path,
+    annotations: Path,
+    folder: Path,
+    description: str,
+) -> None:
+    """Make a folder of PNG of class ids from .mat files of labels, unless it exists.
+
+    Args:
+        stems: the names of the images, without suffix.
+        variable: of the label map, see `read_mat`.
+        class_of: the class id of each label, uint8 (L,).
+        images: folder of the images, STEM.jpg, which have to be there.
+        annotations: folder of STEM.mat.
+        folder: to be made, of STEM.png.
+        description: of the progress bar.
 
     Raises:
-        UserError: it lists none.
+        FileNotFoundError: the download is incomplete.
+        UserError: a .mat file is broken; the folder exists, but lacks files.
     """
-    stems = path.read_text(encoding="utf-8").split()
-    if not stems:
-        raise UserError(f"{path} names no images; unpack the data set again")
-    return stems
+    require_files(images, [f"{stem}.jpg" for stem in stems])
+    require_files(annotations, [f"{stem}.mat" for stem in stems])
+    jobs = {f"{stem}.png": annotations / f"{stem}.mat" for stem in stems}
+    build_folder(folder, jobs, partial(_convert, variable, class_of), description=description)
+
+
+def _convert(variable: str, class_of: np.ndarray, source: Path, path: Path) -> None:
+    write_image(path, class_of[read_mat_labels(source, variable, len(class_of) - 1)])

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from mask_former.data.datasets.catalog import IGNORE_LABEL, Records, register_lazily
-from mask_former.data.datasets.matlab import read_mat_labels, read_stems
-from mask_former.data.datasets.preparing import build_folder, require_files, require_path
-from mask_former.data.writing import write_image
+from mask_former.data.datasets.catalog import IGNORE_LABEL
+from mask_former.data.datasets.matlab import convert_label_maps
+from mask_former.data.datasets.preparing import read_stems, require_path
+from mask_former.data.datasets.semantic import register_semantic
 from mask_former.errors import UserError
 
 SPLITS = ("train", "val")
@@ -28,31 +28,19 @@ def register_pascal_context(root: Path) -> None:
     """Register pascal_context_sem_seg_{train,val} in `root`, the folder of data sets."""
     folder = root / _FOLDER
     for split in SPLITS:
-        register_lazily(
+        register_semantic(
             f"pascal_context_sem_seg_{split}",
-            partial(_load, root, split),
-            partial(_read_metadata, folder),
-            evaluator_type="sem_seg",
-            ignore_label=IGNORE_LABEL,
             image_root=root / _IMAGES / "JPEGImages",
             sem_seg_root=folder / "annotations_detectron2" / split,
+            image_list=_image_list(root, split),
+            read_metadata=partial(_read_metadata, folder),
+            ignore_label=IGNORE_LABEL,
             prepare_command="python -m tools.prepare_datasets pascal_context",
         )
 
 
-def _load(root: Path, split: str) -> Records:
-    labels = root / _FOLDER / "annotations_detectron2" / split
-    return [
-        {
-            "file_name": str(root / _IMAGES / "JPEGImages" / f"{stem}.jpg"),
-            "sem_seg_file_name": str(labels / f"{stem}.png"),
-        }
-        for stem in _stems(root, split)
-    ]
-
-
-def _stems(root: Path, split: str) -> list[str]:
-    return read_stems(root / _IMAGES / "ImageSets" / "Main" / f"{split}.txt")
+def _image_list(root: Path, split: str) -> Path:
+    return root / _IMAGES / "ImageSets" / "Main" / f"{split}.txt"
 
 
 def _read_metadata(folder: Path) -> dict[str, Any]:
@@ -108,27 +96,20 @@ def prepare_pascal_context(root: Path) -> Path:
         FileNotFoundError: the download is incomplete.
         UserError: a .mat file or a list is broken.
     """
-    folder, images = root / _FOLDER, root / _IMAGES
+    folder = root / _FOLDER
     for name in ("labels.txt", "59_labels.txt"):
         require_path(folder / name, "It is on the page of Pascal Context.")
-    classes = read_classes(folder)
+    labels = list(read_classes(folder).values())
+    class_of = np.zeros(_LAST_LABEL + 1, dtype=np.uint8)  # the background
+    class_of[labels] = np.arange(len(labels))
     for split in SPLITS:
-        require_path(
-            images / "ImageSets" / "Main" / f"{split}.txt", "It is in the archive of VOC 2010."
-        )
-        stems = _stems(root, split)
-        require_files(images / "JPEGImages", [f"{stem}.jpg" for stem in stems])
-        require_files(folder / "trainval", [f"{stem}.mat" for stem in stems])
-        build_folder(
-            folder / "annotations_detectron2" / split,
-            {f"{stem}.png": folder / "trainval" / f"{stem}.mat" for stem in stems},
-            partial(_convert, list(classes.values())),
+        convert_label_maps(
+            read_stems(_image_list(root, split), "It is in the archive of VOC 2010."),
+            "LabelMap",
+            class_of,
+            images=root / _IMAGES / "JPEGImages",
+            annotations=folder / "trainval",
+            folder=folder / "annotations_detectron2" / split,
             description=f"Pascal Context {split}: labels",
         )
     return folder
-
-
-def _convert(labels_of_classes: list[int], source: Path, path: Path) -> None:
-    class_of = np.zeros(_LAST_LABEL + 1, dtype=np.uint8)  # the background
-    class_of[labels_of_classes] = np.arange(len(labels_of_classes))
-    write_image(path, class_of[read_mat_labels(source, "LabelMap", _LAST_LABEL)])

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from mask_former.data.datasets.catalog import IGNORE_LABEL, Records, register_lazily
-from mask_former.data.datasets.matlab import read_mat_labels, read_stems
-from mask_former.data.datasets.preparing import build_folder, require_files, require_path
-from mask_former.data.writing import write_image
+from mask_former.data.datasets.matlab import convert_label_maps
+from mask_former.data.datasets.preparing import read_stems, require_files, require_path
+from mask_former.data.datasets.semantic import load_semantic, register_semantic
 from mask_former.errors import UserError
 
 SPLITS = ("train", "val")
@@ -27,46 +27,48 @@ _MADE = "annotations_detectron2"
 def register_pascal_voc(root: Path) -> None:
     """Register pascal_voc_sem_seg_{train,trainaug,val} in `root`, the folder of data sets."""
     voc = root / _VOC
-    for split in (*SPLITS, "trainaug"):
-        is_augmented = split == "trainaug"
-        register_lazily(
+    common = {
+        "image_root": voc / "JPEGImages",
+        "read_metadata": partial(_read_metadata, voc),
+        "ignore_label": IGNORE_LABEL,
+        "prepare_command": "python -m tools.prepare_datasets pascal_voc",
+    }
+    for split in SPLITS:
+        register_semantic(
             f"pascal_voc_sem_seg_{split}",
-            partial(_load_augmented, root) if is_augmented else partial(_load, root, split),
-            partial(_read_metadata, voc),
-            evaluator_type="sem_seg",
-            ignore_label=IGNORE_LABEL,
-            image_root=voc / "JPEGImages",
-            sem_seg_root=root / _SBD / _MADE if is_augmented else voc / "SegmentationClass",
-            prepare_command="python -m tools.prepare_datasets pascal_voc",
+            sem_seg_root=voc / "SegmentationClass",
+            image_list=_image_list(root, split),
+            **common,
         )
-
-
-def _load(root: Path, split: str) -> Records:
-    return [
-        _record(root / _VOC, stem, root / _VOC / "SegmentationClass") for stem in _voc(root, split)
-    ]
+    register_lazily(
+        "pascal_voc_sem_seg_trainaug",
+        partial(_load_augmented, root),
+        evaluator_type="sem_seg",
+        sem_seg_root=root / _SBD / _MADE,
+        **common,
+    )
 
 
 def _load_augmented(root: Path) -> Records:
-    added = [_record(root / _VOC, stem, root / _SBD / _MADE) for stem in _sbd(root)]
-    return _load(root, "train") + added
+    added = [
+        {
+            "file_name": str(root / _VOC / "JPEGImages" / f"{stem}.jpg"),
+            "sem_seg_file_name": str(root / _SBD / _MADE / f"{stem}.png"),
+        }
+        for stem in _sbd(root)
+    ]
+    return load_semantic("pascal_voc_sem_seg_train") + added
 
 
-def _record(voc: Path, stem: str, labels: Path) -> dict[str, str]:
-    return {
-        "file_name": str(voc / "JPEGImages" / f"{stem}.jpg"),
-        "sem_seg_file_name": str(labels / f"{stem}.png"),
-    }
-
-
-def _voc(root: Path, split: str) -> list[str]:
-    return read_stems(root / _VOC / "ImageSets" / "Segmentation" / f"{split}.txt")
+def _image_list(root: Path, split: str) -> Path:
+    return root / _VOC / "ImageSets" / "Segmentation" / f"{split}.txt"
 
 
 def _sbd(root: Path) -> list[str]:
     """The images of SBD that VOC neither trains nor validates on, in the order of their names."""
-    stems = {stem for split in SPLITS for stem in read_stems(root / _SBD / f"{split}.txt")}
-    return sorted(stems - {stem for split in SPLITS for stem in _voc(root, split)})
+    source = "Unpack benchmark.tgz of SBD again."
+    sbd = {stem for split in SPLITS for stem in read_stems(root / _SBD / f"{split}.txt", source)}
+    return sorted(sbd - {s for split in SPLITS for s in read_stems(_image_list(root, split))})
 
 
 def _read_metadata(voc: Path) -> dict[str, Any]:
@@ -107,28 +109,17 @@ def prepare_pascal_voc(root: Path) -> Path:
     voc, sbd = root / _VOC, root / _SBD
     read_classes(voc)
     for split in SPLITS:
-        require_path(
-            voc / "ImageSets" / "Segmentation" / f"{split}.txt", "It is in the archive of VOC 2012."
-        )
-        stems = _voc(root, split)
+        stems = read_stems(_image_list(root, split), "It is in the archive of VOC 2012.")
         require_files(voc / "JPEGImages", [f"{stem}.jpg" for stem in stems])
         require_files(voc / "SegmentationClass", [f"{stem}.png" for stem in stems])
-    if not sbd.exists():
-        return voc
-    for split in SPLITS:
-        require_path(sbd / f"{split}.txt", "Unpack benchmark.tgz of SBD again.")
-    stems = _sbd(root)
-    require_files(voc / "JPEGImages", [f"{stem}.jpg" for stem in stems])
-    require_files(sbd / "cls", [f"{stem}.mat" for stem in stems])
-    build_folder(
-        sbd / _MADE,
-        {f"{stem}.png": sbd / "cls" / f"{stem}.mat" for stem in stems},
-        _convert,
-        description="SBD: labels",
-    )
+    if sbd.exists():
+        convert_label_maps(
+            _sbd(root),
+            "GTcls.Segmentation",
+            np.arange(_OBJECTS + 1, dtype=np.uint8),  # labels are class ids
+            images=voc / "JPEGImages",
+            annotations=sbd / "cls",
+            folder=sbd / _MADE,
+            description="SBD: labels",
+        )
     return voc
-
-
-def _convert(source: Path, path: Path) -> None:
-    labels = read_mat_labels(source, "GTcls.Segmentation", _OBJECTS)
-    write_image(path, labels.astype(np.uint8))

@@ -213,6 +213,19 @@ def _missing(folder: Path, names: Collection[str]) -> list[str]:
     return [name for name, path in paths.items() if not (path.is_file() and path.stat().st_size)]
 
 
+def read_stems(path: Path, source: str = "") -> list[str]:
+    """The names of images, without suffix, that a text file lists.
+
+    Raises:
+        FileNotFoundError: the download lacks it. `source` says where to get it.
+        UserError: it lists none.
+    """
+    stems = require_path(path, source).read_text(encoding="utf-8").split()
+    if not stems:
+        raise UserError(f"{path} names no images; unpack the data set again")
+    return stems
+
+
 def require_path(path: Path, source: str = "") -> Path:
     """`path`; FileNotFoundError if the download lacks it. `source` says where to get it."""
     if not path.exists():
