@@ -196,7 +196,8 @@ def _add_solver(cfg: CN) -> None:
     # such as [["query", 2.0]]. They multiply BACKBONE_MULTIPLIER, LAYER_DECAY and each other.
     cfg.SOLVER.LR_FACTORS = []
     # The gradients of a batch of IMS_PER_BATCH are accumulated over so many parts, in the memory of
-    # one. Batch, rate and schedule stay as they are.
+    # one. Batch, rate and schedule stay as they are, and so do the losses of images of one size;
+    # others are padded to the largest of their part, as a process pads its share of a batch.
     cfg.SOLVER.ACCUMULATION_STEPS = 1
     # The training ends after so many evaluations in a row without a better
     # TEST.BEST_CHECKPOINT_METRIC; 0: it does not end early.

@@ -92,7 +92,8 @@ class TrainStep:
             loss scaler.
         parts: the gradients of a batch are accumulated over so many parts, one after the other, in
             the memory of one. Losses are sums over the parts, each divided by what the whole batch
-            holds, as if it came at once; batch norms see the images of a part.
+            holds, as if it came at once. Images are padded to the largest of their part, as those
+            of a process are, and batch norms see the images of a part.
 
     Raises:
         UserError: the model has no part that says what its losses are divided by.
