@@ -128,8 +128,8 @@ class PEM_Pixel_Decoder(nn.Module):
         if isinstance(norm, _BatchNorm) and norm.training and alone:
             raise UserError(
                 f"{type(self).__name__} normalizes the means of the images of a batch, and has one "
-                "image: raise SOLVER.IMS_PER_BATCH to two for each process, or set "
-                "MODEL.SEM_SEG_HEAD.NORM to LN."
+                "image. A process needs two at a time: raise SOLVER.IMS_PER_BATCH, lower "
+                "SOLVER.ACCUMULATION_STEPS, or set MODEL.SEM_SEG_HEAD.NORM to LN."
             )
 
 
