@@ -4,6 +4,7 @@ Only formats of pictures are opened, and only where the header says what was exp
 start other programs for some formats, and a header may promise gigabytes.
 """
 
+import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -268,9 +269,9 @@ def explained_read_errors(file_name: str | Path) -> Iterator[None]:
     except UserError:
         raise
     except FileNotFoundError as error:
+        place = "" if os.path.isabs(file_name) else f" (from {os.getcwd()})"
         raise MissingFileError(
-            f"{file_name} is missing. Is the data set complete? Its folder is looked for under "
-            "the environment variable DETECTRON2_DATASETS (default: datasets)."
+            f"{file_name}{place} is missing. Is the data set complete?"
         ) from error
     except Exception as error:  # decoders raise anything: OSError, SyntaxError, struct.error...
         raise UserError(

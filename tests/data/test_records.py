@@ -65,7 +65,9 @@ def test_partly_downloaded_jpeg(cfg, record, tmp_path):
 def test_missing_file(cfg, record, name, key):
     Path(record[key]).unlink()
     message = error(cfg, name, record, FileNotFoundError)
-    assert record[key] in message and "DETECTRON2_DATASETS" in message
+    assert f"{record[key]} is missing" in message
+    record[key] = "gone.png"
+    assert f"gone.png (from {Path.cwd()})" in error(cfg, name, record, FileNotFoundError)
 
 
 @pytest.mark.parametrize("name, key", FILES[1:])
