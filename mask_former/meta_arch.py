@@ -223,12 +223,18 @@ def finite_logits(
     """What all results are made of: the class logits, in float32, and the mask logits.
 
     Raises:
-        NonFiniteError: one is NaN or infinite, of which no figure is to be made; names the images.
+        NonFiniteError: see `check_finite`; no figure is to be made of these.
     """
     class_logits, mask_logits = prediction.class_logits.float(), prediction.mask_logits
-    if class_logits.is_meta:
-        return class_logits, mask_logits
-    sums = [logits.flatten(1).sum(1, dtype=torch.float32) for logits in (class_logits, mask_logits)]
+    if not class_logits.is_meta:
+        check_finite(batched_inputs, class_logits, mask_logits)
+    return class_logits, mask_logits
+
+
+def check_finite(batched_inputs: Sequence[dict[str, Any]], *predictions: Sequence[Tensor]) -> None:
+    """Raise NonFiniteError if a prediction, of a tensor an image, is NaN or infinite; names the
+    images."""
+    sums = [torch.stack([x.sum(dtype=torch.float32) for x in tensors]) for tensors in predictions]
     bad = (~torch.stack(sums).isfinite()).any(0).nonzero()[:, 0].tolist()
     if bad:
         raise NonFiniteError(
@@ -236,7 +242,6 @@ def finite_logits(
             "evaluated in float16, set TEST.PRECISION float32 (or bfloat16); else its weights are "
             "not those of a training that went well."
         )
-    return class_logits, mask_logits
 
 
 def _names(batched_inputs: list[dict[str, Any]], indices: Sequence[int]) -> list[str]:

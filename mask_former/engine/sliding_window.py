@@ -14,6 +14,7 @@ from mask_former.inference.sliding_window import (
     labels_of_scores,
     sliding_window_inference,
 )
+from mask_former.meta_arch import check_finite
 
 
 def window_of(cfg: CfgNode) -> SlidingWindow | None:
@@ -112,6 +113,7 @@ def semantic_scores(model: nn.Module, inputs: Sequence[dict[str, Any]]) -> list[
 
     Raises:
         UserError: the model returns no scores.
+        NonFiniteError: a score is NaN or infinite, of which the softmax may be neither.
     """
     if hasattr(model, "semantic_scores"):
         return model.semantic_scores(inputs)
@@ -126,7 +128,9 @@ def semantic_scores(model: nn.Module, inputs: Sequence[dict[str, Any]]) -> list[
             "test-time augmentation and sliding windows average the scores of classes, but this "
             f"{name} returns labels"
         )
-    return [result["sem_seg"] for result in results]
+    scores = [result["sem_seg"] for result in results]
+    check_finite(inputs, scores)
+    return scores
 
 
 def _result_size(x: dict[str, Any]) -> tuple[int, int]:

@@ -123,21 +123,21 @@ class SemanticSegmentorWithTTA(nn.Module):
         results = []
         for x in batched_inputs:
             image = self._image(x)
-            size = (x.get("height", image.shape[0]), x.get("width", image.shape[1]))
-            results.append(self.segment(image, size))
+            size = {"height": image.shape[0], "width": image.shape[1]}
+            results.append(self.segment(image, size | x))
         return results
 
-    def segment(self, image: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
-        """Segment one image, (h, w, 3), at the given size (height, width)."""
+    def segment(self, image: np.ndarray, x: dict[str, Any]) -> dict[str, Any]:
+        """Segment one image, (h, w, 3), at the `height` and `width` of its input `x`."""
         scores = Mean()
         for scale in self.scales(image):
             for view in scale:
-                scores.add(self._scores(view, size))
+                scores.add(self._scores(view, x))
         labels = getattr(self.model, "semantic_labels", False)
         return {"sem_seg": scores.value.argmax(0) if labels else scores.value}
 
-    def _scores(self, view: "View", size: tuple[int, int]) -> Tensor:
-        (scores,) = semantic_scores(self.model, [view.input(size)])
+    def _scores(self, view: "View", x: dict[str, Any]) -> Tensor:
+        (scores,) = semantic_scores(self.model, [view.input(x)])
         return view.restore(scores.softmax(0) if self.probabilities else scores)
 
     def scales(self, image: np.ndarray) -> Iterator[list["View"]]:
@@ -164,9 +164,9 @@ class View(NamedTuple):
     image: Tensor
     flipped: bool
 
-    def input(self, size: tuple[int, int]) -> dict[str, Any]:
-        """What a model takes to segment the view at the size (height, width)."""
-        return {"image": self.restore(self.image), "height": size[0], "width": size[1]}
+    def input(self, x: dict[str, Any]) -> dict[str, Any]:
+        """The input `x` with the view instead of its image."""
+        return {**x, "image": self.restore(self.image)}
 
     def restore(self, result: Tensor) -> Tensor:
         """Mirror (..., H, W) if the view is mirrored."""
@@ -180,13 +180,13 @@ class MaskFormerWithTTA(SemanticSegmentorWithTTA):
     the masks of all queries at the size of the result, those of one view and the sum.
     """
 
-    def segment(self, image: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
+    def segment(self, image: np.ndarray, x: dict[str, Any]) -> dict[str, Any]:
         scores, queries = Mean(), QueryMean()
         for scale in self.scales(image):
             for view in scale:
-                self._add(view, size, scores, queries)
+                self._add(view, x, scores, queries)
             queries.end_scale()
-        inference, result = self.model.inference, {}
+        inference, result, size = self.model.inference, {}, (x["height"], x["width"])
         whole = Sizes(size, size, size)
         if inference.semantic_on:
             labels = inference.semantic_labels
@@ -197,8 +197,8 @@ class MaskFormerWithTTA(SemanticSegmentorWithTTA):
             result["instances"] = inference.instances(*queries.value, whole)
         return result
 
-    def _add(self, view: "View", size: tuple[int, int], scores: Mean, queries: QueryMean) -> None:
-        model, inputs = self.model, [view.input(size)]
+    def _add(self, view: "View", x: dict[str, Any], scores: Mean, queries: QueryMean) -> None:
+        model, inputs = self.model, [view.input(x)]
         images = model.preprocess(inputs)
         prediction = model.predict(images.tensor)[-1]
         class_logits, mask_logits = (logits[0] for logits in finite_logits(prediction, inputs))

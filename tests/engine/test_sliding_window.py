@@ -1,5 +1,6 @@
 """Windows around the models of semantic segmentation: evaluation, prediction, augmentation."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -81,7 +82,24 @@ def test_predictions_that_are_not_finite_make_no_label_map():
         with_sliding_window(cfg, model)(inputs)
     for size in (64, 0):
         cfg.TEST.WINDOW.SIZE = size
-        with pytest.raises(NonFiniteError, match="NaN or infinite"):
+        with pytest.raises(NonFiniteError, match=r"\['a.jpg'"):
+            with_test_time_augmentation(cfg, model)(inputs)
+
+
+def _with_infinity(_model, _inputs, results):
+    results[0]["sem_seg"][1] = -math.inf
+
+
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_scores_that_are_not_finite_are_not_averaged(probabilities):
+    """The softmax makes a probability of 0 of minus infinity."""
+    cfg, model = make("SemanticSegmentor", TEST__AUG__MIN_SIZES=(64,))
+    cfg.TEST.AUG.PROBABILITIES = probabilities
+    model.register_forward_hook(_with_infinity)
+    inputs = [{"image": random_image(64, 96), "file_name": "a.jpg"}]
+    for size in (64, 0):
+        cfg.TEST.WINDOW.SIZE = size
+        with pytest.raises(NonFiniteError, match=r"\['a.jpg'"):
             with_test_time_augmentation(cfg, model)(inputs)
 
 
