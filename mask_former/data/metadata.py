@@ -10,7 +10,7 @@ from mask_former.data.classes import Category, metadata_of
 from mask_former.data.datasets import check_dataset
 from mask_former.data.datasets.catalog import load_registered
 from mask_former.data.datasets.of_detectron2 import read_by_ourselves
-from mask_former.errors import UserError
+from mask_former.errors import UserError, listed
 
 logger = logging.getLogger(__name__)
 
@@ -74,10 +74,14 @@ def thing_classes(cfg: CfgNode) -> list[int]:
     known = {name: sorted(ids.values()) for name, ids in things.items() if ids is not None}
     if not known:
         raise UserError(
-            "panoptic and instance inference need to know which classes are things, but the "
-            f"metadata of {names or 'DATASETS.TEST (it is empty)'} have no "
-            "thing_dataset_id_to_contiguous_id"
+            "The config switches on panoptic or instance segmentation, which needs to know which "
+            f"classes are things, but the classes of {listed(names) or 'no data set'} are those of "
+            "semantic segmentation. Use a config of semantic segmentation "
+            "(MODEL.MASK_FORMER.TEST.SEMANTIC_ON alone), or weights and data sets that have things "
+            "(thing_dataset_id_to_contiguous_id in their metadata)."
         )
     if len({tuple(ids) for ids in known.values()}) > 1:
-        raise UserError(f"the data sets {sorted(known)} do not agree on which classes are things")
+        raise UserError(
+            f"The data sets {listed(sorted(known))} do not agree on which classes are things."
+        )
     return next(iter(known.values()))
