@@ -201,7 +201,7 @@ def _facts(report: DatasetReport) -> list[str]:
     missing = len(report.classes) - len(counts)
     return [
         f"{report.num_images} images to train on{seen}; {len(report.classes)} classes"
-        + (f", of which {missing} never occur" if missing else ""),
+        + (f" ({missing} without a segment)" if missing else ""),
         f"{report.annotated_share():.1%} of the pixels are annotated",
     ]
 

@@ -1,7 +1,7 @@
 """How often classes, ignored labels and segments occur in a data set: remarks on what is odd."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -58,13 +58,16 @@ def class_remarks(cfg: CfgNode, name: str, records: Sequence[Record]) -> list[st
         with prefixed(f"Data set {name!r}: "):
             return [f"Data set {name!r}: {r}" for r in _label_map_remarks(cfg, classes, records)]
     found = {segment["category_id"] for record in records for segment in segments_of(record)}
-    missing = [classes[i] for i in range(len(classes)) if i not in found]
+    return [f"Data set {name!r}: {remark}." for remark in missing_classes(classes, found)]
+
+
+def missing_classes(classes: Sequence[str], found: Container[int]) -> list[str]:
+    """A remark on the classes, by contiguous id, that are not among those found; none if all
+    are."""
+    missing = [name for i, name in enumerate(classes) if i not in found]
     if not missing:
         return []
-    return [
-        f"Data set {name!r}: {len(missing)} of {len(classes)} classes never occur: "
-        f"{listed(missing)}."
-    ]
+    return [f"classes that never occur: {listed(missing)} ({len(missing)} of {len(classes)})"]
 
 
 def learning_queries(cfg: CfgNode) -> int:
@@ -76,20 +79,27 @@ def learning_queries(cfg: CfgNode) -> int:
 
 def segment_remarks(cfg: CfgNode, name: str, records: Sequence[Record]) -> list[str]:
     """A remark on images of more segments than the model has queries."""
-    queries = learning_queries(cfg)
-    if not queries:
-        return []
     counts = np.array(
         [sum(not segment.get("iscrowd") for segment in segments_of(record)) for record in records]
     )
+    return [f"Data set {name!r}: {r}." for r in crowded_images(counts, learning_queries(cfg))]
+
+
+def crowded_images(counts: np.ndarray, queries: int) -> list[str]:
+    """A remark on images of more segments than queries; none if there are no such images.
+
+    Args:
+        counts: of the segments of each image, (N,).
+        queries: of the model; 0: it has none.
+    """
     crowded = counts > queries
-    if not crowded.any():
+    if not queries or not crowded.any():
         return []
     return [
-        f"Data set {name!r}: {crowded.sum()} of {len(counts)} images have more segments than the "
-        f"model has queries (MODEL.MASK_FORMER.NUM_OBJECT_QUERIES is {queries}), up to "
-        f"{counts.max()}; {(counts - queries)[crowded].sum()} of {counts.sum()} segments cannot "
-        "be learned in an iteration."
+        f"{crowded.sum()} of {len(counts)} images have more segments than the model has queries "
+        f"(MODEL.MASK_FORMER.NUM_OBJECT_QUERIES is {queries}), up to {counts.max()}; "
+        f"{(counts - queries)[crowded].sum()} of {counts.sum()} segments cannot be learned in an "
+        "iteration"
     ]
 
 
@@ -116,7 +126,7 @@ def _label_map_remarks(
     share = f"the label {ignore_value} (MODEL.SEM_SEG_HEAD.IGNORE_VALUE), which is ignored, fills"
     if ignored == total:
         return [f"{seen}, {share} everything: nothing can be learned."]
-    missing = [name for i, name in enumerate(classes) if i not in pixels and i != ignore_value]
+    missing = missing_classes(classes, {*pixels, ignore_value})
     sure = num_maps == len(records) or num_maps >= _MAPS_PER_CLASS * len(classes)
     if not missing or not sure:
         return []
@@ -127,6 +137,5 @@ def _label_map_remarks(
             "register_semantic)."
         )
     return [
-        f"{seen}, {len(missing)} of {len(classes)} classes never occur: {listed(missing)}; "
-        f"{share} {ignored / total:.1%}. Is it meant to be ignored?"
+        f"{seen}, there are {missing[0]}; {share} {ignored / total:.1%}. Is it meant to be ignored?"
     ]

@@ -18,9 +18,14 @@ from mask_former.data.datasets.catalog import check_dataset
 from mask_former.data.datasets.preparing import run_jobs
 from mask_former.data.inspection import Fault, Inspection, Inspector, Remark
 from mask_former.data.json_files import forget_files
-from mask_former.data.occurrence import annotation_remarks, learning_queries
+from mask_former.data.occurrence import (
+    annotation_remarks,
+    crowded_images,
+    learning_queries,
+    missing_classes,
+)
 from mask_former.data.records import Record, check_pairs, load_records
-from mask_former.errors import UserError, collected_faults, listed
+from mask_former.errors import UserError, collected_faults
 
 _IMAGES_PER_PROCESS = 100
 
@@ -221,20 +226,11 @@ def _logged_warnings(said: list[str]) -> Iterator[None]:
 
 def _remarks(report: DatasetReport) -> Iterator[Remark]:
     """Remarks on the data set as a whole."""
-    missing = [entry["name"] for entry in report.class_counts() if not entry["images"]]
-    if missing:
-        what = f"{len(missing)} of {len(report.classes)} classes never occur: {listed(missing)}"
+    found = {label for found in report.inspections for label in found.classes.tolist()}
+    for what in missing_classes(report.classes, found):
         yield Remark("class", report.name, what)
-    counts = report.segments_per_image()
-    crowded = counts > report.num_queries
-    if report.num_queries and crowded.any():
-        yield Remark(
-            "queries",
-            report.name,
-            f"{crowded.sum()} of {len(counts)} images have more segments than the model has "
-            f"queries (MODEL.MASK_FORMER.NUM_OBJECT_QUERIES is {report.num_queries}), up to "
-            f"{counts.max()}",
-        )
+    for what in crowded_images(report.segments_per_image(), report.num_queries):
+        yield Remark("queries", report.name, what)
     first: dict[bytes, str] = {}
     for found in report.inspections:
         if found.digest and first.setdefault(found.digest, found.file) != found.file:

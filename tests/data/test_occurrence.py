@@ -39,7 +39,10 @@ def config(**options):
 def test_masks_of_0_and_255(semantic):
     remark, *others = class_remarks(config(), NAME, semantic([0, 0, 0, 255], [0, 0, 0, 0]))
     assert not others and f"{NAME!r}: in 2 of 2 label maps" in remark
-    assert "1 of 2 classes never occur: foreground; the label 255" in remark and "12.5%" in remark
+    assert (
+        "classes that never occur: foreground (1 of 2); the label 255" in remark
+        and "12.5%" in remark
+    )
 
 
 def test_masks_of_0_and_255_of_ones_own(semantic):
@@ -94,4 +97,4 @@ def test_classes_without_a_segment(semantic):
     cfg = config(**{"INPUT.DATASET_MAPPER_NAME": "mask_former_panoptic"})
     assert class_remarks(cfg, NAME, records(1)) == []  # the crowd is of the other class
     one = [{"file_name": "x", "segments_info": [{"category_id": 0}]}]
-    assert "1 of 2 classes never occur: foreground" in class_remarks(cfg, NAME, one)[0]
+    assert "classes that never occur: foreground (1 of 2)" in class_remarks(cfg, NAME, one)[0]

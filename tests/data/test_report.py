@@ -147,7 +147,7 @@ def test_what_a_data_set_of_instances_holds(tmp_path):
     assert [r.file[-5:] for r in remarks if r.kind == "empty"] == ["2.png", "3.png"]
     assert "the same picture as" in found(remarks, "copy")[0]
     assert "0.png" in found(remarks, "copy")[0]
-    assert found(remarks, "class") == ["1 of 2 classes never occur: dog"]
+    assert found(remarks, "class") == ["classes that never occur: dog (1 of 2)"]
     assert "1 of 4 images have more segments" in found(remarks, "queries")[0]
     assert "1 are crowds" in found(remarks, "annotations")[0]
 
