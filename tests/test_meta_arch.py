@@ -252,7 +252,7 @@ def test_data_sets_that_contradict(cfg, dataset):
     cfg.DATASETS.TEST = [dataset, other.name]
     make_model(cfg)  # semantic inference does not ask
     cfg.MODEL.MASK_FORMER.TEST.INSTANCE_ON = True
-    with pytest.raises(ValueError, match="'meta_arch_other', .*do not agree"):
+    with pytest.raises(ValueError, match="meta_arch_other, .*do not agree"):
         make_model(cfg)
     MetadataCatalog.remove(other.name)
 
