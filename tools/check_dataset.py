@@ -24,6 +24,7 @@ from mask_former.data.report import DatasetReport, examine
 from mask_former.data.writing import write_image, write_json
 from mask_former.engine import load_config, reported_errors
 from mask_former.engine.errors import EXIT_CODE
+from mask_former.errors import listed
 from mask_former.visualization import ground_truth_sheet
 
 # What the kinds of faults and remarks are called in the report.
@@ -182,19 +183,21 @@ def _entries(
     entries: Sequence[Fault] | Sequence[Remark],
     names: dict[str, str],
 ) -> list[str]:
-    """The faults or remarks by their kind, the first few of each."""
+    """The faults or remarks by their kind, the first few of each; what is the same of several
+    files is said once."""
     lines = [_heading(title).rstrip()] if entries else []
-    by_kind = defaultdict(list)
+    files: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for entry in entries:
-        by_kind[entry.kind].append(entry)
-    for kind in sorted(by_kind, key=list(names).index):
-        lines.append(f"  {names[kind]}: {len(by_kind[kind])}")
-        for entry in by_kind[kind][:SHOWN]:
-            known = entry.file == dataset or entry.file in entry.message
-            named = "" if known else f"{entry.file}: "
-            lines.append(f"    {named}{entry.message}")
-        if len(by_kind[kind]) > SHOWN:
-            lines.append(f"    ... and {len(by_kind[kind]) - SHOWN} more (--json FILE has all)")
+        files[entry.kind][entry.message].append(entry.file)
+    for kind in sorted(files, key=list(names).index):
+        messages = list(files[kind].items())
+        lines.append(f"  {names[kind]}: {sum(len(found) for _, found in messages)}")
+        for message, found in messages[:SHOWN]:
+            known = found[0] == dataset or found[0] in message
+            lines.append(f"    {message}" if known else f"    {listed(found, 3)}: {message}")
+        if len(messages) > SHOWN:
+            more = sum(len(found) for _, found in messages[SHOWN:])
+            lines.append(f"    ... and {more} more (--json FILE has all)")
     return lines
 
 

@@ -58,6 +58,16 @@ def test_faults(config, tmp_path, capsys):
     assert said.count("holds the values 7") == 2 and "Faults: 3." in said
 
 
+def test_what_is_the_same_of_several_files_is_said_once(config, tmp_path, capsys):
+    for number in (2, 3):
+        save(tmp_path / "labels" / f"{number}.png", [[255] * 50] * 40)
+    assert main([str(config), "--workers", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "images without a segment: 2" in said
+    assert "2.png, " in said and "3.png: no segment: nothing is learned from it" in said
+    assert said.count("nothing is learned") == 1
+
+
 def test_nothing_to_draw(config, tmp_path):
     for number in range(4):
         (tmp_path / "images" / f"{number}.png").write_bytes(b"")
