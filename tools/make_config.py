@@ -8,11 +8,13 @@ docs/OWN_DATA.md begins with this command.
 """
 
 import argparse
+import io
 import os
 import shlex
 import sys
 import textwrap
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         text = make(args, shlex.join(argv))
         args.output.write_text(text, encoding="utf-8")
-        load_config(str(args.output))
+        with redirect_stderr(io.StringIO()):  # what follows from the data has been said
+            load_config(str(args.output))
     print(text)
     print(f"Look through {args.output}, then\n  {_commands(args)}")
     return 0

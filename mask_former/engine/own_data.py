@@ -122,8 +122,11 @@ def follow_data(cfg: CfgNode, given: Mapping[str, str]) -> None:
 def _what_data_say(
     cfg: CfgNode, given: Mapping[str, str], train: list[str], test: list[str]
 ) -> Iterator[_Said]:
-    name = (train or test)[0]
-    yield from _mapper(cfg, name)
+    # A model is trained on the first; where that is built in, the recipe has its mapper.
+    builtin = [name for name in cfg.DATASETS.TRAIN if name in BUILTIN]
+    name = (train or builtin or test)[0]
+    if name not in BUILTIN:
+        yield from _mapper(cfg, name)
     yield from _outputs(test or train, given)
     if {_NUM_CLASSES, _IGNORE_VALUE} <= given.keys():
         return  # `check_data` compares them; no file is read for nothing

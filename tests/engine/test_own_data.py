@@ -134,6 +134,20 @@ def test_what_contradicts_the_data(write, task, sections, message):
         load_config(write(task, **sections))
 
 
+def test_a_built_in_training_set_has_the_classes(write):
+    """The model is trained on them; that the test set has others is said before the training."""
+    datasets = ["DATASETS.TRAIN", "('shapes_train_panoptic',)"]
+    cfg = load_config(write("panoptic"), datasets)
+    assert len(NAMES) == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    check_run(cfg, argument_parser().parse_args([]))
+    path = write("semantic", {"CLASSES": NAMES[:-1], "IGNORE": [len(NAMES) - 1]})
+    cfg = load_config(path, datasets)
+    assert len(NAMES) == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    assert cfg.INPUT.DATASET_MAPPER_NAME == "mask_former_panoptic"
+    with pytest.raises(ValueError, match="'mine_val' differ in their classes: .* 10 and 9"):
+        check_run(cfg, argument_parser().parse_args([]))
+
+
 def test_what_agrees_with_the_data_stays(write):
     sections = {
         "INPUT": {"DATASET_MAPPER_NAME": "detr_panoptic"},
