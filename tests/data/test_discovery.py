@@ -107,6 +107,18 @@ def test_a_tenth_is_held_out(tmp_path, output):
     assert sorted(parts[0] + parts[1]) == sorted(f"{number}.jpg" for number in range(20))
 
 
+@pytest.mark.parametrize("rare", [7, (10, 200, 30)], ids=["value", "colour"])
+def test_a_rare_class_is_in_both_parts(tmp_path, output, rare):
+    common = np.zeros_like(rare)
+    images, labels = make(tmp_path, [[common, common]] * 4, count=20)
+    for number in (3, 11):
+        save(labels / f"{number}.png", [[common, rare]] * 4)
+    found = keys(images, labels, output=output)
+    for split in found["SPLITS"]:
+        names = (tmp_path / found["IMAGE_LIST"].format(split=split)).read_text().split()
+        assert len({"3.jpg", "11.jpg"} & set(names)) == 1
+
+
 @pytest.mark.parametrize("panoptic", [False, True])
 def test_json(tmp_path, output, panoptic):
     annotations = [

@@ -1,0 +1,46 @@
+"""Dividing a data set into two parts that both have its classes."""
+
+import random
+
+import pytest
+
+from mask_former.data.holding_out import divide
+from mask_former.errors import UserError
+
+
+def classes_in(part, classes):
+    return {label for index in part for label in classes[index]}
+
+
+def test_a_tenth_is_held_out_and_always_the_same():
+    classes = [[0, 1]] * 100
+    train, held_out = divide(range(100), classes)
+    assert (len(train), len(held_out)) == (90, 10)
+    assert sorted(train + held_out) == list(range(100)) and held_out != list(range(10))
+    assert divide(range(100), classes) == (train, held_out)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_each_class_is_in_both_parts(seed):
+    """Every image has class 0; each of 12 others is in two images of 60, chosen at random."""
+    rng = random.Random(seed)
+    classes = [[0] for _ in range(60)]
+    for label, chosen in enumerate(zip(*[iter(rng.sample(range(60), 24))] * 2, strict=True), 1):
+        for index in chosen:
+            classes[index].append(label)
+    train, held_out = divide(range(60), classes)
+    assert classes_in(train, classes) == classes_in(held_out, classes) == set(range(13))
+    assert len(held_out) == 12  # twice a tenth, since no image has two of the rare classes
+
+
+def test_a_class_of_one_image_is_trained_on():
+    classes = [[0], [0], [0], [0, 7], [0], [0, 8]]
+    train, held_out = divide(range(6), classes)
+    assert {3, 5} <= set(train) and len(held_out) == 1
+
+
+def test_images_without_a_class_and_those_of_their_own():
+    assert [len(part) for part in divide(range(10), [[]] * 10)] == [9, 1]
+    assert [len(part) for part in divide("ab", [[0], [1]])] == [1, 1]
+    with pytest.raises(UserError, match="There is one image"):
+        divide("a", [[0]])
