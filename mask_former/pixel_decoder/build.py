@@ -1,12 +1,12 @@
 """The registry of pixel decoders, and what they have in common: the memory that they offer."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.utils.registry import Registry
-from torch import nn
+from torch import Tensor, nn
 
 from mask_former.errors import UserError
 
@@ -23,11 +23,12 @@ Pixel decoders, by the name in `MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME`. A pixel 
 else a decoder offers.
 """
 
-ENCODED = "transformer_encoder"
 PIXEL_EMBEDDING = "pixel_embedding"
 MULTI_SCALE = "multi_scale_pixel_decoder"
-NUM_SCALES = 3  # of MULTI_SCALE, at most
+_NUM_SCALES = 3  # of MULTI_SCALE, at most
 _GROUPS = 32  # of Detectron2's group norms
+
+Map = TypeVar("Map", ShapeSpec, Tensor)
 
 
 def build_pixel_decoder(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.Module:
@@ -62,31 +63,22 @@ def shared_options(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str,
     }
 
 
-def memory_shape(
-    memory: str,
-    input_shape: Mapping[str, ShapeSpec],
-    pyramid: tuple[ShapeSpec, ...],
-    embedding: ShapeSpec,
-    **others: tuple[ShapeSpec, ...],
-) -> tuple[ShapeSpec, ...]:
-    """Shapes of the memory of that name.
+def choose_memory(
+    memory: str, features: Mapping[str, Map], pyramid: Sequence[Map], **others: Map
+) -> tuple[Map, ...]:
+    """The maps of the memory of that name, or their shapes, whichever is given.
 
     Args:
         memory: the name.
-        input_shape: of the backbone's maps.
-        pyramid: of the decoder's own maps, coarse to fine.
-        embedding: of the per-pixel embeddings.
-        others: what else the decoder offers, by name.
+        features: of the backbone.
+        pyramid: the decoder's own maps, coarse to fine.
+        others: what else the decoder offers, by name, such as `pixel_embedding`.
 
     Raises:
         UserError: nothing that is offered has the name.
     """
-    offered = {
-        **{name: (shape,) for name, shape in input_shape.items()},
-        **others,
-        MULTI_SCALE: pyramid[:NUM_SCALES],
-        PIXEL_EMBEDDING: (embedding,),
-    }
+    offered = {name: (offer,) for name, offer in {**features, **others}.items()}
+    offered[MULTI_SCALE] = tuple(pyramid[:_NUM_SCALES])
     if memory not in offered:
         raise UserError(
             f"MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE is {memory!r}, but the backbone and the "

@@ -14,13 +14,10 @@ from torch import Tensor, nn
 from mask_former.errors import UserError
 from mask_former.layers import DeformableEncoder, TransformerOptions
 from mask_former.pixel_decoder.build import (
-    ENCODED,
     MULTI_SCALE,
-    NUM_SCALES,
     PIXEL_DECODER_REGISTRY,
-    PIXEL_EMBEDDING,
     check_in_features,
-    memory_shape,
+    choose_memory,
     shared_options,
 )
 from mask_former.structures import PixelFeatures
@@ -94,13 +91,16 @@ class MSDeformAttnPixelDecoder(nn.Module):
         weight_init.c2_xavier_fill(self.mask_features)
 
         self.memory = memory
-        pyramid = tuple(
-            ShapeSpec(channels=conv_dim, stride=strides[name])
-            for name in (*self.encoded, *self.lateral)
-        )
+        names = (*self.encoded, *self.lateral)
+        pyramid = [ShapeSpec(channels=conv_dim, stride=strides[name]) for name in names]
         embedding = ShapeSpec(channels=mask_dim, stride=pyramid[-1].stride)
-        others = {ENCODED: pyramid[:1]}
-        self.memory_shape = memory_shape(memory, input_shape, pyramid, embedding, **others)
+        self.memory_shape = choose_memory(
+            memory,
+            input_shape,
+            pyramid,
+            transformer_encoder=pyramid[0],
+            pixel_embedding=embedding,
+        )
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -136,10 +136,10 @@ class MSDeformAttnPixelDecoder(nn.Module):
         if mixed:
             # Converted once: every prediction multiplies them out in that type.
             embeddings = embeddings.to(torch.get_autocast_dtype(device))
-        offered = {name: (feature,) for name, feature in features.items()}
-        offered |= {ENCODED: (maps[0],), MULTI_SCALE: tuple(maps[:NUM_SCALES])}
-        offered |= {PIXEL_EMBEDDING: (embeddings,)}
-        return PixelFeatures(embeddings, offered[self.memory])
+        memory = choose_memory(
+            self.memory, features, maps, transformer_encoder=maps[0], pixel_embedding=embeddings
+        )
+        return PixelFeatures(embeddings, memory)
 
 
 def _finer_maps(

@@ -16,11 +16,9 @@ from mask_former.errors import UserError
 from mask_former.layers import DeformableConv2d
 from mask_former.pixel_decoder.build import (
     MULTI_SCALE,
-    NUM_SCALES,
     PIXEL_DECODER_REGISTRY,
-    PIXEL_EMBEDDING,
     check_in_features,
-    memory_shape,
+    choose_memory,
     shared_options,
 )
 from mask_former.structures import PixelFeatures
@@ -87,11 +85,9 @@ class PEM_Pixel_Decoder(nn.Module):
         self.out = ConvNormReLU(conv_dim, mask_dim, norm)
 
         self.memory = memory
-        pyramid = tuple(
-            ShapeSpec(channels=conv_dim, stride=stride) for stride in reversed(strides[1:])
-        )
+        pyramid = [ShapeSpec(channels=conv_dim, stride=stride) for stride in reversed(strides[1:])]
         embedding = ShapeSpec(channels=mask_dim, stride=strides[0])
-        self.memory_shape = memory_shape(memory, input_shape, pyramid, embedding)
+        self.memory_shape = choose_memory(memory, input_shape, pyramid, pixel_embedding=embedding)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -117,9 +113,8 @@ class PEM_Pixel_Decoder(nn.Module):
                 feature, x = self.dcn[i](x)
                 pyramid.append(feature)
         embeddings = self.out(x)
-        offered = {name: (feature,) for name, feature in features.items()}
-        offered |= {MULTI_SCALE: tuple(pyramid[:NUM_SCALES]), PIXEL_EMBEDDING: (embeddings,)}
-        return PixelFeatures(embeddings, offered[self.memory])
+        memory = choose_memory(self.memory, features, pyramid, pixel_embedding=embeddings)
+        return PixelFeatures(embeddings, memory)
 
     def _check_norms_of_one_image(self) -> None:
         """Of one image there is one mean, which has no variance."""

@@ -10,12 +10,10 @@ from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from torch import Tensor, nn
 
 from mask_former.pixel_decoder.build import (
-    MULTI_SCALE,
-    NUM_SCALES,
     PIXEL_DECODER_REGISTRY,
     PIXEL_EMBEDDING,
     check_in_features,
-    memory_shape,
+    choose_memory,
     shared_options,
 )
 from mask_former.structures import PixelFeatures
@@ -67,10 +65,10 @@ class BasePixelDecoder(nn.Module):
 
         self.memory = memory
         strides = [input_shape[name].stride for name in reversed(self.in_features)]
-        pyramid = tuple(ShapeSpec(channels=conv_dim, stride=stride) for stride in strides)
+        pyramid = [ShapeSpec(channels=conv_dim, stride=stride) for stride in strides]
         embedding = ShapeSpec(channels=mask_dim, stride=strides[-1])
-        others = self._offered_by_coarsest(pyramid[0])
-        self.memory_shape = memory_shape(memory, input_shape, pyramid, embedding, **others)
+        others = {**self._offered_by_coarsest(pyramid[0]), PIXEL_EMBEDDING: embedding}
+        self.memory_shape = choose_memory(memory, input_shape, pyramid, **others)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -101,17 +99,17 @@ class BasePixelDecoder(nn.Module):
             f"layer_{len(self.in_features)}", self._conv(in_dim, conv_dim, activation=F.relu)
         )
 
-    def _offered_by_coarsest(self, shape: ShapeSpec) -> dict[str, tuple[ShapeSpec, ...]]:
+    def _offered_by_coarsest(self, shape: ShapeSpec) -> dict[str, ShapeSpec]:
         """Shapes of the memory that those layers offer besides, by name."""
         return {}
 
-    def _coarsest(self, feature: Tensor) -> tuple[Tensor, dict[str, tuple[Tensor, ...]]]:
+    def _coarsest(self, feature: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The top of the pyramid, and the memory that the layers offer besides."""
         return self.get_submodule(f"layer_{len(self.in_features)}")(feature), {}
 
     def forward(self, features: dict[str, Tensor]) -> PixelFeatures:
         """Decode `features`, {name: (B, C, h, w)}."""
-        x, offered = self._coarsest(features[self.in_features[-1]])
+        x, others = self._coarsest(features[self.in_features[-1]])
         pyramid = [x]
         for i in range(len(self.in_features) - 1, 0, -1):
             lateral = self.get_submodule(f"adapter_{i}")(features[self.in_features[i - 1]])
@@ -121,6 +119,5 @@ class BasePixelDecoder(nn.Module):
         if self.memory == PIXEL_EMBEDDING:
             embeddings = self.mask_features(x)
             return PixelFeatures(embeddings, (embeddings,))
-        offered |= {name: (feature,) for name, feature in features.items()}
-        offered |= {MULTI_SCALE: tuple(pyramid[:NUM_SCALES])}
-        return PixelFeatures(x, offered[self.memory], self.mask_features)
+        memory = choose_memory(self.memory, features, pyramid, **others)
+        return PixelFeatures(x, memory, self.mask_features)

@@ -13,7 +13,7 @@ from mask_former.layers import (
     flatten_map,
     sine_position_encoding,
 )
-from mask_former.pixel_decoder.build import ENCODED, PIXEL_DECODER_REGISTRY
+from mask_former.pixel_decoder.build import PIXEL_DECODER_REGISTRY
 from mask_former.pixel_decoder.fpn import BasePixelDecoder
 
 
@@ -63,14 +63,14 @@ class TransformerEncoderPixelDecoder(BasePixelDecoder):
         weight_init.c2_xavier_fill(self.input_proj)
         super()._add_coarsest(conv_dim, conv_dim)
 
-    def _offered_by_coarsest(self, shape: ShapeSpec) -> dict[str, tuple[ShapeSpec, ...]]:
-        return {ENCODED: (shape,)}
+    def _offered_by_coarsest(self, shape: ShapeSpec) -> dict[str, ShapeSpec]:
+        return {"transformer_encoder": shape}
 
-    def _coarsest(self, feature: Tensor) -> tuple[Tensor, dict[str, tuple[Tensor, ...]]]:
+    def _coarsest(self, feature: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         x = self.input_proj(feature)
         encoded = self.transformer["encoder"](
             flatten_map(x), flatten_map(sine_position_encoding(x))
         )
         encoded = encoded.transpose(1, 2).unflatten(2, feature.shape[-2:])
         top, _ = super()._coarsest(encoded)
-        return top, {ENCODED: (encoded,)}
+        return top, {"transformer_encoder": encoded}
