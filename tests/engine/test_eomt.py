@@ -15,7 +15,7 @@ from mask_former.engine.sliding_window import with_sliding_window
 from tests.backbone.test_checkpointing import saved_bytes
 from tests.backbone.training import assert_trains
 from tests.engine import tiny
-from tests.engine.one_view import assert_one_view_is_the_model
+from tests.engine.every_model import assert_one_view_is_the_model
 
 # timm's smallest ViT: 6 blocks of 64 channels.
 OPTIONS = {

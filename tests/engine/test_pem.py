@@ -1,8 +1,5 @@
 """PEM in training and after it: mixed precision, resuming, views, export, demo; on shapes."""
 
-import json
-from pathlib import Path
-
 import cv2
 import numpy as np
 import torch
@@ -13,7 +10,7 @@ from mask_former import model_zoo
 from mask_former.engine import build_model
 from tests.backbone.training import assert_trains
 from tests.engine import tiny
-from tests.engine.one_view import assert_one_view_is_the_model
+from tests.engine.every_model import assert_a_resumed_run_continues, assert_one_view_is_the_model
 
 PEM = {
     "MODEL__SEM_SEG_HEAD__PIXEL_DECODER_NAME": "PEM_Pixel_Decoder",
@@ -27,19 +24,8 @@ PEM = {
 }
 
 
-def test_a_resumed_run_in_mixed_precision_continues(shapes_root, tmp_path):
-    """In bfloat16 where the processor has it."""
-    options = {"SOLVER__AMP__ENABLED": True, "DATASETS__TEST": ()}
-    options |= {"SOLVER__CHECKPOINT_PERIOD": 2, "SOLVER__MAX_ITER": 4}
-    cfg = tiny.tiny_cfg(tmp_path / "run", **PEM, **options)
-    straight = tiny.run_here(cfg)
-    assert all(loss < 1e4 for loss in straight["losses"].values())
-    # Back to the middle of the run.
-    (Path(cfg.OUTPUT_DIR) / "last_checkpoint").write_text("model_0000001.pth")
-    resumed = tiny.run_here(cfg, "--resume")
-    assert resumed["losses"] == {i: straight["losses"][i] for i in ("2", "3")}
-    names = json.loads((Path(cfg.OUTPUT_DIR) / "metrics.json").read_text().splitlines()[0])
-    assert {"loss_ce", "loss_mask_2", "loss_dice_0"} <= names.keys()
+def test_a_resumed_run_continues(shapes_root, tmp_path):
+    assert_a_resumed_run_continues(tmp_path / "run", **PEM)
 
 
 def test_the_shapes_recipe_trains_and_is_evaluated(shapes_root, tmp_path):
