@@ -10,7 +10,7 @@ import torch.distributed as dist
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
-from mask_former.errors import UserError
+from mask_former.errors import UserError, check_choice
 from mask_former.losses.dense import ALL_PIXELS, AllPixels
 from mask_former.losses.mask import (
     DEFAULT_LOSSES,
@@ -260,11 +260,7 @@ def _build_matcher(cfg: CfgNode, shared: dict[str, Any]) -> Matcher:
 
 def _mask_losses(cfg: CfgNode) -> list[WeightedLoss]:
     keys = cfg.MODEL.MASK_FORMER
-    if keys.MASK_LOSS not in MASK_LOSSES:
-        raise UserError(
-            f"MODEL.MASK_FORMER.MASK_LOSS is {keys.MASK_LOSS!r}; it must be one of "
-            f"{', '.join(map(repr, MASK_LOSSES))}"
-        )
+    check_choice("MODEL.MASK_FORMER.MASK_LOSS", keys.MASK_LOSS, MASK_LOSSES)
     return [
         WeightedLoss("loss_mask", keys.MASK_WEIGHT, MASK_LOSSES[keys.MASK_LOSS]()),
         WeightedLoss("loss_dice", keys.DICE_WEIGHT, DiceLoss()),

@@ -4,7 +4,7 @@
 exception is a bug of ours, or comes from a library.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -43,6 +43,13 @@ def listed(items: Sequence[Any], most: int = 10) -> str:
     """The first few of the items, and how many more there are, for an error message."""
     shown = ", ".join(str(item) for item in items[:most])
     return shown + (f" and {len(items) - most} more" if len(items) > most else "")
+
+
+def check_choice(key: str, value: Any, choices: Iterable[Any]) -> None:
+    """Raise UserError unless the value of a key is one of those that it may have."""
+    choices = list(choices)
+    if value not in choices:
+        raise UserError(f"{key} is {value!r}, but must be one of {', '.join(choices)}.")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import torch
 from detectron2.config import CfgNode
 from torch import nn
 
-from mask_former.errors import UserError
+from mask_former.errors import UserError, check_choice
 
 logger = logging.getLogger(__name__)
 
@@ -94,9 +94,7 @@ def inference_precision(cfg: CfgNode) -> Precision:
 
 
 def _choose(key: str, name: str, device: torch.device, native: frozenset[torch.dtype]) -> Precision:
-    known = ("auto", "float32", *_LOW)
-    if name not in known:
-        raise UserError(f"{key} is {name!r}; it must be one of {', '.join(known)}.")
+    check_choice(key, name, ("auto", "float32", *_LOW))
     if name == "float32":
         return Precision(None, f"{key} float32")
     best = next((dtype for dtype in _LOW.values() if dtype in native), None)
@@ -132,9 +130,7 @@ def memory_format(cfg: CfgNode, *, training: bool) -> str:
         UserError: it is unknown.
     """
     name = cfg.MODEL.MEMORY_FORMAT
-    if name not in ("auto", *_MEMORY_FORMATS):
-        known = ", ".join(("auto", *_MEMORY_FORMATS))
-        raise UserError(f"MODEL.MEMORY_FORMAT is {name!r}; it must be one of {known}.")
+    check_choice("MODEL.MEMORY_FORMAT", name, ("auto", *_MEMORY_FORMATS))
     if name != "auto":
         return name
     if torch.device(cfg.MODEL.DEVICE).type != "cpu":

@@ -141,7 +141,7 @@ def test_what_would_be_emulated_is_refused_with_the_way_out(
 
 def test_what_is_no_precision(native):
     native(BF16, FP16)
-    message = "is 'half'; it must be one of auto, float32, bfloat16, float16"
+    message = "is 'half', but must be one of auto, float32, bfloat16, float16"
     with pytest.raises(UserError, match=f"SOLVER.AMP.DTYPE {message}"):
         training_precision(make_cfg(SOLVER__AMP__DTYPE="half"))
     with pytest.raises(UserError, match=f"TEST.PRECISION {message}"):

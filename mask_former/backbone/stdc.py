@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mask_former.backbone.checkpointing import checkpointed
 from mask_former.backbone.pyramid import PyramidBackbone
-from mask_former.errors import UserError
+from mask_former.errors import UserError, check_choice
 
 NORMS = ("BN", "SyncBN", "FrozenBN", "GN")
 BASE = 64  # channels of the first map
@@ -180,8 +180,7 @@ def _check(layers: Sequence[int], num_convs: int, norm: str, out_features: Seque
         )
     if not 2 <= num_convs <= 6:
         raise UserError(f"MODEL.STDC.BLOCK_NUM is {num_convs}; it must be in 2..6.")
-    if norm not in NORMS:
-        raise UserError(f"MODEL.STDC.NORM is {norm!r}; known are {', '.join(NORMS)}.")
+    check_choice("MODEL.STDC.NORM", norm, NORMS)
     if not out_features or not set(out_features) <= set(STRIDES):
         raise UserError(
             f"MODEL.STDC.OUT_FEATURES is {list(out_features)}; it must be some of "

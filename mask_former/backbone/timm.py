@@ -27,7 +27,7 @@ from mask_former.backbone.timm_models import (
     scales,
     weights_as_timm_reads_them,
 )
-from mask_former.errors import UserError
+from mask_former.errors import UserError, check_choice
 
 logger = logging.getLogger(__name__)
 
@@ -122,8 +122,7 @@ class TimmBackbone(PyramidBackbone):
         }
 
     def _set_norms(self, norm: str, frozen: set[str]) -> None:
-        if norm not in NORMS:
-            raise UserError(f"MODEL.TIMM.NORM is {norm!r}; known are {', '.join(NORMS)}.")
+        check_choice("MODEL.TIMM.NORM", norm, NORMS)
         if norm == "SyncBN":
             self.model = require_timm().layers.convert_sync_batchnorm(self.model)
         for name, parameter in self.model.named_parameters():

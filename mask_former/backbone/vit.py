@@ -22,7 +22,7 @@ from mask_former.backbone.timm_models import (
     scales,
     weights_as_timm_reads_them,
 )
-from mask_former.errors import UserError
+from mask_former.errors import UserError, check_choice
 
 KEY = "MODEL.VIT.NAME"
 INTERPOLATIONS = ("bicubic", "bilinear")
@@ -101,11 +101,7 @@ class ViTEncoder(Backbone):
         interpolation: str = "bicubic",
     ) -> None:
         super().__init__()
-        if interpolation not in INTERPOLATIONS:
-            raise UserError(
-                f"MODEL.VIT.INTERPOLATION is {interpolation!r}; known are "
-                f"{', '.join(INTERPOLATIONS)}."
-            )
+        check_choice("MODEL.VIT.INTERPOLATION", interpolation, INTERPOLATIONS)
         options: dict[str, Any] = {"img_size": img_size, "patch_size": patch_size}
         options = {key: value for key, value in options.items() if value}
         refusal = f"{KEY}: {name} is no plain ViT; timm's are vit_*, deit_* and deit3_*."

@@ -18,7 +18,7 @@ from mask_former.data.transforms import (
     RandomCrop,
     ResizeShortestEdge,
 )
-from mask_former.errors import UserError
+from mask_former.errors import UserError, check_choice
 
 # DETR's scales before its crop (its section A.4).
 _DETR_SCALES = (400, 500, 600)
@@ -86,8 +86,7 @@ def _random_crop(cfg: CfgNode) -> T.Augmentation:
 
 
 def _check_crop(kind: str, size: Sequence[float]) -> None:
-    if kind not in _CROP_TYPES:
-        raise UserError(f"INPUT.CROP.TYPE is {kind!r}; known are {', '.join(_CROP_TYPES)}.")
+    check_choice("INPUT.CROP.TYPE", kind, _CROP_TYPES)
     relative = kind.startswith("relative")
     sound = all(0 < side <= 1 if relative else side >= 1 and side % 1 == 0 for side in size)
     if not sound or (kind == "absolute_range" and size[0] > size[1]):

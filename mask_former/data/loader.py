@@ -25,9 +25,9 @@ from mask_former.data.json_files import forget_files
 from mask_former.data.mapper import MaskFormerDatasetMapper
 from mask_former.data.random_state import random_state_of
 from mask_former.data.reading import read_header
-from mask_former.data.records import Record, load_records
+from mask_former.data.records import Record, load_records, segments_of
 from mask_former.data.validation import loss_mapper
-from mask_former.errors import UserError
+from mask_former.errors import UserError, check_choice
 
 # Position of a sample in the stream, index of its record.
 Key = tuple[int, int]
@@ -200,18 +200,14 @@ def repeat_factors(cfg: CfgNode, records: Sequence[Record]) -> torch.Tensor:
         UserError: the sampler is another one.
     """
     name = cfg.DATALOADER.SAMPLER_TRAIN
+    samplers = ("TrainingSampler", "RepeatFactorTrainingSampler")
+    check_choice("DATALOADER.SAMPLER_TRAIN", name, samplers)
     if name == "TrainingSampler":
         return torch.ones(len(records))
-    if name == "RepeatFactorTrainingSampler":
-        segments = [r.get("annotations") or r.get("segments_info", []) for r in records]
-        return RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
-            [{"annotations": annotations} for annotations in segments],
-            cfg.DATALOADER.REPEAT_THRESHOLD,
-            cfg.DATALOADER.REPEAT_SQRT,
-        )
-    raise UserError(
-        f"Unknown DATALOADER.SAMPLER_TRAIN {name!r}; known are TrainingSampler and "
-        "RepeatFactorTrainingSampler."
+    return RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+        [{"annotations": segments_of(record)} for record in records],
+        cfg.DATALOADER.REPEAT_THRESHOLD,
+        cfg.DATALOADER.REPEAT_SQRT,
     )
 
 

@@ -27,7 +27,7 @@ from mask_former.data.targets import (
     panoptic_target,
     semantic_target,
 )
-from mask_former.errors import UserError
+from mask_former.errors import check_choice
 
 # What a training sample keeps of its record, lest the rest be sent between processes.
 _KEPT = ("file_name", "image_id", "height", "width")
@@ -115,10 +115,7 @@ ANNOTATIONS: dict[str, type[Annotation]] = {
 
 def annotation_type(name: str) -> type[Annotation]:
     """The kind of annotation of an INPUT.DATASET_MAPPER_NAME; UserError if that is unknown."""
-    if name not in ANNOTATIONS:
-        raise UserError(
-            f"Unknown INPUT.DATASET_MAPPER_NAME {name!r}; known are {', '.join(ANNOTATIONS)}."
-        )
+    check_choice("INPUT.DATASET_MAPPER_NAME", name, ANNOTATIONS)
     return ANNOTATIONS[name]
 
 

@@ -17,7 +17,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from mask_former.engine.parameters import rate_factors
 from mask_former.engine.poly_schedule import IN_BACKBONE, TwoStageWarmupPolyLR, WarmupPolyLRToEnd
-from mask_former.errors import UserError
+from mask_former.errors import UserError, check_choice
 
 BACKBONE = "backbone."
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, ChannelsFirstLayerNorm)
@@ -48,6 +48,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
             like SOLVER.LAYER_DECAY_PATTERN, or one of SOLVER.LR_FACTORS.
     """
     solver = cfg.SOLVER
+    check_choice("SOLVER.OPTIMIZER", solver.OPTIMIZER, OPTIMIZERS)
     groups = param_groups(
         model,
         lr=solver.BASE_LR,
@@ -63,7 +64,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
     # Fused: one kernel for all parameters, on GPUs and, 2 to 3 times as fast as the loop, on CPUs.
     if solver.OPTIMIZER == "ADAMW":
         optimizer = AdamW(groups, lr=solver.BASE_LR, fused=True)
-    elif solver.OPTIMIZER == "SGD":
+    else:
         optimizer = SGD(
             groups,
             lr=solver.BASE_LR,
@@ -72,8 +73,6 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
             # Not fused: that one takes infinite gradients for momentum where a GradScaler leaves
             # out the very first step, and the weights are lost (PyTorch 2.15).
         )
-    else:
-        raise _unknown("SOLVER.OPTIMIZER", solver.OPTIMIZER, OPTIMIZERS)
 
     clip = solver.CLIP_GRADIENTS
     if clip.ENABLED:
@@ -201,8 +200,7 @@ def clip_gradients_before_step(
     Raises:
         UserError: unknown clip type.
     """
-    if clip_type not in CLIP_TYPES:
-        raise _unknown("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clip_type, CLIP_TYPES)
+    check_choice("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clip_type, CLIP_TYPES)
 
     def clip(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         params = [p for group in optimizer.param_groups for p in group["params"]]
@@ -249,8 +247,7 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
             of the backbone's own, which only EoMT's has.
     """
     solver, name = cfg.SOLVER, cfg.SOLVER.LR_SCHEDULER_NAME
-    if name not in LR_SCHEDULERS:
-        raise _unknown("SOLVER.LR_SCHEDULER_NAME", name, LR_SCHEDULERS)
+    check_choice("SOLVER.LR_SCHEDULER_NAME", name, LR_SCHEDULERS)
     if solver.BACKBONE_WARMUP_ITERS and name != TWO_STAGE:
         raise UserError(
             f"SOLVER.BACKBONE_WARMUP_ITERS is {solver.BACKBONE_WARMUP_ITERS}, but {name} has no "
@@ -279,7 +276,3 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
             optimizer, backbone_warmup_iters=backbone_warmup_iters, **options
         )
     return WarmupPolyLRToEnd(optimizer, **options)
-
-
-def _unknown(key: str, value: str, known: Iterable[str]) -> UserError:
-    return UserError(f"{key} is '{value}'; known are {', '.join(known)}.")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.init import trunc_normal_
 
 from mask_former.backbone.vit import Tokens
-from mask_former.errors import UserError
+from mask_former.errors import UserError, check_choice
 from mask_former.head.per_pixel import PerPixelHead
 from mask_former.layers import TransformerEncoder, TransformerOptions, flatten_map
 
@@ -149,9 +149,7 @@ class SegmenterHead(PerPixelHead):
                 "ViTEncoder."
             )
         name = cfg.MODEL.SEGMENTER.DECODER_NAME
-        if name not in SEGMENTER_DECODER_REGISTRY:
-            known = ", ".join(decoder for decoder, _ in SEGMENTER_DECODER_REGISTRY)
-            raise UserError(f"MODEL.SEGMENTER.DECODER_NAME is {name!r}; known are {known}.")
+        check_choice("MODEL.SEGMENTER.DECODER_NAME", name, dict(SEGMENTER_DECODER_REGISTRY))
         tokens = input_shape["tokens"]
         return {
             "predictor": SEGMENTER_DECODER_REGISTRY.get(name)(cfg, tokens.channels),

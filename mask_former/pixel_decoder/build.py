@@ -8,7 +8,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.utils.registry import Registry
 from torch import Tensor, nn
 
-from mask_former.errors import UserError
+from mask_former.errors import UserError, check_choice
 
 PIXEL_DECODER_REGISTRY = Registry("PIXEL_DECODER")
 PIXEL_DECODER_REGISTRY.__doc__ = """
@@ -38,9 +38,7 @@ def build_pixel_decoder(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.M
         UserError: there is no such pixel decoder, or its channels do not make groups.
     """
     name = cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME
-    if name not in PIXEL_DECODER_REGISTRY:
-        known = ", ".join(known for known, _ in PIXEL_DECODER_REGISTRY)
-        raise UserError(f"MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME is {name!r}; known are {known}")
+    check_choice("MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME", name, dict(PIXEL_DECODER_REGISTRY))
     channels = cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM
     if cfg.MODEL.SEM_SEG_HEAD.NORM == "GN" and channels % _GROUPS:
         raise UserError(

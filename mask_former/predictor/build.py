@@ -7,7 +7,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.utils.registry import Registry
 from torch import nn
 
-from mask_former.errors import UserError
+from mask_former.errors import check_choice
 
 PREDICTOR_REGISTRY = Registry("PREDICTOR")
 PREDICTOR_REGISTRY.__doc__ = """
@@ -28,7 +28,5 @@ def build_predictor(cfg: CfgNode, memory_shape: Sequence[ShapeSpec]) -> nn.Modul
     """
     keys = cfg.MODEL.MASK_FORMER
     key = "TRANSFORMER_DECODER_NAME" if keys.TRANSFORMER_DECODER_NAME else "PREDICTOR_NAME"
-    if keys[key] not in PREDICTOR_REGISTRY:
-        known = ", ".join(name for name, _ in PREDICTOR_REGISTRY)
-        raise UserError(f"MODEL.MASK_FORMER.{key} is {keys[key]!r}; known are {known}")
+    check_choice(f"MODEL.MASK_FORMER.{key}", keys[key], dict(PREDICTOR_REGISTRY))
     return PREDICTOR_REGISTRY.get(keys[key])(cfg, memory_shape)

@@ -159,7 +159,7 @@ def test_the_authors_file_is_a_backbone(tmp_path):
         ("BLOCK_NUM", 1, r"BLOCK_NUM is 1; it must be in 2..6"),
         ("BLOCK_TIPE", "add", "BLOCK_TIPE is 'add'.*must be 'cat'"),
         ("USE_CONV_LAST", True, "USE_CONV_LAST is True.*set it to False"),
-        ("NORM", "LN", "NORM is 'LN'; known are BN"),
+        ("NORM", "LN", "NORM is 'LN', but must be one of BN"),
         ("OUT_FEATURES", ["res6"], r"OUT_FEATURES is \['res6'\].*some of res2"),
     ],
 )

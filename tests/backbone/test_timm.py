@@ -200,7 +200,7 @@ def test_activation_checkpointing(name):
         ({"name": "vit_tiny_patch16_224"}, "no map res2 or res3 or res5.*ViTPyramid"),
         ({"name": "maxvit_pico_rw_256"}, "images of any size: for 64 x 96 pixels it fails"),
         ({"freeze_at": 6}, "FREEZE_AT is 6, but mobilenetv3_small_050 has no stage"),
-        ({"norm": "GN"}, "MODEL.TIMM.NORM is 'GN'; known are BN"),
+        ({"norm": "GN"}, "MODEL.TIMM.NORM is 'GN', but must be one of BN"),
         ({"name": "convnext_atto_rms", "pretrained": True}, "no pretrained weights of"),
     ],
 )

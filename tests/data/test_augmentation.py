@@ -89,7 +89,7 @@ def test_images_of_any_shape(cfg, name, crop, area, size):
         ("absolute", [0.5, 0.5], "height and width in pixels"),
         ("absolute", [0, 16], "height and width in pixels"),
         ("absolute_range", [32, 16], "the least and the largest side"),
-        ("square", [16, 16], "known are relative, "),
+        ("square", [16, 16], "but must be one of relative, "),
     ],
 )
 def test_crops_that_make_no_sense(cfg, kind, size, message):

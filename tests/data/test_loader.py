@@ -271,7 +271,7 @@ def test_batch_that_the_processes_cannot_share(cfg, monkeypatch, batch_size):
 
 def test_unknown_sampler(cfg):
     cfg.DATALOADER.SAMPLER_TRAIN = "Sampler"
-    with pytest.raises(ValueError, match="'Sampler'; known are TrainingSampler"):
+    with pytest.raises(ValueError, match="'Sampler', but must be one of TrainingSampler"):
         build_train_loader(cfg)
 
 

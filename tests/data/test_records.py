@@ -25,7 +25,7 @@ def test_segment_without_an_id_of_its_own(cfg, record, id_):
 
 
 def test_unknown_mapper(cfg):
-    with pytest.raises(ValueError, match="'semantic'; known are .*mask_former_semantic.*detr_pan"):
+    with pytest.raises(ValueError, match="'semantic', .* one of .*mask_former_semantic.*detr_pan"):
         mapper(cfg, "semantic")
 
 

@@ -11,7 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from mask_former.data.datasets.instances import register_instances
 from mask_former.data.datasets.panoptic import register_panoptic
 from mask_former.data.datasets.semantic import register_semantic
-from mask_former.errors import UserError, prefixed
+from mask_former.errors import UserError, check_choice, prefixed
 
 SECTION = "DATASETS.CUSTOM"
 # In a path it stands for the name of each split.
@@ -154,8 +154,7 @@ def register_custom(cfg: CfgNode) -> None:
 
 def _check_entry(entry: CfgNode) -> None:
     """Raise UserError for a key whose value cannot be; the message starts with the key."""
-    if entry.FORMAT not in _FORMATS:
-        raise UserError(f"FORMAT is {entry.FORMAT!r}, but must be one of {', '.join(_FORMATS)}.")
+    check_choice("FORMAT", entry.FORMAT, _FORMATS)
     _, required, arguments = _FORMATS[entry.FORMAT]
     for key in required:
         if not entry[key]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from mask_former.data.datasets.class_file import Classes
 from mask_former.data.label_encoding import Color, LabelEncoding
-from mask_former.errors import UserError
+from mask_former.errors import UserError, check_choice
 
 ENCODINGS = ("auto", "values", "colors", "binary")
 
@@ -33,8 +33,7 @@ def semantic_metadata(
         UserError: something contradicts something else; names the keys of DATASETS.CUSTOM.
     """
     names = _check_names(classes.names)
-    if encoding not in ENCODINGS:
-        raise UserError(f"ENCODING is {encoding!r}, but must be one of {', '.join(ENCODINGS)}.")
+    check_choice("ENCODING", encoding, ENCODINGS)
     for key, given in (("COLORS", classes.colors), ("LABEL_VALUES", classes.values)):
         if given and len(given) != len(names):
             raise UserError(
