@@ -38,7 +38,7 @@ from mask_former.data.records import (
     image_size,
     load_records,
 )
-from mask_former.data.validation import loss_datasets, loss_mapper
+from mask_former.data.validation_loss import loss_datasets, loss_mapper
 from mask_former.errors import MissingFileError, UserError, listed, prefixed
 
 logger = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ from mask_former.data.mapper import MaskFormerDatasetMapper
 from mask_former.data.random_state import random_state_of
 from mask_former.data.reading import read_header
 from mask_former.data.records import Record, load_records, segments_of
-from mask_former.data.validation import loss_mapper
+from mask_former.data.validation_loss import loss_mapper
 from mask_former.errors import UserError, check_choice
 
 # Position of a sample in the stream, index of its record.

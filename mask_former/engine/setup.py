@@ -21,7 +21,7 @@ from mask_former.checkpoint.read import read_classes
 from mask_former.criterion import class_weights
 from mask_former.data.agreement import known_classes
 from mask_former.data.checks import check_data
-from mask_former.data.validation import loss_datasets
+from mask_former.data.validation_loss import loss_datasets
 from mask_former.data.writing import write_json
 from mask_former.engine.config import read_settings
 from mask_former.engine.learning_rate import check_reference, rate_of_another_batch

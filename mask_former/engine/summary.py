@@ -7,7 +7,7 @@ from detectron2.utils import comm
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mask_former.data.validation import loss_datasets
+from mask_former.data.validation_loss import loss_datasets
 from mask_former.errors import listed
 from mask_former.precision import inference_precision, training_precision
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from mask_former.data.loader import build_loss_loader
 from mask_former.data.random_state import preserved_random_state
-from mask_former.data.validation import loss_datasets
+from mask_former.data.validation_loss import loss_datasets
 from mask_former.engine.evaluate import Results
 from mask_former.engine.interruption import StoppableLoader, asked_anywhere
 from mask_former.engine.step import MixedPrecision, loss_modules, normalized_by

@@ -15,7 +15,7 @@ from mask_former.data.reading import read_labels
 from mask_former.data.records import Record, load_records
 from mask_former.errors import UserError
 from mask_former.evaluation.evaluator import Evaluator
-from mask_former.evaluation.report import class_table, score_table
+from mask_former.evaluation.tables import class_table, score_table
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from mask_former.data.classes import class_names
 from mask_former.data.records import Record, load_records, segments_of, unique_records
 from mask_former.errors import UserError
 from mask_former.evaluation.evaluator import Evaluator
-from mask_former.evaluation.report import score_table
+from mask_former.evaluation.tables import score_table
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from mask_former.data.records import Record, image_size, load_records, required_
 from mask_former.data.writing import write_json
 from mask_former.errors import MissingFileError, NonFiniteError, UserError
 from mask_former.evaluation.evaluator import Evaluator
-from mask_former.evaluation.report import class_table, score_table
+from mask_former.evaluation.tables import class_table, score_table
 
 logger = logging.getLogger(__name__)
 

@@ -25,13 +25,13 @@ from mask_former.evaluation.panoptic_quality import (
     SegmentInfo,
     invisible_segments,
 )
-from mask_former.evaluation.report import class_table, score_table
 from mask_former.evaluation.results import (
     image_entry,
     relative_names,
     save_panoptic,
     write_result,
 )
+from mask_former.evaluation.tables import class_table, score_table
 
 logger = logging.getLogger(__name__)
 

@@ -21,13 +21,13 @@ from mask_former.data.records import (
 from mask_former.errors import NonFiniteError, UserError
 from mask_former.evaluation.confusion import ConfusionMatrix
 from mask_former.evaluation.evaluator import Evaluator
-from mask_former.evaluation.report import class_table, score_table
 from mask_former.evaluation.results import (
     image_entry,
     relative_names,
     save_semantic,
     write_result,
 )
+from mask_former.evaluation.tables import class_table, score_table
 
 logger = logging.getLogger(__name__)
 
