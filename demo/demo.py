@@ -27,6 +27,7 @@ from tqdm import tqdm
 import mask_former  # noqa: F401  (registers the components)
 from mask_former import visualization
 from mask_former.data.reading import read_image
+from mask_former.data.writing import write_image
 from mask_former.engine import load_config, reported_errors
 from mask_former.engine.interruption import asked, noted_signals
 from mask_former.engine.predict import TASKS, DefaultPredictor, select_task
@@ -157,7 +158,7 @@ def run_images(cfg: CfgNode, task: str, args: argparse.Namespace) -> tuple[int, 
                 failures.append(f"{path}: {type(error).__name__}: {error} (see above)")
                 continue
             if target:
-                files.write_picture(target, picture)
+                write_image(target, picture, "BGR")
             if results:
                 results.add(target.stem, str(path), image.shape[:2], prediction, image_id)
             if counts:

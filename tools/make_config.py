@@ -24,6 +24,7 @@ from detectron2.config import CfgNode
 
 import mask_former  # noqa: F401  (registers the components and the data sets)
 from mask_former import model_zoo
+from mask_former.data.datasets.custom import PATHS
 from mask_former.data.discovery import discover
 from mask_former.data.report import DatasetReport, examine
 from mask_former.engine import load_config, reported_errors
@@ -171,8 +172,7 @@ def _recipe(model: str, task: str) -> tuple[str, str]:
 
 def _absolute(key: str, value: Any) -> Any:
     """Paths that hold wherever the config is used from."""
-    is_path = key in ("IMAGES", "LABELS", "JSON", "CLASS_FILE", "IMAGE_LIST")
-    return os.path.abspath(os.path.expanduser(value)) if is_path else value
+    return os.path.abspath(os.path.expanduser(value)) if key in PATHS else value
 
 
 def _check(reports: Sequence[DatasetReport]) -> None:

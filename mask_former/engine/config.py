@@ -261,7 +261,7 @@ def _as_float(value: Any) -> Any:
 def _open_entry(cfg: CfgNode, setting: Setting) -> None:
     """Give a data set that a key of DATASETS.CUSTOM is the first of its defaults."""
     key, value, source = setting
-    name, _, entry_key = key.removeprefix(f"{SECTION}.").rpartition(".")
+    name, _, _ = key.removeprefix(f"{SECTION}.").rpartition(".")
     if not name or "." in name:
         raise UserError(
             f"{source}: {key} is {value!r}, but {SECTION} holds sections, one for each data set "

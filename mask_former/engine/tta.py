@@ -142,7 +142,6 @@ class SemanticSegmentorWithTTA(nn.Module):
 
     def scales(self, image: np.ndarray) -> Iterator[list["View"]]:
         """The views of an image, (h, w, 3), at one scale after the other."""
-        height, width = image.shape[:2]
         for min_size in self.min_sizes:
             resize = InferenceResize([min_size], self.max_size, "choice").get_transform(image)
             resized = resize.apply_image(image)

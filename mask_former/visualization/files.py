@@ -4,9 +4,6 @@ import glob
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from mask_former.data.writing import write_image
 from mask_former.errors import UserError
 from mask_former.visualization.video import CODECS, check_suffix
 
@@ -92,11 +89,6 @@ def plan_video(name: Path, output: Path) -> Path:
     check_suffix(output)
     _check_not_input(output, {name.resolve()})
     return output
-
-
-def write_picture(path: Path, picture: np.ndarray) -> None:
-    """Write uint8 (H, W, 3), BGR; raises as `write_image`."""
-    write_image(path, picture, "BGR")
 
 
 def _distinct_names(images: Sequence[Path]) -> list[str]:

@@ -72,8 +72,16 @@ def custom_dataset() -> CfgNode:
     return entry
 
 
-_PATHS = ("IMAGES", "LABELS", "JSON", "INSTANCES_JSON", "SEMANTIC_LABELS")
-_PATHS += ("CLASS_FILE", "IMAGE_LIST")
+PATHS = (
+    "IMAGES",
+    "LABELS",
+    "JSON",
+    "INSTANCES_JSON",
+    "SEMANTIC_LABELS",
+    "CLASS_FILE",
+    "IMAGE_LIST",
+)
+"""The keys whose values are paths."""
 
 
 class _Format(NamedTuple):
@@ -166,7 +174,7 @@ def _check_entry(entry: CfgNode) -> None:
                 f"{key} is {value!r}, which has no meaning with FORMAT {entry.FORMAT}. Leave it "
                 "out."
             )
-        if key in _PATHS and _SPLIT in value and not entry.SPLITS:
+        if key in PATHS and _SPLIT in value and not entry.SPLITS:
             raise UserError(
                 f"{key} is {value!r}, but there are no splits to put there. Name them in SPLITS, "
                 "such as [train, val]."
@@ -175,7 +183,7 @@ def _check_entry(entry: CfgNode) -> None:
         raise UserError(
             f"SPLITS is {list(entry.SPLITS)}, but must be names: put quotes around them."
         )
-    if entry.SPLITS and not any(_SPLIT in entry[key] for key in _PATHS):
+    if entry.SPLITS and not any(_SPLIT in entry[key] for key in PATHS):
         raise UserError(
             f"SPLITS is {list(entry.SPLITS)}, but no path has {_SPLIT} in it, so that all of them "
             "would be the same. Put it where their names stand, or leave SPLITS out."
@@ -193,13 +201,13 @@ def _register(name: str, place: str, entry: CfgNode, split: str) -> None:
             return
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
-    keys = {values[key]: f"{place}.{key}" for key in _PATHS if key in values}
+    keys = {values[key]: f"{place}.{key}" for key in PATHS if key in values}
     known = {arguments[key]: value for key, value in values.items()}
     register(name, **known, keys=keys, custom=values)
 
 
 def _value(key: str, entry: CfgNode, split: str) -> Any:
-    if key not in _PATHS:
+    if key not in PATHS:
         return entry[key]
     path = os.path.expanduser(entry[key].replace(_SPLIT, split))
     return os.path.join(os.path.expanduser(entry.ROOT), path)
