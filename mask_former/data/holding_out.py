@@ -49,7 +49,9 @@ def hold_out_images(images: str, labels: str, label_suffix: str, output: Path) -
 def _values(label_map: str) -> list[int]:
     """The values or colours of a label map."""
     pixels = read_label_image(label_map).pixels
-    return count_pixels(pixels if pixels.ndim == 2 else decode_ids(pixels[..., :3]))[0].tolist()
+    if pixels.ndim == 3:  # of two channels the second is transparency
+        pixels = decode_ids(pixels[..., :3]) if pixels.shape[2] > 2 else pixels[..., 0]
+    return count_pixels(pixels)[0].tolist()
 
 
 def hold_out_json(path: str, output: Path) -> tuple[str, str]:
