@@ -22,6 +22,7 @@ from mask_former.config import (
 )
 from mask_former.data.datasets.custom import SECTION, custom_dataset
 from mask_former.engine.config_values import check_value
+from mask_former.engine.keys import flatten, value_of
 from mask_former.engine.own_data import follow_data, given_with_data, register_own
 from mask_former.errors import MissingFileError, UserError
 
@@ -162,7 +163,7 @@ def _read_file(path: str, children: tuple[str, ...] = ()) -> Iterator[Setting]:
             base = os.path.normpath(os.path.join(os.path.dirname(path), base))
         yield from _read_file(base, (*children, path))
     try:
-        settings = list(_flatten(content))
+        settings = list(flatten(content))
     except RecursionError as error:
         raise UserError(f"{path}: a section contains itself.") from error
     for key, value in settings:
@@ -215,15 +216,6 @@ def _written_out(line: str) -> str:
     return f": `{line.split(':')[0].strip()}: {sizes}`"
 
 
-def _flatten(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The full key and the value of every entry: {"A": {"B": 1}} -> ("A.B", 1)."""
-    for key, value in section.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 def _merge(cfg: CfgNode, setting: Setting) -> None:
     key, value, source = setting
     if key == "VERSION" and value != cfg.VERSION:
@@ -232,7 +224,7 @@ def _merge(cfg: CfgNode, setting: Setting) -> None:
         return
     if key.startswith(f"{SECTION}."):
         _open_entry(cfg, setting)
-    known = dict(_flatten(cfg))
+    known = dict(flatten(cfg))
     if key not in known:
         if key == SECTION or any(name.startswith(f"{key}.") for name in known):
             raise UserError(f"{source}: {key} is a section, not a key; set keys inside it.")
@@ -247,7 +239,7 @@ def _merge(cfg: CfgNode, setting: Setting) -> None:
             f"{source}: {key} must be a {type(example).__name__}, like {example!r}; "
             f"it is {value!r}."
         ) from error
-    check_value(key, _get(cfg, key), known[key], source)
+    check_value(key, value_of(cfg, key), known[key], source)
 
 
 def _as_float(value: Any) -> Any:
@@ -269,9 +261,3 @@ def _open_entry(cfg: CfgNode, setting: Setting) -> None:
         )
     if name not in cfg.DATASETS.CUSTOM:
         cfg.DATASETS.CUSTOM[name] = custom_dataset()
-
-
-def _get(cfg: CfgNode, key: str) -> Any:
-    for name in key.split("."):
-        cfg = cfg[name]
-    return cfg

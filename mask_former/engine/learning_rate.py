@@ -3,13 +3,12 @@ with the number of processes."""
 
 import logging
 from collections.abc import Iterable, Sequence
-from functools import reduce
 from itertools import groupby
-from operator import getitem
 from typing import Any
 
 from detectron2.config import CfgNode
 
+from mask_former.engine.keys import section_of
 from mask_former.errors import UserError
 
 # The keys that count iterations.
@@ -97,8 +96,7 @@ def with_iterations(cfg: CfgNode, max_iter: int) -> CfgNode:
 def _scale_iterations(cfg: CfgNode, factor: float) -> None:
     """Divide all numbers of iterations in `cfg` by `factor`."""
     for key in ITERATIONS:
-        *sections, name = key.split(".")
-        section = reduce(getitem, sections, cfg)
+        section, name = section_of(cfg, key)
         section[name] = _scaled(section[name], factor)
 
 

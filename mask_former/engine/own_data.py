@@ -22,6 +22,7 @@ from mask_former.data.mapper import (
 )
 from mask_former.data.metadata import read_metadata
 from mask_former.engine.imports import import_module
+from mask_former.engine.keys import section_of
 from mask_former.errors import MissingFileError, UserError, listed
 from mask_former.evaluation.build import EVALUATORS, annotated_tasks
 
@@ -105,7 +106,7 @@ def follow_data(cfg: CfgNode, given: Mapping[str, str]) -> None:
         return
     lines = []
     for said in _what_data_say(cfg, given, train, test):
-        section, name = _section(cfg, said.key)
+        section, name = section_of(cfg, said.key)
         if said.key not in given:
             section[name] = said.value
             lines.append(f"{said.key} {said.value}: {said.why}")
@@ -168,10 +169,3 @@ def _outputs(names: list[str], given: Mapping[str, str]) -> Iterator[_Said]:
         accepted = (True, False) if switch in possible else (False,)
         why = ", ".join(f"data set {name!r} is of the type {types[name]}" for name in names)
         yield _Said(key, switch in evaluated, accepted, why)
-
-
-def _section(cfg: CfgNode, key: str) -> tuple[CfgNode, str]:
-    *sections, name = key.split(".")
-    for section in sections:
-        cfg = cfg[section]
-    return cfg, name

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.engine.interruption import EXIT_CODE
+from mask_former.engine.keys import flatten, value_of
 from mask_former.errors import MissingFileError, UserError
 
 # What decides, besides SOLVER.IMS_PER_BATCH, which samples an iteration gets.
@@ -96,20 +97,11 @@ def describe_kept(checkpointer: MaskFormerCheckpointer, done: int, of: int) -> s
 def sample_settings(cfg: CfgNode) -> dict[str, Any]:
     """The keys that decide which samples an iteration gets, and their values: plain ones, which a
     checkpoint can hold."""
-    settings = {}
-    for key in ("SOLVER.IMS_PER_BATCH", *_SAMPLE_KEYS):
-        value: Any = cfg
-        for part in key.split("."):
-            value = value[part]
-        settings |= _flatten(key, value)
-    return {key: value for key, value in settings.items() if key not in _NOT_SAMPLES}
-
-
-def _flatten(key: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {key: list(value) if isinstance(value, tuple) else value}
+    keys = ("SOLVER.IMS_PER_BATCH", *_SAMPLE_KEYS)
     return {
-        k: v for name, part in value.items() for k, v in _flatten(f"{key}.{name}", part).items()
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in flatten({key: value_of(cfg, key) for key in keys})
+        if key not in _NOT_SAMPLES
     }
 
 
