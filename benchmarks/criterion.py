@@ -28,7 +28,7 @@ from benchmarks.peers.plain_losses import (
     plain_matching,
 )
 from benchmarks.predictions import prediction_of_masks
-from benchmarks.report import Growth, Result, agreement, report
+from benchmarks.report import Growth, Result, agreement, growth, report
 from mask_former.criterion import SetCriterion
 from mask_former.engine.host_memory import keep_freed_memory
 from mask_former.structures import Prediction, Target
@@ -181,16 +181,15 @@ def measure(
     ]
 
 
-def growth(name: str, values: list[int], option: str, device: str) -> Growth:
+def over(name: str, values: list[int], option: str, device: str) -> Growth:
     """Of ours and the plain transcription, as one size changes."""
-    seconds: dict[str, list[float]] = {OURS: [], PLAIN: []}
-    for value in values:
+
+    def timings_at(value: int) -> dict[str, Timing]:
         steps = contenders(*make_inputs(device, **{option: value}))
-        steps = {name: steps[name] for name in seconds}
-        timings = compare(steps, rounds=2, warmup=1, memory=False, device=device)
-        for contender, timing in timings.items():
-            seconds[contender].append(timing.median)
-    return Growth(name, values, seconds)
+        steps = {name: steps[name] for name in (OURS, PLAIN)}
+        return compare(steps, rounds=2, warmup=1, memory=False, device=device)
+
+    return growth(name, values, timings_at)
 
 
 def floor(predictions: list[Prediction], targets: list[Target], ours: Timing, device: str) -> str:
@@ -227,7 +226,7 @@ def main() -> None:
     inputs = make_inputs(args.device, **small)
     results = measure(*inputs, args.rounds, args.device, args.compiled)
     remarks = [floor(*inputs, results[0].timings[OURS], args.device)]
-    of = partial(growth, device=args.device)
+    of = partial(over, device=args.device)
     growths = []
     if not (args.quick or args.no_growth):
         growths = [

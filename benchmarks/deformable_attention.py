@@ -9,7 +9,7 @@ decoder computes it in mixed precision, too.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,8 @@ from transformers.models.mask2former.modeling_mask2former import (
 )
 
 from benchmarks.inference import HUGGING_FACE, OURS
-from benchmarks.measure import allocators, compare, exact_float32
-from benchmarks.report import Growth, Result, agreement, report
+from benchmarks.measure import Timing, allocators, compare, exact_float32
+from benchmarks.report import Growth, Result, agreement, growth, report
 from mask_former.layers import MultiScaleDeformableAttention
 
 SHAPE = (256, 8, 3, 4)  # channels, heads, maps and points, of all published models
@@ -87,15 +87,14 @@ def check(runs: dict[str, Callable[[], list[Tensor]]]) -> dict[str, str]:
     return {HUGGING_FACE: agreement(f"{largest:.0e}", holds=largest <= TOLERANCE)}
 
 
-def growth(device: str, sizes: Sequence[int], rounds: int) -> Growth:
-    """Over the size of the images, forward and backward."""
-    seconds: dict[str, list[float]] = {}
-    for size in sizes:
+def over_image_sizes(device: str) -> Growth:
+    """How the time grows with the images, forward and backward."""
+
+    def timings_at(size: int) -> dict[str, Timing]:
         runs = contenders(device, (size, size), 2, True)
-        timings = compare(runs, rounds=rounds, warmup=1, memory=False, device=device)
-        for name, timing in timings.items():
-            seconds.setdefault(name, []).append(timing.median)
-    return Growth("height and width of the images", list(sizes), seconds)
+        return compare(runs, rounds=2, warmup=1, memory=False, device=device)
+
+    return growth("height and width of the images", [256, 512, 1024], timings_at)
 
 
 def _centers(height: int, width: int) -> Tensor:
@@ -134,7 +133,7 @@ def main() -> None:
     ]
     growths = []
     if not (args.quick or args.no_growth):
-        growths = [growth(args.device, [256, 512, 1024], rounds=2)]
+        growths = [over_image_sizes(args.device)]
     report("deformable_attention", results, growths, device=args.device)
 
 

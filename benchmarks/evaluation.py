@@ -32,7 +32,7 @@ from benchmarks.peers.detectron2_evaluators import (
     panoptic_evaluator,
     semantic_evaluator,
 )
-from benchmarks.report import Growth, Result, report
+from benchmarks.report import Growth, Result, growth, report
 from benchmarks.scenes import Scenes, make_scenes
 from mask_former.data.reading import read_ids
 from mask_former.evaluation import (
@@ -167,15 +167,6 @@ def difference(ours: Figures, theirs: Figures) -> str:
     if largest > 1e-10 or disagree:
         raise SystemExit(f"The metrics differ by {largest}; {disagree} are metrics of one only.")
     return f"{len(common)} metrics equal to {largest:.0e}"
-
-
-def growth(size: str, values: list[Any], at: Callable[[Any], dict[str, Timing]]) -> Growth:
-    """`at` gives the timings at one of the values."""
-    seconds: dict[str, list[float]] = {}
-    for value in values:
-        for name, timing in at(value).items():
-            seconds.setdefault(name, []).append(timing.median)
-    return Growth(size, values, seconds)
 
 
 def main() -> None:

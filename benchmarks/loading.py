@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from benchmarks.measure import Timing, compare
 from benchmarks.peers.plain_mapper import PlainMapper
 from benchmarks.photos import ADE20K, COCO, make_photos
-from benchmarks.report import Growth, Result, report
+from benchmarks.report import Growth, Result, growth, report
 from mask_former.data.loader import BatchSampler, SeededDataset
 from mask_former.data.mapper import MaskFormerDatasetMapper
 from mask_former.data.reading import read_ids, read_image, read_labels
@@ -190,17 +190,16 @@ def floor(task: Task, records: list[dict]) -> str:
     )
 
 
-def growth(folder: Path, task: Task, key: str, label: str, values: list[Any]) -> Growth:
+def over(folder: Path, task: Task, key: str, label: str, values: list[Any]) -> Growth:
     """How the time grows with one argument of `make_photos`; `size` goes by the height."""
-    seconds: dict[str, list[float]] = {}
-    for value in values:
+
+    def timings_at(value: int) -> dict[str, Timing]:
         argument = (value, value * 4 // 3) if key == "size" else value
         photos = {**task.photos, key: argument, "images": 4}
         records = make_photos(folder / f"{label}{value}", **photos)
-        found = timings(task.mappers(), records, 32, rounds=3)
-        for name, timing in found.items():
-            seconds.setdefault(name, []).append(timing.median)
-    return Growth(label, values, seconds)
+        return timings(task.mappers(), records, 32, rounds=3)
+
+    return growth(label, values, timings_at)
 
 
 def main() -> None:
@@ -228,8 +227,8 @@ def main() -> None:
         growths = []
         if not args.quick:
             growths = [
-                growth(folder, SEMANTIC, "size", "semantic: height", [256, 512, 1024]),
-                growth(folder, PANOPTIC, "segments", "panoptic: segments", [3, 12, 48]),
+                over(folder, SEMANTIC, "size", "semantic: height", [256, 512, 1024]),
+                over(folder, PANOPTIC, "segments", "panoptic: segments", [3, 12, 48]),
             ]
         remarks = [floor(SEMANTIC, ade20k), floor(PANOPTIC, coco)]
     report("loading", results, growths, remarks=remarks)

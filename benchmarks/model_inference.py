@@ -30,10 +30,10 @@ from benchmarks.inference import (
     differing_pixels,
     least_score,
 )
-from benchmarks.measure import allocators, compare
+from benchmarks.measure import Timing, allocators, compare
 from benchmarks.models import BACKBONES, MODELS, SMALL, encoder_layers, recipe, task_name, variant
 from benchmarks.photos import COCO, make_photos
-from benchmarks.report import Growth, Result, agreement, report
+from benchmarks.report import Growth, Result, agreement, growth, report
 from mask_former.data.mapper import MaskFormerDatasetMapper
 
 NO_ENCODER = ("MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME", "BasePixelDecoder")
@@ -108,16 +108,15 @@ class PlainReader:
         return {**record, "image": torch.as_tensor(image.transpose(2, 0, 1).copy())}
 
 
-def growth(names: Collection[str], task: str, device: str, sizes: list[Size]) -> Growth:
-    """Over the size of the image."""
-    seconds: dict[str, list[float]] = {}
-    for size in sizes:
-        runs = contenders(names, task, device, size)
-        timings = compare(runs, rounds=2, warmup=1, memory=False, device=device)
-        for name, timing in timings.items():
-            seconds.setdefault(name, []).append(timing.median)
-    megapixels = [height * width / 1e6 for height, width in sizes]
-    return Growth("megapixels of a panoptic image", megapixels, seconds)
+def over_image_sizes(names: Collection[str], task: str, device: str, sizes: list[Size]) -> Growth:
+    """How the time grows with the image."""
+    megapixels = {height * width / 1e6: (height, width) for height, width in sizes}
+
+    def timings_at(value: float) -> dict[str, Timing]:
+        runs = contenders(names, task, device, megapixels[value])
+        return compare(runs, rounds=2, warmup=1, memory=False, device=device)
+
+    return growth("megapixels of a panoptic image", list(megapixels), timings_at)
 
 
 def main() -> None:
@@ -170,7 +169,8 @@ def main() -> None:
     growths = []
     if not (args.quick or args.no_growth):
         names = [name for name in names if "compiled" not in name]
-        growths = [growth(names, panoptic, args.device, [(400, 608), (800, 1216), (1600, 2432)])]
+        sizes = [(400, 608), (800, 1216), (1600, 2432)]
+        growths = [over_image_sizes(names, panoptic, args.device, sizes)]
     report(
         "model_inference",
         results,

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.measure import compare, matrix_rate
+from benchmarks.measure import Timing, compare, matrix_rate
 from benchmarks.peers import plain_inference as plain
 from benchmarks.predictions import Scene, Size, Sizes, make_scene
-from benchmarks.report import Growth, Result, report
+from benchmarks.report import Growth, Result, growth, report
 from benchmarks.segmentations import (
     OURS,
     PLAIN,
@@ -94,25 +94,25 @@ def growths(device: str) -> list[Growth]:
         PLAIN: lambda scene: plain.semantic(*scene).argmax(0),
     }
     return [
-        _growth(
+        over(
             "panoptic: height of the result (pixels)",
             {side * x: panoptic_scene(scale=x) for x in (0.5, 1, 2)},
             of_panoptic,
             device,
         ),
-        _growth(
+        over(
             "panoptic: confident queries of 100",
             {n: panoptic_scene(segments=n) for n in (3, 12, 48)},
             of_panoptic,
             device,
         ),
-        _growth(
+        over(
             f"labels of {side}x{2 * side}: classes",
             {n: semantic_scene(classes=n) for n in (19, 150, 847)},
             of_semantic,
             device,
         ),
-        _growth(
+        over(
             f"labels of {side}x{2 * side}: queries",
             {n: semantic_scene(queries=n) for n in (50, 100, 200)},
             of_semantic,
@@ -121,20 +121,17 @@ def growths(device: str) -> list[Growth]:
     ]
 
 
-def _growth(
+def over(
     size: str,
     scenes: dict[float, Scene],
     functions: dict[str, Callable[[Scene], Any]],
     device: str,
 ) -> Growth:
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for scene in scenes.values():
-        contenders = {name: partial(run, scene) for name, run in functions.items()}
-        for name, timing in compare(
-            contenders, rounds=3, warmup=1, memory=False, device=device
-        ).items():
-            seconds[name].append(timing.median)
-    return Growth(size, list(scenes), seconds)
+    def timings_at(value: float) -> dict[str, Timing]:
+        contenders = {name: partial(run, scenes[value]) for name, run in functions.items()}
+        return compare(contenders, rounds=3, warmup=1, memory=False, device=device)
+
+    return growth(size, list(scenes), timings_at)
 
 
 def main() -> None:

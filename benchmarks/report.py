@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,17 @@ class Growth:
     size: str
     values: list[float]
     seconds: dict[str, list[float]]
+
+
+def growth(
+    size: str, values: Sequence[float], timings_at: Callable[[Any], Mapping[str, Timing]]
+) -> Growth:
+    """Time the contenders at each of the values of a size."""
+    seconds: dict[str, list[float]] = {}
+    for value in values:
+        for name, timing in timings_at(value).items():
+            seconds.setdefault(name, []).append(timing.median)
+    return Growth(size, list(values), seconds)
 
 
 def report(

@@ -30,7 +30,7 @@ from benchmarks.models import (
     task_name,
     variant,
 )
-from benchmarks.report import Growth, Result, agreement, report
+from benchmarks.report import Growth, Result, agreement, growth, report
 from benchmarks.steps import (
     PARTS,
     Clock,
@@ -122,16 +122,14 @@ def _let_clocks_wait(steps: Mapping[str, Step], waits: bool) -> None:
         step.clock.waits = waits
 
 
-def growth(names: Collection[str], task: str, device: str, images: int) -> Growth:
-    """Over the size of the images."""
-    sizes = [256, 384, 512]
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for size in sizes:
+def over_image_sizes(names: Collection[str], task: str, device: str, images: int) -> Growth:
+    """How the time grows with the images."""
+
+    def timings_at(size: int) -> dict[str, Timing]:
         steps = contenders(task, device, size, images, names)
-        timings = compare(steps, rounds=2, warmup=1, memory=False, device=device)
-        for name, timing in timings.items():
-            seconds[name].append(timing.median)
-    return Growth("height and width of the images", sizes, seconds)
+        return compare(steps, rounds=2, warmup=1, memory=False, device=device)
+
+    return growth("height and width of the images", [256, 384, 512], timings_at)
 
 
 def remarks(
@@ -184,7 +182,7 @@ def main() -> None:
     growths = []
     if not (args.quick or args.no_growth):
         names = [name for name in names if "compiled" not in name]
-        growths = [growth(names, task, args.device, args.images)]
+        growths = [over_image_sizes(names, task, args.device, args.images)]
     report(
         "training_step",
         whole + parts,
