@@ -17,7 +17,7 @@ Category = dict[str, Any]
 
 # Successive multiples of the golden ratio spread evenly over the hue circle, however many there
 # are, and neighbours lie far apart.
-_GOLDEN_RATIO = 0.61803398875
+GOLDEN_RATIO = 0.61803398875
 
 
 def class_names(metadata: Metadata) -> Sequence[str]:
@@ -48,7 +48,7 @@ def class_color(metadata: Metadata, contiguous_id: int) -> tuple[int, int, int]:
     if len(colors) >= len(class_names(metadata)) and contiguous_id < len(colors):
         red, green, blue = (int(value) for value in colors[contiguous_id])
         return red, green, blue
-    rgb = colorsys.hsv_to_rgb(contiguous_id * _GOLDEN_RATIO % 1, 0.65, 0.95)
+    rgb = colorsys.hsv_to_rgb(contiguous_id * GOLDEN_RATIO % 1, 0.65, 0.95)
     red, green, blue = (round(255 * value) for value in rgb)
     return red, green, blue
 

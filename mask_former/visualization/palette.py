@@ -4,12 +4,10 @@ import colorsys
 
 from detectron2.data import Metadata
 
-from mask_former.data.classes import class_color, class_names
+from mask_former.data.classes import GOLDEN_RATIO, class_color, class_names
 
 Color = tuple[int, int, int]
 """Blue, green, red; each 0..255."""
-
-_GOLDEN_RATIO = 0.61803398875
 
 
 class Palette:
@@ -41,7 +39,7 @@ class Palette:
         red, green, blue = (value / 255 for value in class_color(self._metadata, category))
         if shade:
             hue, lightness, saturation = colorsys.rgb_to_hls(red, green, blue)
-            turn = shade * _GOLDEN_RATIO % 1 - 0.5
+            turn = shade * GOLDEN_RATIO % 1 - 0.5
             hue += 0.12 * turn
             # Away from black and white, where hues cannot be told apart.
             lightness = min(max(lightness + 0.35 * (shade * 0.37 % 1 - 0.5), 0.3), 0.75)
