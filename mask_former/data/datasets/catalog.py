@@ -135,9 +135,11 @@ def _missing(name: str, location: str, known: Mapping[str, Any]) -> MissingFileE
     missing = f"data set {name!r} needs {os.path.abspath(location)}, which does not exist."
     if key := known.get("keys", {}).get(location):
         return MissingFileError(f"{missing} Correct {key}, or the ROOT that it is relative to.")
+    command = known.get("prepare_command")
+    if not (command or Path(location).is_relative_to(datasets_root())):
+        return MissingFileError(f"{missing} Correct the path that it is registered with.")
     root = os.getenv(ROOT_VARIABLE)
     setting = f"it is {root!r}" if root else "it is not set, which means 'datasets'"
-    command = known.get("prepare_command")
     prepare = f"Prepare it with `{command}`. " if command else ""
     return MissingFileError(
         f"{missing} {prepare}If it is elsewhere, set the environment variable "

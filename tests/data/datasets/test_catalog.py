@@ -173,6 +173,15 @@ def test_whatever_is_missing_is_named(name, paths, tmp_path, key, monkeypatch):
             assert part in str(error.value)
 
 
+def test_a_path_of_the_users_own_has_no_variable(name, paths, tmp_path):
+    register_panoptic(name, **{**paths, "image_root": tmp_path / "gone"}, categories=CATEGORIES)
+    with pytest.raises(
+        FileNotFoundError, match="gone, which does not exist. Correct the path"
+    ) as e:
+        check_dataset(name)
+    assert "DETECTRON2_DATASETS" not in str(e.value)
+
+
 def test_complete_data_set_passes(name, paths):
     register_panoptic(name, **paths)
     check_dataset(name)
