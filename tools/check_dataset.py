@@ -72,11 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for report in reports:
             print(describe(report))
         if args.json:
-            args.json.parent.mkdir(parents=True, exist_ok=True)
             write_json(args.json, [report.as_dict() for report in reports])
             print(f"Everything: {args.json}")
         if args.sheet and (sheet := draw_sheet(cfg, reports, args.pictures)) is not None:
-            args.sheet.parent.mkdir(parents=True, exist_ok=True)
             write_image(args.sheet, sheet, "BGR")
             print(f"Contact sheet: {args.sheet}")
     faults = sum(len(report.all_faults()) for report in reports)

@@ -19,9 +19,8 @@ from mask_former.engine.interruption import StoppableEvaluator, StoppableLoader
 from mask_former.engine.label_maps import label_maps_where_accepted
 from mask_former.engine.resume import has_checkpoint
 from mask_former.engine.sliding_window import with_sliding_window
-from mask_former.engine.step import MixedPrecision
+from mask_former.engine.step import at_test_precision
 from mask_former.errors import UserError
-from mask_former.precision import inference_precision
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +57,7 @@ def evaluate_model(
     check_finite(model.state_dict(), "The model is not evaluated")
     model = with_sliding_window(cfg, model)
     results: Results = OrderedDict()
-    dtype = inference_precision(cfg).dtype
-    run = model if dtype is None else MixedPrecision(model, dtype)
+    run = at_test_precision(cfg, model)
     for name in cfg.DATASETS.TEST:
         folder = output_folder and os.path.join(output_folder, name)
         loader = build_test_loader(cfg, name)

@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from mask_former.errors import NonFiniteError, UserError
+from mask_former.precision import inference_precision
 
 Batch = Sequence[Mapping[str, Any]]
 
@@ -31,6 +33,12 @@ class MixedPrecision(nn.Module):
         device = next(self.model.parameters()).device
         with torch.autocast(device.type, self.dtype):
             return self.model(*inputs)
+
+
+def at_test_precision(cfg: CfgNode, model: nn.Module) -> nn.Module:
+    """`model` in the arithmetic of TEST.PRECISION."""
+    dtype = inference_precision(cfg).dtype
+    return model if dtype is None else MixedPrecision(model, dtype)
 
 
 def distribute(model: nn.Module) -> nn.Module:

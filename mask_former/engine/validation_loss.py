@@ -19,9 +19,8 @@ from mask_former.data.random_state import preserved_random_state
 from mask_former.data.validation_loss import loss_datasets
 from mask_former.engine.evaluate import Results
 from mask_former.engine.interruption import StoppableLoader, asked_anywhere
-from mask_former.engine.step import MixedPrecision, loss_modules, normalized_by
+from mask_former.engine.step import at_test_precision, loss_modules, normalized_by
 from mask_former.errors import UserError
-from mask_former.precision import inference_precision
 
 TASK = "validation"
 # Names such as loss_ce_0: most models compute these in training alone.
@@ -52,8 +51,7 @@ def with_validation_loss(results: Results, cfg: CfgNode, model: nn.Module) -> Re
             f"TEST.LOSS.ENABLED is True, but {type(model).__name__} does not say what its losses "
             "are divided by: give it a method normalize_by, as MaskFormer's, or set it to False."
         )
-    dtype = inference_precision(cfg).dtype
-    run = model if dtype is None else MixedPrecision(model, dtype)
+    run = at_test_precision(cfg, model)
     names = loss_datasets(cfg)
     for name in names:
         with preserved_random_state(), returns_losses(model), torch.no_grad():
