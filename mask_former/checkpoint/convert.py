@@ -13,7 +13,7 @@ from mask_former.checkpoint.imagenet import RESNET, STDC, SWIN, TIMM_SWIN, from_
 from mask_former.checkpoint.names import Weights, canonical_names
 from mask_former.checkpoint.read import read_weights_file
 from mask_former.checkpoint.segmenter import from_segmenter
-from mask_former.errors import UserError
+from mask_former.errors import UserError, prefixed
 
 
 class Source(NamedTuple):
@@ -77,12 +77,8 @@ def to_ours(weights: Weights, source: str, file: str = "weights in memory") -> C
     Raises:
         UserError: they are of an architecture that has no counterpart here.
     """
-    try:
+    with prefixed(f"{file}: as weights of '{source}' they cannot be converted: "):
         return Conversion(source, *SOURCES[source].convert(weights))
-    except UserError as error:
-        raise UserError(
-            f"{file}: as weights of '{source}' they cannot be converted: {error}"
-        ) from error
 
 
 def read_as_ours(path: str, source: str | None = None) -> Conversion:

@@ -28,6 +28,11 @@ class AnnotatedImage(NamedTuple):
     segments: list[Json]
 
 
+def image_entry(image_id: int | str, file_name: str, size: tuple[int, int]) -> Json:
+    """An image, of a size (height, width), as COCO's formats list it."""
+    return {"id": image_id, "file_name": file_name, "height": size[0], "width": size[1]}
+
+
 def write_annotations(
     panoptic_json: Path,
     instances_json: Path,

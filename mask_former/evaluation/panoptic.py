@@ -10,6 +10,7 @@ import numpy as np
 from detectron2.utils import comm
 
 from mask_former.data.classes import contiguous_ids
+from mask_former.data.coco_format import image_entry
 from mask_former.data.reading import read_ids, read_size
 from mask_former.data.records import (
     Record,
@@ -18,7 +19,7 @@ from mask_former.data.records import (
     read_segment_map,
     unique_records,
 )
-from mask_former.errors import UserError
+from mask_former.errors import UserError, prefixed
 from mask_former.evaluation.evaluator import Evaluator
 from mask_former.evaluation.panoptic_quality import (
     PanopticQuality,
@@ -26,7 +27,6 @@ from mask_former.evaluation.panoptic_quality import (
     invisible_segments,
 )
 from mask_former.evaluation.results import (
-    image_entry,
     relative_names,
     save_panoptic,
     write_result,
@@ -100,13 +100,9 @@ class PanopticEvaluator(Evaluator):
             pred_map, pred_segments = output["panoptic_seg"]
             pred_map = pred_map.cpu().numpy()
             gt_map = read_ids(gt["pan_seg_file_name"])
-            try:
+            place = f"image {record.get('file_name')}, ground truth {gt['pan_seg_file_name']}: "
+            with prefixed(place):
                 self._quality.update(image_id, pred_map, pred_segments, gt_map, gt["segments_info"])
-            except UserError as error:
-                raise UserError(
-                    f"image {record.get('file_name')}, ground truth "
-                    f"{gt['pan_seg_file_name']}: {error}"
-                ) from error
             self._invisible[image_id] = invisible_segments(gt_map, gt["segments_info"])
             if self._output_folder:
                 self._save(image_id, pred_map, pred_segments)

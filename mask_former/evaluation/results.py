@@ -30,7 +30,7 @@ from detectron2.structures import Instances
 from torch import Tensor
 
 from mask_former.data.classes import categories_of, dataset_category_ids
-from mask_former.data.coco_format import encode_ids, shape_info
+from mask_former.data.coco_format import encode_ids, image_entry, shape_info
 from mask_former.data.json_files import as_id, entries, read_json
 from mask_former.data.writing import write_image, write_json
 from mask_former.errors import UserError
@@ -105,11 +105,6 @@ class ResultWriter:
                 write_json(self.folder / "instances.json", found)
             else:
                 write_result(self.folder, kind, found, self._metadata)
-
-
-def image_entry(image_id: ImageId, file_name: str, size: tuple[int, int]) -> Json:
-    """An image, of a size (height, width), as COCO's formats list it."""
-    return {"id": image_id, "file_name": file_name, "height": size[0], "width": size[1]}
 
 
 def write_result(

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from detectron2.utils import comm
 
+from mask_former.data.coco_format import image_entry
 from mask_former.data.reading import read_size
 from mask_former.data.records import (
     Record,
@@ -18,11 +19,10 @@ from mask_former.data.records import (
     read_label_map,
     unique_records,
 )
-from mask_former.errors import NonFiniteError, UserError
+from mask_former.errors import NonFiniteError, UserError, prefixed
 from mask_former.evaluation.confusion import ConfusionMatrix
 from mask_former.evaluation.evaluator import Evaluator
 from mask_former.evaluation.results import (
-    image_entry,
     relative_names,
     save_semantic,
     write_result,
@@ -88,14 +88,10 @@ class SemanticEvaluator(Evaluator):
                     "and a `sem_seg_file_name`"
                 )
             gt = read_encoded_labels(annotated)
-            try:
+            place = f"image {record['file_name']}, ground truth {annotated['sem_seg_file_name']}: "
+            with prefixed(place):
                 labels = self._labels(output["sem_seg"])
                 self._confusion.update(record["file_name"], labels, gt)
-            except UserError as error:
-                raise type(error)(
-                    f"image {record['file_name']}, ground truth "
-                    f"{annotated['sem_seg_file_name']}: {error}"
-                ) from error
             if self._output_folder:
                 self._save(annotated, labels)
 

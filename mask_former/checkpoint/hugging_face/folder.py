@@ -10,7 +10,7 @@ from mask_former.checkpoint.hugging_face.config import config_from_hugging_face
 from mask_former.checkpoint.hugging_face.mapping import Keys
 from mask_former.checkpoint.names import Weights, without_counters
 from mask_former.checkpoint.write import write_weights
-from mask_former.errors import MissingFileError, UserError
+from mask_former.errors import MissingFileError, UserError, prefixed
 
 WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")  # the better one first
 CONFIG_NAME = "config.json"
@@ -48,10 +48,8 @@ def read_config_beside(path: str, weights: Weights) -> Keys | None:
     config = _read_json(folder / CONFIG_NAME)
     if config is None:
         return None
-    try:
+    with prefixed(f"{folder / CONFIG_NAME} is not converted: "):
         keys = config_from_hugging_face(config, _read_json(folder / PROCESSOR_NAME))
-    except UserError as error:
-        raise UserError(f"{folder / CONFIG_NAME} is not converted: {error}") from error
     if keys["MODEL.BACKBONE.NAME"] == "build_resnet_backbone":
         counts_batches = without_counters(weights)[1]
         keys["MODEL.RESNETS.NORM"] = "BN" if counts_batches else "FrozenBN"

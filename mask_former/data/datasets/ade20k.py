@@ -16,6 +16,7 @@ from mask_former.data.coco_format import (
     AnnotatedImage,
     encode_ids,
     encode_mask,
+    image_entry,
     shape_info,
     write_annotations,
 )
@@ -232,15 +233,10 @@ def _write_annotations(
     """Write the panoptic and the instance JSON of a split."""
     annotated_images = [
         AnnotatedImage(
-            {
-                "id": image_id,
-                "file_name": Path(label_file).with_suffix(".jpg").name,
-                "height": result["height"],
-                "width": result["width"],
-            },
-            label_file,
-            result["segments"],
+            image_entry(image_id, Path(file).with_suffix(".jpg").name, (r["height"], r["width"])),
+            file,
+            r["segments"],
         )
-        for image_id, (label_file, result) in enumerate(results.items(), start=1)
+        for image_id, (file, r) in enumerate(results.items(), start=1)
     ]
     write_annotations(paths["panoptic_json"], paths["json_file"], annotated_images, categories)

@@ -19,6 +19,7 @@ from mask_former.data.coco_format import (
     AnnotatedImage,
     encode_ids,
     encode_mask,
+    image_entry,
     shape_info,
     write_annotations,
 )
@@ -181,16 +182,11 @@ def _write_annotations(
     """
     annotated_images = [
         AnnotatedImage(
-            {
-                "id": os.path.basename(stems[label_file]),
-                "file_name": f"{stems[label_file]}{_IMAGE}",
-                "height": result["height"],
-                "width": result["width"],
-            },
+            image_entry(os.path.basename(stem), f"{stem}{_IMAGE}", (r["height"], r["width"])),
             label_file,
-            result["segments"],
+            r["segments"],
         )
-        for label_file, result in results.items()
+        for (label_file, stem), r in zip(stems.items(), results.values(), strict=True)
     ]
     categories = [
         {key: category[key] for key in ("id", "name", "isthing", "color")}

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from mask_former.data.coco_format import (
     AnnotatedImage,
     encode_ids,
+    image_entry,
     segmentation,
     shape_info,
     write_annotations,
@@ -157,8 +158,7 @@ def _write_sample(folder: Path, seed: int, job: tuple[str, int]) -> AnnotatedIma
     write_image(paths["image_root"] / f"{stem}.jpg", sample.image)
     write_image(paths["panoptic_root"] / f"{stem}.png", encode_ids(ids[sample.segment_map]))
     write_image(paths["sem_seg_root"] / f"{stem}.png", classes[sample.segment_map])
-    height, width = sample.segment_map.shape
-    image = {"id": image_id, "file_name": f"{stem}.jpg", "height": height, "width": width}
+    image = image_entry(image_id, f"{stem}.jpg", sample.segment_map.shape)
     return AnnotatedImage(image, f"{stem}.png", segments)
 
 
