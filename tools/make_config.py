@@ -25,10 +25,10 @@ from detectron2.config import CfgNode
 import mask_former  # noqa: F401  (registers the components and the data sets)
 from mask_former import model_zoo
 from mask_former.data.datasets.custom import PATHS
-from mask_former.data.discovery import discover
+from mask_former.data.discovery import Suggestion, discover
 from mask_former.data.report import DatasetReport, examine
 from mask_former.engine import load_config, reported_errors
-from mask_former.engine.suggest import Suggestion, suggest
+from mask_former.engine.suggest import suggest
 from mask_former.errors import ExistingFileError, UserError
 
 # Short names of models: the recipe for each format of labels. Other names are those of recipes.

@@ -25,8 +25,8 @@ _BACKGROUND = (
 )
 
 
-class Finding(NamedTuple):
-    """A key of the data set, its value, and why."""
+class Suggestion(NamedTuple):
+    """A key of a config or, in its entry of DATASETS.CUSTOM, of a data set; its value, and why."""
 
     key: str
     value: Any
@@ -42,7 +42,7 @@ def discover(
     ignore: str = "",
     label_suffix: str = "",
     png: str = "",
-) -> list[Finding]:
+) -> list[Suggestion]:
     """The keys of an entry of DATASETS.CUSTOM.
 
     Args:
@@ -73,17 +73,19 @@ def discover(
         found = _of_maps(images, labels, classes, label_suffix)
         if ignore:
             names = [name.strip() for name in ignore.split(",")]
-            found.append(Finding("IGNORE", names, "neither learned nor counted"))
+            found.append(Suggestion("IGNORE", names, "neither learned nor counted"))
     if "{split}" in images + labels:
-        found.insert(1, Finding("SPLITS", list(SPLITS), "each is a data set, NAME_train, NAME_val"))
+        found.insert(
+            1, Suggestion("SPLITS", list(SPLITS), "each is a data set, NAME_train, NAME_val")
+        )
         return found
     if is_json:
         files, why = hold_out_json(labels, output)
         found = [f._replace(value=files) if f.key == "JSON" else f for f in found]
     else:
         files, why = hold_out_images(images, labels, label_suffix, output)
-        found.append(Finding("IMAGE_LIST", files, "the images of each part"))
-    found.insert(1, Finding("SPLITS", list(SPLITS), why))
+        found.append(Suggestion("IMAGE_LIST", files, "the images of each part"))
+    found.insert(1, Suggestion("SPLITS", list(SPLITS), why))
     return found
 
 
@@ -119,16 +121,16 @@ def _split_named(path: str) -> str:
     return f"{before}{{split}}{after}" if found else path
 
 
-def _of_json(images: str, labels: str, png: str) -> list[Finding]:
+def _of_json(images: str, labels: str, png: str) -> list[Suggestion]:
     path = _of_split(labels)
     annotations = entries(read_json(path), "annotations", path, ())
     if not annotations:
         raise UserError(f"{path} holds no annotations.")
     if "segments_info" not in annotations[0]:
         return [
-            Finding("FORMAT", "instances", "the JSON has a mask for each annotation"),
-            Finding("IMAGES", images, ""),
-            Finding("JSON", labels, ""),
+            Suggestion("FORMAT", "instances", "the JSON has a mask for each annotation"),
+            Suggestion("IMAGES", images, ""),
+            Suggestion("JSON", labels, ""),
         ]
     beside = Path(labels.removesuffix(".gz").removesuffix(".json"))
     places = [Path(png)] if png else [beside, beside.parent.parent / beside.name]
@@ -139,28 +141,28 @@ def _of_json(images: str, labels: str, png: str) -> list[Finding]:
             f"{_of_split(str(places[0]))}. Name it with --png."
         )
     found = [
-        Finding("FORMAT", "panoptic", "the JSON has the segments of PNG"),
-        Finding("IMAGES", images, ""),
-        Finding("LABELS", png, "the PNG of the segments"),
-        Finding("JSON", labels, ""),
+        Suggestion("FORMAT", "panoptic", "the JSON has the segments of PNG"),
+        Suggestion("IMAGES", images, ""),
+        Suggestion("LABELS", png, "the PNG of the segments"),
+        Suggestion("JSON", labels, ""),
     ]
     categories = entries(read_json(path), "categories", path, ("name",))
     if not all("isthing" in category for category in categories):
         names = [category["name"] for category in categories]
         why = "the JSON does not say which classes are countable things: leave out what is stuff"
-        found.append(Finding("THINGS", names, why))
+        found.append(Suggestion("THINGS", names, why))
     return found
 
 
-def _of_maps(images: str, labels: str, classes: str, label_suffix: str) -> list[Finding]:
+def _of_maps(images: str, labels: str, classes: str, label_suffix: str) -> list[Suggestion]:
     found = [
-        Finding("FORMAT", "semantic", "a label map for each image"),
-        Finding("IMAGES", images, ""),
-        Finding("LABELS", labels, ""),
+        Suggestion("FORMAT", "semantic", "a label map for each image"),
+        Suggestion("IMAGES", images, ""),
+        Suggestion("LABELS", labels, ""),
     ]
     if label_suffix:
         found.append(
-            Finding(
+            Suggestion(
                 "LABEL_SUFFIX", label_suffix, f"of photo.jpg the label map is photo{label_suffix}"
             )
         )
@@ -180,7 +182,7 @@ def _of_maps(images: str, labels: str, classes: str, label_suffix: str) -> list[
         why = f"names {len(known)} classes"
         if "background" in known:
             why += f". {_BACKGROUND.format('background')}"
-        return [*found, Finding("CLASS_FILE", class_file, why)]
+        return [*found, Suggestion("CLASS_FILE", class_file, why)]
     if any(pixels.ndim == 3 for pixels, _ in maps):
         return [*found, *_of_colors(maps, names, seen)]
     return [*found, *_of_values(maps, names, seen)]
@@ -196,7 +198,7 @@ def _class_file(labels: str) -> str:
     return ""
 
 
-def _of_values(maps: Sequence[LabelImage], names: list[str], seen: str) -> list[Finding]:
+def _of_values(maps: Sequence[LabelImage], names: list[str], seen: str) -> list[Suggestion]:
     pixels: Counter[int] = Counter()
     for image in maps:
         labels, counts = count_pixels(image.pixels.astype(np.int64))
@@ -205,8 +207,8 @@ def _of_values(maps: Sequence[LabelImage], names: list[str], seen: str) -> list[
     if set(pixels) == {0, _IGNORED} or (len(names) == 2 and set(pixels) <= {0, _IGNORED}):
         why = f"{seen} there are 0 ({pixels[0] / total:.0%} of the pixels) and 255, two classes"
         return [
-            Finding("ENCODING", "binary", why),
-            Finding("CLASSES", names or ["background", "foreground"], _rename(names)),
+            Suggestion("ENCODING", "binary", why),
+            Suggestion("CLASSES", names or ["background", "foreground"], _rename(names)),
         ]
     values = sorted(value for value in pixels if value != _IGNORED)
     if not names and not values:
@@ -224,13 +226,13 @@ def _of_values(maps: Sequence[LabelImage], names: list[str], seen: str) -> list[
     classes = names or [f"class_{value}" for value in values]
     if 0 in pixels and not names:
         why += f". {_BACKGROUND.format(classes[0])}"
-    found = [Finding("CLASSES", classes, f"{why}. {_rename(names)}".rstrip(" ."))]
+    found = [Suggestion("CLASSES", classes, f"{why}. {_rename(names)}".rstrip(" ."))]
     if values != list(range(len(values))):
-        found.append(Finding("LABEL_VALUES", values, "of the classes, in their order"))
+        found.append(Suggestion("LABEL_VALUES", values, "of the classes, in their order"))
     return found
 
 
-def _of_colors(maps: Sequence[LabelImage], names: list[str], seen: str) -> list[Finding]:
+def _of_colors(maps: Sequence[LabelImage], names: list[str], seen: str) -> list[Suggestion]:
     pixels: Counter[tuple[int, ...]] = Counter()
     for image in maps:
         colors, counts = np.unique(image.pixels[..., :3].reshape(-1, 3), axis=0, return_counts=True)
@@ -249,8 +251,8 @@ def _of_colors(maps: Sequence[LabelImage], names: list[str], seen: str) -> list[
         )
     classes = ["color_{}_{}_{}".format(*color) for color in colors]
     return [
-        Finding("CLASSES", classes, f"the colours {seen}, sorted. {_rename(names)}"),
-        Finding("COLORS", colors, "of the classes, in their order"),
+        Suggestion("CLASSES", classes, f"the colours {seen}, sorted. {_rename(names)}"),
+        Suggestion("COLORS", colors, "of the classes, in their order"),
     ]
 
 

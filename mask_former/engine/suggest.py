@@ -1,13 +1,13 @@
 """What a recipe has to change for a data set and a machine, and why."""
 
 import os
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
 
 from mask_former.data import large_scale_jitter
+from mask_former.data.discovery import Suggestion
 from mask_former.data.report import DatasetReport
 from mask_former.engine.memory import MIB, device_memory, training_memory
 from mask_former.precision import training_precision
@@ -25,14 +25,6 @@ _BATCHES, _SMALLEST = 10, 2
 # Of the memory of a device, the part that an estimate may fill.
 _FILLED = 0.75
 _MOST_WORKERS = 8
-
-
-class Suggestion(NamedTuple):
-    """A key of the config, its value, and why."""
-
-    key: str
-    value: Any
-    why: str
 
 
 def suggest(cfg: CfgNode, report: DatasetReport, processes: int) -> list[Suggestion]:
