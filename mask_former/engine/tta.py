@@ -124,11 +124,17 @@ class SemanticSegmentorWithTTA(nn.Module):
         for x in batched_inputs:
             image = self._image(x)
             size = {"height": image.shape[0], "width": image.shape[1]}
-            results.append(self.segment(image, size | x))
+            named = {key: x[key] for key in ("file_name", *size) if key in x}
+            results.append(self.segment(image, size | named))
         return results
 
     def segment(self, image: np.ndarray, x: dict[str, Any]) -> dict[str, Any]:
-        """Segment one image, (h, w, 3), at the `height` and `width` of its input `x`."""
+        """Segment one image, (h, w, 3).
+
+        Args:
+            image: at its own size.
+            x: of its input `height` and `width` of the result and, for error messages, `file_name`.
+        """
         scores = Mean()
         for scale in self.scales(image):
             for view in scale:
