@@ -154,7 +154,7 @@ class Trainer(TrainerParts, TrainLoop):
 
     def after_step(self) -> None:
         if self.ema is not None:
-            self.ema.update(self.model, self.iter)
+            self.ema.update_parameters(self.model)
         super().after_step()
 
     def after_train(self) -> None:
@@ -235,6 +235,7 @@ class Trainer(TrainerParts, TrainLoop):
     def _train_from(self, weights: dict[str, Any] | None) -> None:
         """Train on from `weights`, or from those of `final_model`, which have been loaded."""
         if self.ema is not None:
+            self.ema.n_averaged.fill_(self.start_iter)
             weights = weights or self.final_model.state_dict()
         if weights:
             self._trained.load_state_dict(weights)

@@ -23,12 +23,13 @@ def test_it_follows_the_weights_by_the_formula():
     ema = build_ema(cfg, model)
     expected = 0.0
     # After the first update it is the model; then it keeps 1/10, 2/11, ..., at most 0.4.
-    for iteration, keeps in enumerate([0, 1 / 10, 2 / 11, 3 / 12, 4 / 13, 5 / 14, 0.4, 0.4]):
-        weight = iteration + 1
+    for keeps, weight in zip(
+        [0, 1 / 10, 2 / 11, 3 / 12, 4 / 13, 5 / 14, 0.4, 0.4], range(1, 9), strict=True
+    ):
         model.weight.data.fill_(weight)
         model.running_mean.fill_(10 * weight)
         model.num_batches_tracked += 1
-        ema.update(model, iteration)
+        ema.update_parameters(model)
         expected = keeps * expected + (1 - keeps) * weight
         assert ema.module.weight.item() == pytest.approx(expected)
         assert ema.module.running_mean.item() == pytest.approx(10 * expected)
