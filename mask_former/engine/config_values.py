@@ -1,4 +1,4 @@
-"""Which values the keys of a configuration may have, beyond the type of their default."""
+"""The values of keys of a configuration: which they may have, beyond the type of their default."""
 
 import math
 import re
@@ -80,6 +80,13 @@ _LENGTHS = {
     "INPUT.MIN_SIZE_TRAIN": (1, _INF),
     "INPUT.CROP.SIZE": (2, 2),
 }
+
+
+def get_value(cfg: CfgNode, key: str) -> Any:
+    """The value of a key by its full name, such as "MODEL.DEVICE"."""
+    for name in key.split("."):
+        cfg = cfg[name]
+    return cfg
 
 
 def check_value(key: str, value: Any, default: Any, source: str) -> None:

@@ -1,5 +1,6 @@
 """The registry of predictors."""
 
+import logging
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode
@@ -8,6 +9,8 @@ from detectron2.utils.registry import Registry
 from torch import nn
 
 from mask_former.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 PREDICTOR_REGISTRY = Registry("PREDICTOR")
 PREDICTOR_REGISTRY.__doc__ = """
@@ -31,4 +34,11 @@ def build_predictor(cfg: CfgNode, memory_shape: Sequence[ShapeSpec]) -> nn.Modul
     if keys[key] not in PREDICTOR_REGISTRY:
         known = ", ".join(name for name, _ in PREDICTOR_REGISTRY)
         raise UserError(f"MODEL.MASK_FORMER.{key} is {keys[key]!r}; known are {known}")
+    if keys.TRANSFORMER_DECODER_NAME and (keys.MASK_LOSS, keys.TRAIN_NUM_POINTS) == ("focal", 0):
+        logger.warning(
+            "MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME is Mask2Former's key, but MASK_LOSS focal "
+            "and TRAIN_NUM_POINTS 0 are MaskFormer's defaults. mask_former.engine.load_config "
+            "completes a config of Mask2Former's repository by its own defaults, and "
+            "add_maskformer2_config sets them for merge_from_file; add_mask_former_config does not."
+        )
     return PREDICTOR_REGISTRY.get(keys[key])(cfg, memory_shape)
