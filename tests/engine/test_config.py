@@ -123,6 +123,9 @@ def test_a_key_that_occurs_twice(write, text, lines):
         ("MODEL.PIXEL_MEAN", [1.0, 2.0], "must have 3 elements"),
         ("MODEL.PIXEL_STD", [1.0, 0.0, 1.0], "must be at least 1e-06"),
         ("MODEL.SEM_SEG_HEAD.NORM", "BatchNorm", "must be one of .*SyncBN"),
+        ("MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS", 0, "must be at least 1"),
+        ("MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS", 0, "must be at least 1"),
+        ("MODEL.VIT.PATCH_SIZE", -16, "must be at least 0"),
     ],
 )
 def test_values_out_of_range(key, value, message):
