@@ -31,7 +31,6 @@ MODELS = {
     "PEM, STDC1": "pem/ade20k/semantic-segmentation/pem_STDC1_bs32_90k",
     "Segmenter, ViT-S": "segmenter/ade20k/seg_small_mask",
     "EoMT, ViT-L of DINOv2": "eomt/ade20k/semantic/eomt_large_512",
-    "per-pixel baseline, ResNet-50": "ade20k-150/per_pixel_baseline_R50_bs16_160k",
 }
 # Of `--quick`, besides: ViTs of two blocks.
 SMALL = (*SMALL, "MODEL.VIT.NAME", "test_vit", "MODEL.EOMT.NUM_BLOCKS", 2)
