@@ -4,6 +4,7 @@ import pytest
 import yaml
 from detectron2.config import get_cfg as get_detectron2_cfg
 from detectron2.layers import ShapeSpec
+from detectron2.projects.deeplab import add_deeplab_config
 
 from mask_former import add_mask_former_config, add_maskformer2_config
 from mask_former.engine import load_config
@@ -157,6 +158,17 @@ def test_mask2formers_config_with_maskformers_defaults_is_said(write, caplog):
     caplog.clear()
     build_predictor(complete, [ShapeSpec(channels=8, stride=32)])
     assert not caplog.messages
+
+
+def test_pems_config_with_mask2formers_predictor_is_said(write, caplog):
+    cfg = get_detectron2_cfg()
+    add_deeplab_config(cfg)  # as in these repositories
+    add_maskformer2_config(cfg)
+    cfg.merge_from_file(write("a.yaml", PEM))
+    caplog.clear()
+    build_predictor(cfg, [ShapeSpec(channels=8, stride=32)])
+    (line,) = caplog.messages
+    assert "behind PEM's pixel decoder" in line and "PrototypeTransformerDecoder" in line
 
 
 def test_maskformers_predictor_by_its_name_in_mask2formers_repository():
