@@ -62,6 +62,8 @@ setup(
     extras_require={
         # The models that TimmBackbone makes.
         "timm": ["timm>=1.0.31"],
+        # What tools/export_model.py writes ONNX with, and checks it.
+        "onnx": ["onnx>=1.16", "onnxscript>=0.3", "onnxruntime>=1.18"],
         # What Detectron2's cityscapes_fine_instance_seg_* are read with.
         "cityscapes": ["cityscapesscripts", "shapely>=2"],
         "dev": [

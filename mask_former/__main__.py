@@ -14,6 +14,7 @@ COMMANDS = {
     "train": ("mask_former.engine.train", "train or evaluate a model"),
     "predict": ("mask_former.demo.demo", "segment images, videos and what a camera sees"),
     "score": ("mask_former.tools.score", "score saved predictions, without a model"),
+    "export": ("mask_former.tools.export_model", "export a network as a graph, to ONNX"),
     "convert": ("mask_former.tools.convert_weights", "convert weights of other code bases"),
 }
 

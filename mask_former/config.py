@@ -40,6 +40,14 @@ def add_mask_former_config(cfg: CN) -> None:
         cfg.register_deprecated_key(key)
 
 
+def add_maskformer2_config(cfg: CN) -> None:
+    """Add MaskFormer's keys to `cfg`, in place, with the defaults of Mask2Former's repository, for
+    configs of that repository that are read by `cfg.merge_from_file`. Its name is the one there."""
+    add_mask_former_config(cfg)
+    cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME = MASK2FORMER_PREDICTOR
+    cfg.merge_from_list([x for pair in MASK2FORMER_DEFAULTS.items() for x in pair])
+
+
 def _add_datasets(cfg: CN) -> None:
     # Modules, by name (my_project.data) or file (my_data.py), that are imported first: what they
     # register (data sets, backbones, predictors, evaluators) can then be named by other keys.
@@ -105,7 +113,8 @@ def _add_model(cfg: CN) -> None:
     # each. "No object" weighs NO_OBJECT_WEIGHT beside them.
     cfg.MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS = []
     # MSDeformAttnPixelDecoder: the maps that its encoder attends to, and the points that a head
-    # samples of each; and its heads, whatever MASK_FORMER.NHEADS is.
+    # samples of each; and its heads, which are not MASK_FORMER.NHEADS. In Mask2Former's repository
+    # the last two are never read; see engine/completion.py.
     cfg.MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES = ["res3", "res4", "res5"]
     cfg.MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS = 4
     cfg.MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS = 8

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import runpy
 import sys
 
@@ -32,6 +33,14 @@ def test_it_runs_and_its_contenders_agree(command, run):
     found = run(f"{command} --rounds 1 --quick")
     assert found["command"] == f"python -m benchmarks.{command} --rounds 1 --quick"
     assert len({row["contender"] for row in found["results"]}) > 1
+
+
+def test_the_family(run):
+    remarks = run("family --rounds 1 --quick")["remarks"]
+    assert len(remarks) == 7
+    for remark in remarks:
+        numbers = re.fullmatch(r".*: (.+) images a second, (.+) M parameters, (.+) G .*", remark)
+        assert float(numbers[1]) > 0 and float(numbers[2]) > 0
 
 
 def test_another_checkout(run):

@@ -9,7 +9,8 @@ from detectron2.structures import BitMasks, Instances
 from torch.nn.parallel import DistributedDataParallel
 
 from mask_former.engine import DefaultPredictor
-from tests.engine import test_eomt, test_mask2former, test_pem, tiny
+from tests.backbone.training import MASK2FORMER
+from tests.engine import test_eomt, test_pem, tiny
 
 pytestmark = pytest.mark.gpu
 # One size, no dropout, and SGD, as Adam makes full steps of the rounding errors of a zero gradient.
@@ -24,7 +25,7 @@ SAME = {
 GPU = {"MODEL__DEVICE": "cuda"}
 # The rest of the family. Random points would be others on a GPU.
 FAMILY = {
-    "Mask2Former": {**test_mask2former.OPTIONS, "MODEL__MASK_FORMER__TRAIN_NUM_POINTS": 0},
+    "Mask2Former": {**MASK2FORMER, "MODEL__MASK_FORMER__TRAIN_NUM_POINTS": 0},
     "PEM": {**test_pem.PEM, "MODEL__MASK_FORMER__TRAIN_NUM_POINTS": 0},
     "EoMT": {
         **test_eomt.OPTIONS,

@@ -3,9 +3,10 @@
     python -m tools.analyze_model --config-file configs/ade20k-150/maskformer_R50_bs16_160k.yaml
 
 Multiply-adds are those of one image: convolutions, matrix products and attention of the network and
-of semantic inference; normalisations and activation functions are left out, as in the paper. They
-are derived from shapes, without weights or computation. Below the table is the count by the
-published convention, see `published_multiply_adds`.
+of semantic inference; normalisations and activation functions are left out, as in the paper, and so
+is bilinear sampling: of deformable attention its linear layers count, of a deformable convolution
+what a convolution costs. They are derived from shapes, without weights or computation. Below the
+table is the count by the published convention, see `published_multiply_adds`.
 """
 
 import argparse

@@ -47,7 +47,7 @@ class D2SwinTransformer(Backbone):
 
     Raises:
         UserError: a name in `out_features` is no stage, or there is none; `drop_path_rate` is
-            not in [0, 1).
+            not in [0, 1); the heads of a stage do not divide its channels.
     """
 
     @configurable
@@ -82,6 +82,13 @@ class D2SwinTransformer(Backbone):
         self._outputs = [i for i, name in enumerate(stages) if name in out_features]
         num_stages = 1 + self._outputs[-1]
         self.channels = [embed_dim * 2**i for i in range(num_stages)]
+        if len(num_heads) < num_stages or any(
+            dim % heads for dim, heads in zip(self.channels, num_heads, strict=False)
+        ):
+            raise UserError(
+                f"MODEL.SWIN.NUM_HEADS is {list(num_heads)}; every stage needs a number that "
+                f"divides its channels, {self.channels}"
+            )
         self.patch_size = patch_size
         self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim, norm=patch_norm)
         self.absolute_pos_embed = None

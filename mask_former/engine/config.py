@@ -1,7 +1,6 @@
 """Loading a configuration: defaults, then a yaml file and its bases, then the command line."""
 
 import difflib
-import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -13,14 +12,9 @@ from detectron2.config import CfgNode
 from detectron2.config import get_cfg as get_detectron2_cfg
 from detectron2.utils.file_io import PathManager
 
-from mask_former.config import (
-    MASK2FORMER_DEFAULTS,
-    MASK2FORMER_PREDICTOR,
-    PEM_PIXEL_DECODER,
-    PEM_PREDICTOR,
-    add_mask_former_config,
-)
+from mask_former.config import add_mask_former_config
 from mask_former.data.datasets.custom import SECTION, custom_dataset
+from mask_former.engine.completion import complete
 from mask_former.engine.config_values import check_value
 from mask_former.engine.keys import flatten, value_of
 from mask_former.engine.own_data import follow_data, given_with_data, register_own
@@ -32,8 +26,6 @@ Setting = tuple[str, Any, str]
 
 # The one expression that published recipes have Python evaluate: sizes in steps of a size.
 _SIZES = re.compile(r"int\(x \* ([\d.]+) \* (\d+)\) for x in range\((\d+), (\d+)\)")
-
-logger = logging.getLogger(__name__)
 
 
 def get_cfg() -> CfgNode:
@@ -70,7 +62,7 @@ def load_config(
     cfg.defrost()
     for setting in settings:
         _merge(cfg, setting)
-    _complete(cfg, given={key for key, _, _ in settings})
+    complete(cfg, given={key for key, _, _ in settings})
     register_own(cfg)
     follow_data(cfg, given=given_with_data(settings))
     return cfg
@@ -90,45 +82,6 @@ def _with_missing(cfg: CfgNode, defaults: CfgNode) -> CfgNode:
 def read_settings(config_file: str = "", opts: Sequence[str] = ()) -> list[Setting]:
     """What `load_config` applies to the defaults, in that order."""
     return [*(_read_file(config_file) if config_file else ()), *_read_options(opts)]
-
-
-def _complete(cfg: CfgNode, given: set[str]) -> None:
-    """Complete a config of Mask2Former's or PEM's repository by the defaults of that repository.
-
-    Args:
-        given: the keys that the config sets.
-    """
-    _name_predictor_of_pem(cfg, given)
-    if not cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME:
-        return
-    missing = {key: value for key, value in MASK2FORMER_DEFAULTS.items() if key not in given}
-    for key, value in missing.items():
-        cfg.merge_from_list([key, value])
-    if missing:
-        # A warning, since nobody has set up logs yet.
-        logger.warning(
-            "The predictor is named by Mask2Former's key TRANSFORMER_DECODER_NAME (%s), so what "
-            "is left out has the defaults of that repository: %s",
-            cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME,
-            ", ".join(f"{key} {value}" for key, value in missing.items()),
-        )
-
-
-def _name_predictor_of_pem(cfg: CfgNode, given: set[str]) -> None:
-    """In PEM's repository its predictor is called like Mask2Former's, and is the default."""
-    keys = cfg.MODEL.MASK_FORMER
-    if (
-        cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME == PEM_PIXEL_DECODER
-        and keys.TRANSFORMER_DECODER_NAME in ("", MASK2FORMER_PREDICTOR)
-        and "MODEL.MASK_FORMER.PREDICTOR_NAME" not in given
-    ):
-        keys.TRANSFORMER_DECODER_NAME = PEM_PREDICTOR
-        logger.warning(
-            "With %s as in PEM's repository, the predictor is PEM's, TRANSFORMER_DECODER_NAME %s; "
-            "PREDICTOR_NAME chooses another one",
-            PEM_PIXEL_DECODER,
-            PEM_PREDICTOR,
-        )
 
 
 def _read_options(opts: Sequence[str]) -> list[Setting]:

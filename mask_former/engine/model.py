@@ -18,10 +18,17 @@ _REGISTRIES = {
     "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
     "MODEL.SEM_SEG_HEAD.NAME": SEM_SEG_HEADS_REGISTRY,
 }
+# The meta-architectures here and the heads that they run, of those that are registered here.
+_HEADS = {
+    "MaskFormer": ("MaskFormerHead",),
+    "SemanticSegmentor": ("PerPixelBaselineHead", "PerPixelBaselinePlusHead", "SegmenterHead"),
+    "EoMT": ("EoMTHead",),
+}
 
 
 def check_names(cfg: CfgNode) -> None:
-    """Raise UserError if cfg names a component that is not registered."""
+    """Raise UserError if cfg names a component that is not registered, or a head that is another
+    meta-architecture's."""
     model = cfg.MODEL
     names = (model.META_ARCHITECTURE, model.BACKBONE.NAME, model.SEM_SEG_HEAD.NAME)
     for name, (key, registry) in zip(names, _REGISTRIES.items(), strict=True):
@@ -33,6 +40,15 @@ def check_names(cfg: CfgNode) -> None:
                 f"{', '.join(nearest)}. Components of your own are registered by the modules that "
                 "IMPORTS names."
             )
+    head = model.SEM_SEG_HEAD.NAME
+    for architecture, heads in _HEADS.items():
+        if head in heads and model.META_ARCHITECTURE in _HEADS.keys() - {architecture}:
+            raise UserError(
+                f"MODEL.META_ARCHITECTURE is {model.META_ARCHITECTURE}, but "
+                f"MODEL.SEM_SEG_HEAD.NAME {head} is for {architecture}: set the one to that, or "
+                "the other to "
+                f"{' or '.join(_HEADS[model.META_ARCHITECTURE])}."
+            )
 
 
 def build_model(cfg: CfgNode) -> nn.Module:
@@ -41,8 +57,9 @@ def build_model(cfg: CfgNode) -> nn.Module:
     keep their names.
 
     Raises:
-        UserError: a component is not registered; there is no activation checkpointing for the
-            backbone; a pattern of MODEL.FREEZE fits no parameter.
+        UserError: a component is not registered, or the head is another meta-architecture's; there
+            is no activation checkpointing for the backbone; a pattern of MODEL.FREEZE fits no
+            parameter.
     """
     check_names(cfg)
     model = build_meta_architecture(cfg)

@@ -25,7 +25,11 @@ class Attention(nn.Module):
     def __init__(self, dim: int, num_heads: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         if dim % num_heads:
-            raise UserError(f"{num_heads} attention heads do not divide {dim} channels")
+            raise UserError(
+                f"{num_heads} attention heads do not divide {dim} channels: MODEL.MASK_FORMER."
+                "NHEADS must divide HIDDEN_DIM and, for the encoder of a pixel decoder, "
+                "MODEL.SEM_SEG_HEAD.CONVS_DIM."
+            )
         self.num_heads = num_heads
         self.dropout = dropout
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))

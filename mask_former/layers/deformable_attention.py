@@ -43,7 +43,10 @@ class MultiScaleDeformableAttention(nn.Module):
     def __init__(self, dim: int, num_heads: int, num_levels: int, num_points: int) -> None:
         super().__init__()
         if dim % num_heads:
-            raise UserError(f"{num_heads} deformable attention heads do not divide {dim} channels")
+            raise UserError(
+                f"{num_heads} deformable attention heads do not divide {dim} channels: "
+                "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS must divide CONVS_DIM."
+            )
         self.num_heads, self.num_levels, self.num_points = num_heads, num_levels, num_points
         num_samples = num_heads * num_levels * num_points
         self.sampling_offsets = nn.Linear(dim, 2 * num_samples)

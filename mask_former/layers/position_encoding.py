@@ -26,7 +26,11 @@ def sine_position_encoding(feature: Tensor, *, temperature: float = 10_000.0) ->
     """
     channels, height, width = feature.shape[-3:]
     if channels % 4:
-        raise UserError(f"a sine position encoding needs channels divisible by 4, got {channels}")
+        raise UserError(
+            f"a sine position encoding needs channels divisible by 4, got {channels}: set "
+            "MODEL.MASK_FORMER.HIDDEN_DIM and, where the pixel decoder has an encoder, "
+            "MODEL.SEM_SEG_HEAD.CONVS_DIM to such a number."
+        )
     frequencies = torch.arange(channels // 4, dtype=torch.float32, device=feature.device)
     scale = temperature ** (frequencies * 4 / channels)
 

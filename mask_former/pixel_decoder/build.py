@@ -89,11 +89,16 @@ def check_in_features(names: list[str], input_shape: Mapping[str, ShapeSpec], ke
     """Check that a decoder's input maps are maps of the backbone.
 
     Raises:
-        UserError: `names`, the value of `key`, is empty or has an unknown name.
+        UserError: `names`, the value of `key`, is empty, has an unknown name, or one twice.
     """
     missing = set(names) - set(input_shape)
     if missing or not names:
         raise UserError(
             f"MODEL.SEM_SEG_HEAD.{key} names {sorted(missing) or 'no map'}, but the backbone gives "
             f"only {sorted(input_shape)}; see its OUT_FEATURES"
+        )
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(
+            f"MODEL.SEM_SEG_HEAD.{key} is {list(names)}, with {' and '.join(twice)} twice; the "
+            f"backbone has one map of each name, {sorted(input_shape)}"
         )

@@ -5,7 +5,7 @@ from mask_former.predictor.mask_head import MaskHead
 from mask_former.predictor.masked_attention import MultiScaleMaskedTransformerDecoder
 from mask_former.predictor.prototype_attention import PrototypeTransformerDecoder
 from mask_former.predictor.single_scale import SingleScaleQueries
-from mask_former.predictor.standard import StandardPredictor
+from mask_former.predictor.standard import StandardPredictor, StandardTransformerDecoder
 
 __all__ = [
     "PREDICTOR_REGISTRY",
@@ -14,5 +14,6 @@ __all__ = [
     "PrototypeTransformerDecoder",
     "SingleScaleQueries",
     "StandardPredictor",
+    "StandardTransformerDecoder",
     "build_predictor",
 ]

@@ -58,7 +58,10 @@ class PrototypeAttention(nn.Module):
     def __init__(self, dim: int, options: TransformerOptions, norm: str = "SyncBN") -> None:
         super().__init__()
         if dim % options.num_heads:
-            raise UserError(f"{options.num_heads} attention heads do not divide {dim} channels")
+            raise UserError(
+                f"{options.num_heads} attention heads do not divide {dim} channels: "
+                "MODEL.MASK_FORMER.NHEADS must divide HIDDEN_DIM."
+            )
         self.num_heads = options.num_heads
         self.feature_proj = PixelProjection(dim, norm)
         self.query_proj = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim))

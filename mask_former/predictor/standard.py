@@ -39,3 +39,8 @@ class StandardPredictor(SingleScaleQueries):
                 return [self.predict_by_kernels(x, pixels) for x in segments]
         mask_features = pixels.mask_features
         return [self.predict(x, mask_features) for x in segments]
+
+
+@PREDICTOR_REGISTRY.register()
+class StandardTransformerDecoder(StandardPredictor):
+    """`StandardPredictor` by its name in Mask2Former's repository."""

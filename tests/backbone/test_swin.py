@@ -118,6 +118,12 @@ def test_drop_path_of_all():
         make(drop_path_rate=1.0)
 
 
+@pytest.mark.parametrize("heads", [[2, 2, 2, 5], [2, 2]])
+def test_heads_that_do_not_divide_or_lack(heads):
+    with pytest.raises(ValueError, match="NUM_HEADS is .*divides its channels"):
+        make(num_heads=heads)
+
+
 def test_drop_path_grows_with_the_depth():
     swin = make(depths=[1, 2, 1, 1], drop_path_rate=0.4)
     rates = [block.drop_path for block in swin.modules() if isinstance(block, Block)]

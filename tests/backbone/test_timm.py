@@ -142,6 +142,16 @@ def test_frozen_stages(freeze_at, frozen):
     assert not any(name.split(".")[1] in frozen for name in changed)
 
 
+@pytest.mark.parametrize("name", [n for k, n in FAMILIES.items() if k != "hrnet"])
+def test_what_is_frozen_is_all_that_the_map_depends_on(name):
+    frozen = {n for n, p in make(name, freeze_at=3).named_parameters() if not p.requires_grad}
+    backbone = make(name).train()
+    seen = backbone(torch.randn(2, 3, 64, 64))["res3"].square().sum()
+    grads = torch.autograd.grad(seen, list(backbone.parameters()), allow_unused=True)
+    names = (n for n, _ in backbone.named_parameters())
+    assert frozen == {n for n, grad in zip(names, grads, strict=True) if grad is not None}
+
+
 def test_frozen_norms():
     backbone = make(norm="FrozenBN").train()
     before = copy.deepcopy(backbone.state_dict())
@@ -200,6 +210,8 @@ def test_activation_checkpointing(name):
         ({"name": "vit_tiny_patch16_224"}, "no map res2 or res3 or res5.*ViTPyramid"),
         ({"name": "maxvit_pico_rw_256"}, "images of any size: for 64 x 96 pixels it fails"),
         ({"freeze_at": 6}, "FREEZE_AT is 6, but mobilenetv3_small_050 has no stage"),
+        # Its maps are those of its last stage, side by side.
+        ({"name": FAMILIES["hrnet"], "freeze_at": 2}, "FREEZE_AT is 2, but hrnet.* has no stage"),
         ({"norm": "GN"}, "MODEL.TIMM.NORM is 'GN', but must be one of BN"),
         ({"name": "convnext_atto_rms", "pretrained": True}, "no pretrained weights of"),
     ],

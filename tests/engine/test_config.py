@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
 from mask_former.config import REMOVED_KEYS
 from mask_former.engine.config import get_cfg, load_config
@@ -124,6 +123,9 @@ def test_a_key_that_occurs_twice(write, text, lines):
         ("MODEL.PIXEL_MEAN", [1.0, 2.0], "must have 3 elements"),
         ("MODEL.PIXEL_STD", [1.0, 0.0, 1.0], "must be at least 1e-06"),
         ("MODEL.SEM_SEG_HEAD.NORM", "BatchNorm", "must be one of .*SyncBN"),
+        ("MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS", 0, "must be at least 1"),
+        ("MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS", 0, "must be at least 1"),
+        ("MODEL.VIT.PATCH_SIZE", -16, "must be at least 0"),
     ],
 )
 def test_values_out_of_range(key, value, message):
@@ -184,73 +186,6 @@ def test_a_python_list_of_sizes_is_answered_with_the_sizes(write):
         "972, 1024]"
     )
     assert load_config(write("a.yaml", f"INPUT:\n  {answer}")).INPUT.MIN_SIZE_TRAIN[-1] == 1024
-
-
-POINTS, LOSS = "MODEL.MASK_FORMER.TRAIN_NUM_POINTS", "MODEL.MASK_FORMER.MASK_LOSS"
-
-
-def losses(cfg):
-    return cfg.MODEL.MASK_FORMER.TRAIN_NUM_POINTS, cfg.MODEL.MASK_FORMER.MASK_LOSS
-
-
-def test_what_mask2former_leaves_to_its_defaults_is_said_once(write, caplog):
-    base = "MODEL: {MASK_FORMER: {TRANSFORMER_DECODER_NAME: MultiScaleMaskedTransformerDecoder}}"
-    write("base.yaml", base)
-    path = write("a.yaml", "_BASE_: base.yaml\nSOLVER: {MAX_ITER: 4}")
-    assert losses(load_config(path)) == (12544, "bce")
-    (line,) = caplog.messages
-    assert f"{POINTS} 12544" in line and f"{LOSS} bce" in line
-
-
-def test_what_is_given_stays_as_it_is(write, caplog):
-    path = write(
-        "a.yaml", "MODEL: {MASK_FORMER: {TRANSFORMER_DECODER_NAME: Mine, TRAIN_NUM_POINTS: 0}}"
-    )
-    assert losses(load_config(path)) == (0, "bce")
-    (line,) = caplog.messages
-    assert POINTS not in line and f"{LOSS} bce" in line
-    caplog.clear()
-    assert losses(load_config(path, [LOSS, "focal"])) == (0, "focal")
-    (line,) = caplog.messages
-    assert LOSS not in line and "TEST.VOID_BELOW_HALF True" in line
-    caplog.clear()
-    # Our own name of the predictor implies nothing.
-    assert losses(load_config(opts=["MODEL.MASK_FORMER.PREDICTOR_NAME", "Mine"])) == (0, "focal")
-    assert not caplog.messages
-
-
-PEM = """
-MODEL:
-  BACKBONE: {NAME: D2STDCnet}
-  STDC: {LAYERS: [4, 5, 3], BLOCK_NUM: 4, BLOCK_TIPE: cat, USE_CONV_LAST: false, NORM: SyncBN}
-  SEM_SEG_HEAD: {PIXEL_DECODER_NAME: PEM_Pixel_Decoder, TRANSFORMER_ENC_LAYERS: 6}
-SOLVER: {BASE_LR_END: 1e-6}
-"""
-NAME = "MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME"
-MASK2FORMERS = "MultiScaleMaskedTransformerDecoder"
-
-
-@pytest.mark.parametrize("options", [[], [NAME, MASK2FORMERS]], ids=["by default", "by name"])
-def test_a_config_of_pems_repository_means_its_predictor(write, caplog, options):
-    cfg = load_config(write("a.yaml", PEM), options)
-    assert cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME == "PrototypeTransformerDecoder"
-    assert losses(cfg) == (12544, "bce")
-    assert cfg.SOLVER.BASE_LR_END == 1e-6
-    lines = [line for line in caplog.messages if "PEM's repository" in line]
-    assert len(lines) == 1 and "PrototypeTransformerDecoder" in lines[0]
-
-
-def test_another_predictor_behind_pems_pixel_decoder_is_chosen_by_our_name(write, caplog):
-    path = write("a.yaml", PEM)
-    keys = load_config(path, ["MODEL.MASK_FORMER.PREDICTOR_NAME", MASK2FORMERS]).MODEL.MASK_FORMER
-    assert (keys.PREDICTOR_NAME, keys.TRANSFORMER_DECODER_NAME) == (MASK2FORMERS, "")
-    other = load_config(path, [NAME, "Mine"])
-    assert other.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME == "Mine"
-    assert not [line for line in caplog.messages if "PEM's" in line]
-    # What a run has saved means what it meant.
-    saved = write("saved.yaml", load_config(path).dump())
-    ours, again = (yaml.safe_load(load_config(file).dump()) for file in (path, saved))
-    assert again == ours
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,20 @@ def test_a_component_that_is_not_registered(key, near):
         build_model(cfg)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "head", "remedy"),
+    [
+        ("MaskFormer", "EoMTHead", "is for EoMT: set .* the other to MaskFormerHead"),
+        ("SemanticSegmentor", "MaskFormerHead", "is for MaskFormer: .* or SegmenterHead"),
+        ("EoMT", "PerPixelBaselineHead", "is for SemanticSegmentor: .* EoMTHead"),
+    ],
+)
+def test_the_head_of_another_meta_architecture(architecture, head, remedy):
+    names = {"MODEL__META_ARCHITECTURE": architecture, "MODEL__SEM_SEG_HEAD__NAME": head}
+    with pytest.raises(UserError, match=f"is {architecture}, but .*NAME {head} {remedy}"):
+        build_model(tiny_cfg("unused", **names))
+
+
 def test_channels_that_make_no_groups():
     with pytest.raises(UserError, match="CONVS_DIM is 33, .* a multiple of 32"):
         build_model(tiny_cfg("unused", MODEL__SEM_SEG_HEAD__CONVS_DIM=33))

@@ -1,9 +1,8 @@
-"""PEM in training and after it: mixed precision, resuming, views, export, demo; on shapes."""
+"""PEM in training and after it: mixed precision, resuming, views, demo; on shapes."""
 
 import cv2
 import numpy as np
 import torch
-from torch import nn
 
 from demo import demo
 from mask_former import model_zoo
@@ -47,27 +46,6 @@ def test_every_parameter_of_the_backbone_learns_with_checkpointing(tmp_path):
 
 def test_test_time_augmentation_of_one_view_is_the_model(tmp_path):
     assert_one_view_is_the_model(tmp_path, **PEM)
-
-
-class Network(nn.Module):
-    """From normalized images to the final prediction, as tensors."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, images):
-        final = self.model.predict(images)[-1]
-        return final.class_logits, final.mask_logits
-
-
-@torch.no_grad()
-def test_an_exported_network_computes_the_same(tmp_path):
-    torch.manual_seed(0)
-    network = Network(build_model(tiny.tiny_cfg(tmp_path, **PEM))).eval()
-    exported = torch.export.export(network, (torch.randn(1, 3, 64, 96),)).module()
-    images = torch.randn(1, 3, 64, 96)
-    torch.testing.assert_close(exported(images), network(images))
 
 
 def test_the_demo_draws(tmp_path):

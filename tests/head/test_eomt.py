@@ -201,27 +201,6 @@ def test_the_network_is_one_graph(training):
     torch.compiler.reset()
 
 
-class Network(torch.nn.Module):
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, images):
-        prediction = self.model.predict(images)[-1]
-        return prediction.class_logits, prediction.mask_logits
-
-
-@torch.no_grad()
-def test_export():
-    """The trained network, without masks, as a graph of its own."""
-    annealed = {"MODEL__EOMT__ANNEALING_START": [0, 0, 0], "MODEL__EOMT__ANNEALING_END": [1, 1, 1]}
-    options = {"MODEL__VIT__NAME": "test_vit", "MODEL__VIT__IMG_SIZE": 64}
-    network = Network(build_model(eomt_cfg(**annealed, **options)).eval())
-    images = torch.randn(1, 3, 64, 64)
-    exported = torch.export.export(network, (images,))
-    torch.testing.assert_close(exported.module()(images), network(images))
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

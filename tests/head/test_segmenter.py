@@ -107,24 +107,6 @@ def test_trains_on_images_of_any_size(decoder, vit):
     assert [result["sem_seg"].shape for result in results] == [(K, 33, 50), (K, 16, 20)]
 
 
-class Network(nn.Module):
-    """From a normalized image to its logits."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.backbone, self.head = model.backbone, model.sem_seg_head
-
-    def forward(self, images):
-        return self.head(self.backbone(images))[0]
-
-
-@torch.no_grad()
-def test_can_be_exported():
-    network, images = Network(build_model(make_cfg()).eval()), torch.rand(1, 3, 64, 48)
-    exported = torch.export.export(network, (images,)).module()
-    torch.testing.assert_close(exported(images), network(images))
-
-
 def test_the_embeddings_of_classes_do_not_decay():
     cfg = make_cfg(SOLVER__WEIGHT_DECAY=0.1)
     model = build_model(cfg)

@@ -144,7 +144,7 @@ class TestPositionEncoding:
         assert torch.equal(sine_position_encoding(feature), sine_position_encoding(feature[:1] * 0))
 
     def test_channels_must_be_divisible_by_four(self):
-        with pytest.raises(ValueError, match="got 6"):
+        with pytest.raises(ValueError, match="got 6: .*HIDDEN_DIM"):
             sine_position_encoding(torch.zeros(1, 6, 2, 2))
 
 

@@ -79,9 +79,13 @@ def test_it_computes_in_float32_under_autocast():
     [
         ({"encoder_in_features": ["res3", "p6"]}, r"ENCODER_IN_FEATURES names \['p6'\]"),
         ({"in_features": []}, "IN_FEATURES names no map"),
+        ({"encoder_in_features": ["res3", "res4", "res4"]}, "with res4 twice; .*one map of each"),
         ({"in_features": ["res3", "res4", "res5"]}, "COMMON_STRIDE is 4, .*is res3, of stride 8"),
         ({"common_stride": 2}, "COMMON_STRIDE is 2, .*is res2, of stride 4"),
-        ({"transformer": TransformerOptions(num_heads=5)}, "5 deformable attention heads do not"),
+        (
+            {"transformer": TransformerOptions(num_heads=5)},
+            "5 deformable .*N_HEADS must divide CONVS_DIM",
+        ),
         ({"memory": "res6"}, "FEATURE is 'res6', but .*'transformer_encoder'"),
     ],
 )

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from benchmarks.family import MODELS
 from mask_former import model_zoo
 from tools.analyze_model import (
     Cost,
@@ -162,6 +163,18 @@ def test_eomt_by_hand():
     assert costs["sem_seg_head.pixel_decoder"].multiply_adds == upscaling
     heads = queries * (3 * dim**2 + 134 * dim)
     assert costs["sem_seg_head"].multiply_adds == upscaling + heads
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_readmes_table(name):
+    """And nothing of a model is counted elsewhere than in its recipe's semantic inference."""
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith(f"| {name} |")]
+    costs = analyze(build_without_weights(model_zoo.get_config(MODELS[name])), (512, 512))
+    for row in rows:
+        assert f"{costs[''].parameters / 1e6:.1f} M" in row
+        assert f"{costs[''].multiply_adds / 1e9:.0f} G" in row
+    assert len(rows) == 1
 
 
 def test_the_size_of_a_window():
