@@ -184,7 +184,7 @@ def _polygons(segmentation: Any, place: Callable[[], str]) -> list[list[float]]:
     if isinstance(segmentation, list):
         lengths = {len(p) if isinstance(p, list) else 1 for p in segmentation}
     points_as_pairs = lengths == {2}
-    if points_as_pairs or any([length % 2 for length in lengths]):
+    if points_as_pairs or any(length % 2 for length in lengths):
         raise UserError(f"{place()}: its segmentation is {described(segmentation)}. {_FORMAT}.")
     if min(lengths) >= 6:
         return segmentation
