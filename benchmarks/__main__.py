@@ -3,7 +3,8 @@
     python -m benchmarks [--device cuda]
 
 Every option is passed on. Commands of their own: `benchmarks.baseline` (ours beside another
-checkout), `benchmarks.gpu` (tests and benchmarks of a GPU in ten minutes), `benchmarks.quickstart`.
+checkout), `benchmarks.gpu` (tests and benchmarks of a GPU in ten minutes), `benchmarks.checks`,
+`benchmarks.quickstart`.
 """
 
 import subprocess
