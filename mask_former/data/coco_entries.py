@@ -3,7 +3,6 @@
 Errors name the file and the entry.
 """
 
-import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
@@ -15,6 +14,7 @@ from mask_former.errors import UserError, report
 
 # Segment ids are colours of 24 bits, and black is no segment.
 _MAX_SEGMENT_ID = 2**24 - 1
+_NUMBERS = (int, float)  # and no bool
 
 Place = Callable[[], str]
 """What an entry is called in an error message."""
@@ -52,10 +52,11 @@ def check_categories(content: Any, path: str, required: Sequence[str] = ()) -> l
 
 def new_id(known: dict[Hashable, Any], value: Any, place: str, content: Any = None) -> Hashable:
     """An id that is not among the `known`, to which it is added."""
-    number = f"number {len(known) + 1}"
-    id_ = as_id(value, f"{place} {number}")
+    id_ = value if type(value) is int else as_id(value, f"{place} number {len(known) + 1}")
     if id_ in known:
-        raise UserError(f"{place} {number} is {id_!r}, which occurs before: ids are unique.")
+        raise UserError(
+            f"{place} number {len(known) + 1} is {id_!r}, which occurs before: ids are unique."
+        )
     known[id_] = content
     return id_
 
@@ -123,7 +124,7 @@ def _check_reference(annotation: Json, what: str, place: Place, known: Any) -> N
 
 
 def _flag(annotation: Json, key: str, place: Place) -> int:
-    value = annotation.get(key)
+    value = annotation.get(key, 0)
     return value if type(value) is int and value in (0, 1) else as_flag(value, f"{place()}: {key}")
 
 
@@ -132,28 +133,32 @@ def check_numbers(annotation: Json, place: Place, size: tuple[int, int]) -> None
     area, box = annotation.get("area"), annotation.get("bbox")
     # Of what reaches as far as coordinates may.
     largest = (1 + 2 * MARGIN) ** 2 * size[0] * size[1]
-    if area is not None and not (_is_number(area) and 0 <= area <= largest):
+    if area is not None and not (type(area) in _NUMBERS and 0 <= area <= largest):
         raise UserError(
             f"{place()}: its area is {described(area)}, but must be a number of pixels of its "
             f"image, which is {size[1]} x {size[0]}. Leave it out to have it computed."
         )
     if box is None:
         return
-    sound = isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))
-    if sound:
-        (x, y, width, height), (rows, columns) = box, size
-        near_x = -MARGIN * columns <= x and x + width <= (1 + MARGIN) * columns
-        near_y = -MARGIN * rows <= y and y + height <= (1 + MARGIN) * rows
-        sound = near_x and near_y and width >= 0 and height >= 0
-    if not sound:
+    sound = isinstance(box, list) and len(box) == 4
+    if not (sound and _is_near(box[0], box[2], size[1]) and _is_near(box[1], box[3], size[0])):
         raise UserError(
             f"{place()}: its bbox is {described(box)}, but must be [x, y, width, height] in pixels "
             f"of its image, which is {size[1]} x {size[0]}. Leave it out to have it computed."
         )
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+def _is_near(start: Any, extent: Any, side: int) -> bool:
+    """Whether `extent` pixels from `start` on are near an image's side. NaN and infinity are not,
+    and whole numbers of hundreds of digits are never added."""
+    low, high = -MARGIN * side, (1 + MARGIN) * side
+    return (
+        type(start) in _NUMBERS
+        and type(extent) in _NUMBERS
+        and low <= start <= high
+        and 0 <= extent <= high - low
+        and start + extent <= high
+    )
 
 
 def complete(annotation: Json, size: tuple[int, int], remarks: Counter) -> None:

@@ -85,18 +85,20 @@ def read_instances(path: str) -> CocoFile:
     file = _read(path, ("image_id", "category_id"))
     categories = {category["id"] for category in file.categories}
     ids: dict[Hashable, None] = {}
+    of_id = f"{path}: the id of annotation"
     masked = []
     for index, annotation in enumerate(file.annotations):
         place = partial(place_of, path, annotation, index)
         try:
             if "id" in annotation:
-                annotation["id"] = new_id(ids, annotation["id"], f"{path}: the id of annotation")
+                annotation["id"] = new_id(ids, annotation["id"], of_id)
             check_references(annotation, place, file.images, categories)
-            check_numbers(annotation, place, file.size(annotation))
+            size = file.size(annotation)
+            check_numbers(annotation, place, size)
         except UserError as error:
             report(error)
             continue
-        masked.append(Masked(annotation, file.size(annotation), place))
+        masked.append(Masked(annotation, size, place))
     check_types(path, "annotations", ids)
     masked = sound_masks(masked, file.remarks)
     file.annotations = [item.annotation for item in masked]

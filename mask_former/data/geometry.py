@@ -4,6 +4,7 @@ pycocotools trusts its input: from a coordinate that is not a number, or run len
 cover the image, it reads and writes foreign memory. So nothing gets to it but what passed here.
 """
 
+import struct
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -78,18 +79,18 @@ def check_masks(masked: Iterator[Masked]) -> Counter:
     remarks: Counter = Counter()
     while chunk := list(islice(masked, _CHUNK)):
         values, lengths, owners = array("d"), [], []
-        for index, item in enumerate(chunk):
-            segmentation = item.annotation.get("segmentation")
+        for index, (annotation, size, place) in enumerate(chunk):
+            segmentation = annotation.get("segmentation")
             if isinstance(segmentation, dict):
-                remarks[EMPTY] += not check_run_lengths(segmentation, item.size, item.place)
+                remarks[EMPTY] += not check_run_lengths(segmentation, size, place)
                 continue
-            polygons = _polygons(segmentation, item.place)
+            polygons = _polygons(segmentation, place)
             if len(polygons) < len(segmentation):
                 remarks[TOO_FEW_POINTS] += 1
-                item.annotation["segmentation"] = polygons or empty_mask(item.size)
-            remarks[EMPTY] += not polygons
+                remarks[EMPTY] += not polygons
+                annotation["segmentation"] = polygons or empty_mask(size)
             for polygon in polygons:
-                _append(values, polygon, item.place)
+                _append(values, polygon, place)
                 lengths.append(len(polygon) // 2)
                 owners.append(index)
         if lengths:
@@ -179,21 +180,21 @@ def _polygons(segmentation: Any, place: Callable[[], str]) -> list[list[float]]:
     """The polygons of three or more points."""
     if segmentation is None or segmentation == []:
         raise UserError(f"{place()} has no mask. {_FORMAT}.")
-    wrong = (
-        not isinstance(segmentation, list)
-        or not all(isinstance(polygon, list) for polygon in segmentation)
-        or any(len(polygon) % 2 for polygon in segmentation)
-        or all(len(polygon) == 2 for polygon in segmentation)  # points as pairs
-    )
-    if wrong:
+    lengths = {1}  # odd, as what is no polygon
+    if isinstance(segmentation, list):
+        lengths = {len(p) if isinstance(p, list) else 1 for p in segmentation}
+    points_as_pairs = lengths == {2}
+    if points_as_pairs or any(length % 2 for length in lengths):
         raise UserError(f"{place()}: its segmentation is {described(segmentation)}. {_FORMAT}.")
+    if min(lengths) >= 6:
+        return segmentation
     return [polygon for polygon in segmentation if len(polygon) >= 6]
 
 
 def _append(values: array, polygon: list[float], place: Callable[[], str]) -> None:
     try:
-        values.extend(polygon)
-    except (TypeError, OverflowError) as error:
+        values.frombytes(struct.pack(f"{len(polygon)}d", *polygon))  # faster than `extend`
+    except struct.error as error:
         raise UserError(
             f"{place()}: a polygon holds what is no number, {described(polygon)}. {_FORMAT}."
         ) from error
@@ -217,7 +218,7 @@ def _check_coordinates(
     starts = np.append(0, np.cumsum(lengths)[:-1])
     with np.errstate(invalid="ignore"):
         low, high = np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)
-    sizes = np.array([item.size[::-1] for item in chunk], dtype=np.float64)[owners]
+    sizes = np.array([item.size for item in chunk], dtype=np.float64)[owners, ::-1]
     # NaN is not near either.
     near = ((low >= -MARGIN * sizes) & (high <= (1 + MARGIN) * sizes)).all(axis=1)
     if not near.all():

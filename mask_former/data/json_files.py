@@ -67,7 +67,9 @@ def read_json(path: str) -> Any:
             data = file.read()
         if data.startswith(_GZIP):
             data = gzip.decompress(data)
-        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_object)
+        text = data.decode("utf-8-sig")
+        del data  # as large as the text
+        return json.loads(text, object_pairs_hook=_object)
     except FileNotFoundError:
         raise  # who knows the data set explains it
     except (ValueError, EOFError, OSError, RecursionError, zlib.error) as error:

@@ -1,6 +1,7 @@
 """Reading the annotations of records. Every error names the file that is wrong."""
 
 import logging
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import compress
@@ -103,13 +104,17 @@ def check_pairs(records: Sequence[Record]) -> None:
         for record in records
         if "sem_seg_file_name" in record
     ]
-    wrong = [pair for pair in pairs if Path(pair[0]).stem != Path(pair[1]).stem]
+    wrong = [pair for pair in pairs if _stem(pair[0]) != _stem(pair[1])]
     if wrong and len(wrong) < len(pairs):
         raise UserError(
             f"{len(wrong)} of {len(pairs)} label maps have another name than their image, such as "
             f"{wrong[0][1]} for {wrong[0][0]}. Is an image or a label map missing, so that the "
             "following are paired wrongly?"
         )
+
+
+def _stem(path: str | Path) -> str:
+    return os.path.splitext(os.path.basename(path))[0]
 
 
 def segments_of(record: Record) -> Sequence[dict[str, Any]]:

@@ -166,11 +166,10 @@ def examine(
         if limit is not None and limit < report.num_images:
             chosen = np.linspace(0, report.num_images - 1, limit, dtype=int)
             report.records = [report.records[i] for i in chosen]
-    jobs = [
-        (Inspector.from_config(cfg, len(report.classes)), record)
-        for report in reports
-        for record in report.records
-    ]
+    jobs = []
+    for report in reports:
+        inspector = Inspector.from_config(cfg, len(report.classes))
+        jobs += [(inspector, record) for record in report.records]
     if workers is None:  # starting a process takes as long as reading many images
         workers = min(os.cpu_count() or 1, 1 + len(jobs) // _IMAGES_PER_PROCESS)
     results = run_jobs(_inspect, jobs, workers)

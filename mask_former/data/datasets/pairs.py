@@ -45,7 +45,9 @@ def find_pairs(
     files = list(find_files(sem_seg_root))
     labels = _by_name(files, sem_seg_root, (label_suffix,) if label_suffix else _LOSSLESS)
     if Path(image_root) != Path(sem_seg_root):
-        files = [f for f in find_files(image_root) if not _is_in(f, image_root, sem_seg_root)]
+        files = list(find_files(image_root))
+        if Path(image_root) in Path(sem_seg_root).parents:
+            files = [f for f in files if Path(sem_seg_root) not in Path(f).parents]
     elif label_suffix:
         files = sorted(set(files) - set(labels.values()))
     images = _by_name(files, image_root, (image_suffix,) if image_suffix else (*_LOSSLESS, *_LOSSY))
@@ -84,11 +86,6 @@ def find_files(root: str) -> Iterator[str]:
     for folder, subfolders, names in os.walk(root, followlinks=True):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         yield from (os.path.join(folder, n) for n in sorted(names) if not n.startswith("."))
-
-
-def _is_in(file: str, root: str, folder: str) -> bool:
-    """Whether a file is in a folder that is below `root`."""
-    return Path(root) in Path(folder).parents and Path(folder) in Path(file).parents
 
 
 def _by_name(files: Collection[str], root: str, suffixes: tuple[str, ...]) -> dict[str, str]:

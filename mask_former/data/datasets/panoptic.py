@@ -111,13 +111,15 @@ def load_panoptic(name: str) -> Records:
     metadata = MetadataCatalog.get(name)
     file = read_panoptic(metadata.panoptic_json)
     check_same_classes(file, contiguous_ids(metadata), metadata.stuff_classes)
-    return [_record(metadata, annotation, file.images) for annotation in file.annotations]
+    ids = contiguous_ids(metadata)
+    return [_record(metadata, ids, a, file.images[a["image_id"]]) for a in file.annotations]
 
 
-def _record(metadata: Metadata, annotation: Json, images: dict[Hashable, Json]) -> dict[str, Any]:
+def _record(
+    metadata: Metadata, contiguous: dict[Hashable, int], annotation: Json, image: Json
+) -> dict[str, Any]:
     things = metadata.thing_dataset_id_to_contiguous_id
-    contiguous = contiguous_ids(metadata)
-    image, label_file = images[annotation["image_id"]], annotation["file_name"]
+    label_file = annotation["file_name"]
     record = {
         "file_name": os.path.join(metadata.image_root, image["file_name"]),
         "image_id": annotation["image_id"],
