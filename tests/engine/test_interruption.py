@@ -15,7 +15,7 @@ from detectron2.engine import HookBase
 from mask_former.engine.errors import reported_errors
 from mask_former.engine.interruption import EXIT_CODE, Interrupted, asked, noted_signals
 from tests.engine import tiny
-from tests.engine.test_trainer import (
+from tests.engine.toy import (
     ToyEvaluator,
     ToyTrainer,
     dataset,  # noqa: F401  (a fixture)

@@ -10,8 +10,10 @@ as `kill -9` does or by another signal, after iteration N.
 import argparse
 import json
 import logging
+import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -222,12 +224,57 @@ def start(cfg, *flags, torchrun=(), **options):
     )
 
 
+def run_in_two(cfg, *flags):
+    """Run in two processes that are told of each other as torchrun tells them.
+
+    They are forks of a process that has imported all this, and done nothing else: importing takes
+    longer than such a run.
+
+    Returns:
+        Their exit codes, and what they printed.
+    """
+    config, log = f"{cfg.OUTPUT_DIR}.yaml", Path(f"{cfg.OUTPUT_DIR}.log")
+    with open(config, "w") as file:
+        file.write(cfg.dump())
+    argv = ["--record", f"{cfg.OUTPUT_DIR}.json", "--config-file", config, *flags]
+    log.unlink(missing_ok=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.engine.tiny"])
+    processes = [
+        context.Process(target=_run_as, args=(rank, port, log, argv), daemon=True)
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    return [process.exitcode for process in processes], log.read_text()
+
+
+def _run_as(rank, port, log, argv):
+    size = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    place = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    os.environ.update(**size, **place, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    with open(log, "a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    run_command(argv)
+
+
 def read_record(cfg):
     with open(f"{cfg.OUTPUT_DIR}.json") as file:
         return json.load(file)
 
 
-if __name__ == "__main__":
+def run_command(argv):
+    """What the command line does."""
     with engine.reported_errors():
-        arguments = argument_parser().parse_args()
+        arguments = argument_parser().parse_args(argv)
         engine.launch(main, engine.load_config(arguments.config_file, arguments.opts), arguments)
+
+
+if __name__ == "__main__":
+    run_command(None)
