@@ -2,15 +2,10 @@
 
 import pytest
 import torch
-from detectron2.layers import ShapeSpec
 
 from mask_former.layers import TransformerOptions
 from mask_former.pixel_decoder import MSDeformAttnPixelDecoder
-
-CHANNELS = {"res2": 8, "res3": 12, "res4": 16, "res5": 24}
-SHAPES = {
-    name: ShapeSpec(channels=c, stride=4 * 2**i) for i, (name, c) in enumerate(CHANNELS.items())
-}
+from tests.pixel_decoder.maps import SHAPES, make_features
 
 
 def make(**options):
@@ -25,33 +20,6 @@ def make(**options):
         "transformer": TransformerOptions(num_heads=4, dim_feedforward=16, dropout=0.0),
     }
     return MSDeformAttnPixelDecoder(**{**defaults, **options})
-
-
-def make_features(height=64, width=96):
-    generator = torch.Generator().manual_seed(0)
-    sizes = {
-        n: (2, s.channels, -(-height // s.stride), -(-width // s.stride)) for n, s in SHAPES.items()
-    }
-    return {name: torch.randn(size, generator=generator) for name, size in sizes.items()}
-
-
-MEMORY = {
-    "res4": [(16, 16)],
-    "pixel_embedding": [(20, 4)],
-    "multi_scale_pixel_decoder": [(32, 32), (32, 16), (32, 8)],
-    "transformer_encoder": [(32, 32)],
-}
-
-
-@pytest.mark.parametrize("size", [(64, 96), (61, 93), (20, 33)])
-@pytest.mark.parametrize("memory", MEMORY)
-def test_the_memory_has_the_promised_shapes(memory, size):
-    decoder = make(memory=memory)
-    pixels = decoder(make_features(*size))
-    assert pixels.mask_features.shape == (2, 20, *(-(-x // 4) for x in size))
-    assert [(s.channels, s.stride) for s in decoder.memory_shape] == MEMORY[memory]
-    for feature, shape in zip(pixels.memory, decoder.memory_shape, strict=True):
-        assert feature.shape == (2, shape.channels, *(-(-x // shape.stride) for x in size))
 
 
 def test_every_encoded_map_sees_every_other_and_the_embeddings_see_all():

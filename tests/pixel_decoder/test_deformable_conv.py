@@ -3,49 +3,17 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from detectron2.layers import ShapeSpec
 from torch import nn
 
 from mask_former.pixel_decoder import PEM_Pixel_Decoder
 from mask_former.pixel_decoder.deformable_conv import ContextGate, DeformableUpsampling
-
-CHANNELS = {"res2": 8, "res3": 12, "res4": 16, "res5": 24}
-SHAPES = {
-    name: ShapeSpec(channels=c, stride=4 * 2**i) for i, (name, c) in enumerate(CHANNELS.items())
-}
+from tests.pixel_decoder.maps import SHAPES, make_features
 
 
 def make(**options):
     torch.manual_seed(1)
     defaults = {"input_shape": SHAPES, "in_features": list(SHAPES), "norm": "BN"}
     return PEM_Pixel_Decoder(**{**defaults, "conv_dim": 32, "mask_dim": 20, **options})
-
-
-def make_features(height=64, width=96, batch=2):
-    generator = torch.Generator().manual_seed(0)
-    sizes = {
-        n: (batch, s.channels, -(-height // s.stride), -(-width // s.stride))
-        for n, s in SHAPES.items()
-    }
-    return {name: torch.randn(size, generator=generator) for name, size in sizes.items()}
-
-
-MEMORY = {
-    "res4": [(16, 16)],
-    "pixel_embedding": [(20, 4)],
-    "multi_scale_pixel_decoder": [(32, 32), (32, 16), (32, 8)],
-}
-
-
-@pytest.mark.parametrize("size", [(64, 96), (61, 93), (20, 33)])
-@pytest.mark.parametrize("memory", MEMORY)
-def test_the_memory_has_the_promised_shapes(memory, size):
-    decoder = make(memory=memory)
-    pixels = decoder(make_features(*size))
-    assert pixels.mask_features.shape == (2, 20, *(-(-x // 4) for x in size))
-    assert [(s.channels, s.stride) for s in decoder.memory_shape] == MEMORY[memory]
-    for feature, shape in zip(pixels.memory, decoder.memory_shape, strict=True):
-        assert feature.shape == (2, shape.channels, *(-(-x // shape.stride) for x in size))
 
 
 def test_a_map_sees_the_coarser_ones_and_the_embeddings_see_all():

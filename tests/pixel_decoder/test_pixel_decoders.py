@@ -2,24 +2,12 @@
 
 import pytest
 import torch
-from detectron2.layers import ShapeSpec
 
 from mask_former.layers import TransformerOptions
 from mask_former.pixel_decoder import BasePixelDecoder, TransformerEncoderPixelDecoder
+from tests.pixel_decoder.maps import SHAPES, make_features
 
-CHANNELS = {"res2": 8, "res3": 12, "res4": 16, "res5": 24}
-SHAPES = {
-    name: ShapeSpec(channels=c, stride=4 * 2**i) for i, (name, c) in enumerate(CHANNELS.items())
-}
 OPTIONS = {"input_shape": SHAPES, "in_features": list(SHAPES), "conv_dim": 32, "mask_dim": 20}
-
-
-def make_features(height=64, width=96, batch=2):
-    torch.manual_seed(0)
-    return {
-        name: torch.randn(batch, s.channels, -(-height // s.stride), -(-width // s.stride))
-        for name, s in SHAPES.items()
-    }
 
 
 def make(decoder, **options):
@@ -35,25 +23,6 @@ def decoder(request):
     if request.param == "fpn":
         return make(BasePixelDecoder)
     return make(TransformerEncoderPixelDecoder)
-
-
-MEMORY = {
-    "res4": [(16, 16)],
-    "pixel_embedding": [(20, 4)],
-    "multi_scale_pixel_decoder": [(32, 32), (32, 16), (32, 8)],
-    "transformer_encoder": [(32, 32)],
-}
-
-
-@pytest.mark.parametrize("size", [(64, 96), (61, 93)])
-@pytest.mark.parametrize("memory", MEMORY)
-def test_the_memory_has_the_promised_shapes(memory, size):
-    decoder = make(TransformerEncoderPixelDecoder, memory=memory)
-    pixels = decoder(make_features(*size))
-    assert pixels.mask_features.shape == (2, 20, *(-(-x // 4) for x in size))
-    assert [(s.channels, s.stride) for s in decoder.memory_shape] == MEMORY[memory]
-    for feature, shape in zip(pixels.memory, decoder.memory_shape, strict=True):
-        assert feature.shape == (2, shape.channels, *(-(-x // shape.stride) for x in size))
 
 
 def test_the_memory_is_what_it_is_called():
