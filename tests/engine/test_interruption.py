@@ -141,6 +141,7 @@ def test_a_signal_that_is_ignored_stays_so():
 
 
 def press_ctrl_c_twice():
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
     with noted_signals():
         os.kill(os.getpid(), signal.SIGINT)
         print(asked().name, flush=True)
