@@ -5,7 +5,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from mask_former.errors import UserError
@@ -62,6 +61,8 @@ class HungarianMatcher:
         Raises:
             NonFinitePredictions: a prediction is NaN or infinite.
         """
+        from scipy.optimize import linear_sum_assignment  # takes time, and only training needs it
+
         masks = [prediction.mask_logits for prediction in predictions]
         classes = [prediction.class_logits for prediction in predictions]
         finite = _finite_images(classes, masks).float()

@@ -16,15 +16,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     _datasets = tempfile.TemporaryDirectory(prefix="mask-former-tests-")
     os.environ["DETECTRON2_DATASETS"] = _datasets.name
 
-# The longest first: tens of seconds each, where most files take one or two.
-LONG = ("test_golden", "test_benchmarks", "test_distributed", "test_launch", "test_resume")
-LONG += (
-    "test_own_data_document",
-    "test_end_to_end",
-    "test_compile",
-    "test_cli",
-    "test_interruption",
-)
+# The longest first: ten seconds or more each, where most files take one or two.
+LONG = ("test_benchmarks", "test_interruption", "test_golden", "test_compile", "test_distributed")
+LONG += ("test_end_to_end", "test_own_data_document", "test_mutated_annotations", "test_launch")
+LONG += ("test_resume", "test_cli")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,13 +4,12 @@ import json
 import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import yaml
 
+from tests import forks
 from tests.own_data import write_own_data
 
 ROOT = Path(__file__).parents[1]
@@ -71,15 +70,12 @@ def test_the_commands(tmp_path):
     for task in METRIC:
         write_own_data(tmp_path / task / "mine", NUM_IMAGES)
         (tmp_path / task / "tiny.yaml").write_text(yaml.safe_dump(TINY))
-    # In one process of its own: importing takes longer than all commands.
-    here = {**os.environ, "PYTHONPATH": str(ROOT)}
-    code = f"from tests.test_own_data_document import run_all; run_all({str(tmp_path)!r})"
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=ROOT, env=here, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    # In a process of its own, as the commands change the process: data sets, loggers, directory.
+    code, output = forks.run(tmp_path / "output", run_all, str(tmp_path))
+    assert code == 0, output[-6000:]
     for task, metric in METRIC.items():
         check(tmp_path / task, task)
-        assert metric.partition("/")[2] in done.stdout
+        assert metric.partition("/")[2] in output
 
 
 def check(folder: Path, task: str) -> None:

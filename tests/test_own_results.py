@@ -1,9 +1,6 @@
 """From a training on a user's own data to results, in processes where no data set is registered."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,34 +8,29 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 from pycocotools.coco import COCO
 
+from demo import demo
 from mask_former.checkpoint.read import read_classes
 from mask_former.data.datasets import register_instances, register_panoptic, register_semantic
-from mask_former.engine import Trainer
+from mask_former.engine import DefaultPredictor, Trainer, load_config
+from tests import forks
 from tests.engine.tiny import run_here, tiny_cfg
 from tests.own_data import CATEGORIES, load, write_own_data
 from tools import score
 
-ROOT = Path(__file__).parents[1]
 TASKS = {"panoptic": "PANOPTIC_ON", "semantic": "SEMANTIC_ON", "instance": "INSTANCE_ON"}
 
-# What a user does later, or elsewhere: {task: [config, weights, images]} -> what is known there.
-LATER = """
-import json, sys
-import tests.engine.tiny  # registers the backbone
-from detectron2.data import DatasetCatalog
-from demo import demo
-from mask_former.engine import DefaultPredictor, load_config
 
-jobs = json.loads(sys.argv[1])
-for task, (config, weights, images, truth, output) in jobs.items():
-    flags = ["--config-file", config, "--input", images, "--output", output, "--save-results"]
-    flags += ["--confidence-threshold", "0"] if task == "instance" else []
-    flags += ["--image-ids", truth, "--opts", "MODEL.WEIGHTS", weights]
-    assert demo.main(flags) == 0
-    assert not any(name.startswith("own_") for name in DatasetCatalog)
-    predictor = DefaultPredictor(load_config(config, ["MODEL.WEIGHTS", weights]))
-    print(json.dumps([list(predictor.metadata.stuff_classes)]))
-"""
+def later(jobs):
+    """What a user does later, or elsewhere, with {task: [config, weights, images, ...]}; prints
+    the classes that are known there."""
+    for task, (config, weights, images, truth, output) in jobs.items():
+        flags = ["--config-file", config, "--input", images, "--output", output, "--save-results"]
+        flags += ["--confidence-threshold", "0"] if task == "instance" else []
+        flags += ["--image-ids", truth, "--opts", "MODEL.WEIGHTS", weights]
+        assert demo.main(flags) == 0
+        assert not any(name.startswith("own_") for name in DatasetCatalog)
+        predictor = DefaultPredictor(load_config(config, ["MODEL.WEIGHTS", weights]))
+        print(json.dumps([list(predictor.metadata.stuff_classes)]))
 
 
 @pytest.fixture(scope="module")
@@ -108,11 +100,9 @@ def results(runs, data, tmp_path_factory):
         ]
         for task, folder in runs.items()
     }
-    done = subprocess.run(
-        [sys.executable, "-c", LATER, json.dumps(jobs)], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    said = [json.loads(line)[0] for line in done.stdout.splitlines() if line.startswith("[[")]
+    code, printed = forks.run(output / "output", later, jobs)
+    assert code == 0, printed
+    said = [json.loads(line)[0] for line in printed.splitlines() if line.startswith("[[")]
     return {task: output / task / "results" for task in TASKS}, dict(zip(TASKS, said, strict=True))
 
 

@@ -9,7 +9,6 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 from detectron2.projects.deeplab import add_deeplab_config
-from torch import nn
 
 from mask_former import model_zoo
 from mask_former.config import add_mask_former_config
@@ -168,10 +167,13 @@ def test_weight_names_and_shapes(file):
 def fill(model):
     """Give a model of the meta device memory on the CPU, and weights that keep numbers finite."""
     torch.manual_seed(0)
+    # The same for all, since drawing hundreds of millions takes seconds.
+    noise = 2 * torch.rand(65537) - 1
     model.to_empty(device="cpu")
     for name, weight in model.named_parameters():
         if weight.dim() > 1:
-            nn.init.kaiming_uniform_(weight, a=1)
+            repeated = noise.repeat(weight.numel() // len(noise) + 1)[: weight.numel()]
+            weight.copy_(repeated.view_as(weight)).mul_((3 / weight[0].numel()) ** 0.5)
         else:
             weight.fill_(0 if name.endswith("bias") else 1)
     for buffer in model.buffers():

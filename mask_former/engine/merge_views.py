@@ -11,7 +11,6 @@ the probability that its query found an object.
 
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 # Masks of different views are compared on a grid of so many cells a side.
@@ -35,6 +34,8 @@ def match_queries(reference: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]
     Returns:
         for each query of `reference` the index of one of `other`, a permutation, (Q,).
     """
+    from scipy.optimize import linear_sum_assignment  # takes time, and few need it
+
     # In float32 also where the model runs in mixed precision.
     with torch.autocast(reference[0].device.type, enabled=False):
         classes, masks = (a.float() @ b.float().T for a, b in zip(reference, other, strict=True))

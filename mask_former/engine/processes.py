@@ -120,12 +120,12 @@ class Processes:
 def end_with_parent() -> None:
     """See to it that this process ends when its parent has: by SIGTERM, or, where that has no
     effect for a minute, at once."""
-    # As the parent said, which may have ended meanwhile.
-    started_by = multiprocessing.parent_process()
-    parent = started_by.pid if started_by else os.getppid()
+    started_by, parent = multiprocessing.parent_process(), os.getppid()
 
     def watch() -> None:
-        while os.getppid() == parent:
+        if started_by:  # which may have ended meanwhile, or have had another one fork this process
+            started_by.join()
+        while not started_by and os.getppid() == parent:
             time.sleep(_POLL)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(GRACE)

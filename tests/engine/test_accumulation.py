@@ -67,14 +67,12 @@ def test_parts_of_two_processes_train_like_the_batch(shapes_root, tmp_path):
         SOLVER__REFERENCE_WORLD_SIZE=2,
         **OPTIONS,
     )
-    process = tiny.start(parts, "--num-gpus", "2", "--kill-after", "0", "--by", "SIGTERM")
+    codes, output = tiny.run_in_two(parts, "--kill-after", "0", "--by", "SIGTERM")
+    assert codes == [75, 75], output
+    codes, output = tiny.run_in_two(parts, "--resume")
+    assert codes == [0, 0], output
+    assert "4 images (1 x 2 processes x 2 parts)" in output
     expected = tiny.run_here(whole)["losses"]
-    output, _ = process.communicate()
-    assert process.returncode == 75, output.decode()
-    process = tiny.start(parts, "--num-gpus", "2", "--resume")
-    output, _ = process.communicate()
-    assert process.returncode == 0, output.decode()
-    assert "4 images (1 x 2 processes x 2 parts)" in output.decode()
     losses = tiny.read_record(parts)["losses"]
     assert_same(parts, losses, whole, {k: v for k, v in expected.items() if int(k) >= 2})
 

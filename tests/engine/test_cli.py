@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from mask_former.data.agreement import known_classes
-from mask_former.engine import Trainer, argument_parser, check_run, setup
+from mask_former.engine import Trainer, argument_parser, check_run, setup, train
 from mask_former.engine.setup import check_device, check_output_folder
 from mask_former.evaluation import PanopticEvaluator
+from tests import forks
 from tests.engine.tiny import restored_loggers, tiny_cfg
 
 ROOT = Path(__file__).parents[2]
@@ -54,10 +55,10 @@ def test_weights_that_are_missing_are_one_message_also_from_two_processes(shapes
     cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     cfg.MODEL.WEIGHTS = str(tmp_path / "missing.pth")
     (tmp_path / "cfg.yaml").write_text(cfg.dump())
-    result = train_net("--config-file", str(tmp_path / "cfg.yaml"), "--num-gpus", "2")
-    assert result.returncode == 2, result.stderr
-    assert "missing.pth" in result.stderr
-    assert "Traceback" not in result.stderr
+    flags = ["--config-file", str(tmp_path / "cfg.yaml"), "--num-gpus", "2"]
+    code, output = forks.run(tmp_path / "output", train.main, flags)
+    assert code == 2, output
+    assert "missing.pth" in output and "Traceback" not in output
 
 
 @pytest.mark.parametrize("name", ["last_checkpoint", "model_final.pth", "metrics.json"])

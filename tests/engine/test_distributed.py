@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from mask_former.engine.step import share_buffers
+from tests import forks
 from tests.engine import tiny
 
 
@@ -28,10 +29,9 @@ def test_two_processes_train_like_one(shapes_root, tmp_path):
     }
     one = tiny.tiny_cfg(tmp_path / "one", **options)
     two = tiny.tiny_cfg(tmp_path / "two", **options)
-    process = tiny.start(two, "--num-gpus", "2")
+    codes, output = tiny.run_in_two(two)
+    assert codes == [0, 0], output
     expected = tiny.run_here(one)
-    output, _ = process.communicate()
-    assert process.returncode == 0, output.decode()
 
     losses = tiny.read_record(two)["losses"]
     assert losses.keys() == expected["losses"].keys()
@@ -80,6 +80,7 @@ def _share(rank: int, folder: Path) -> None:
 
 
 def test_an_evaluation_has_the_statistics_that_a_checkpoint_holds(tmp_path):
-    torch.multiprocessing.spawn(_share, (tmp_path,), nprocs=2)
+    for process in [forks.start(tmp_path / "output", _share, i, tmp_path) for i in range(2)]:
+        process.join()
     for rank in range(2):
         assert torch.load(tmp_path / f"{rank}.pt").tolist() == [5.0] * 3

@@ -14,7 +14,7 @@ from mask_former.engine.interruption import Interrupted
 from mask_former.errors import UserError
 from mask_former.evaluation.metrics_file import read_metrics
 from tests.engine import tiny
-from tests.engine.test_trainer import (
+from tests.engine.toy import (
     ToyEvaluator,
     ToyTrainer,
     dataset,  # noqa: F401  (a fixture)
@@ -195,13 +195,12 @@ def test_two_processes_end_together(shapes_root, tmp_path):
         SOLVER__BASE_LR=0.0,
         SOLVER__EARLY_STOPPING_PATIENCE=2,
     )
-    process = tiny.start(cfg, "--num-gpus", "2")
-    output, _ = process.communicate()
-    assert process.returncode == 0, output.decode()
+    codes, output = tiny.run_in_two(cfg)
+    assert codes == [0, 0], output
     record = tiny.read_record(cfg)
     assert list(record["losses"]) == ["0", "1", "2"]
-    assert "after 2 evaluations without a better" in output.decode()
-    assert "ends early, after iteration 2" in output.decode()
+    assert "after 2 evaluations without a better" in output
+    assert "ends early, after iteration 2" in output
     assert Path(cfg.OUTPUT_DIR, "last_checkpoint").read_text() == "model_final.pth"
 
 

@@ -69,9 +69,8 @@ def test_a_resumed_run_continues(ema_decay, shapes_root, tmp_path):
 
 def test_two_processes(shapes_root, tmp_path):
     cfg = tiny.tiny_cfg(tmp_path / "run", **(OPTIONS | {"SOLVER__MAX_ITER": 2}))
-    process = tiny.start(cfg, "--num-gpus", "2")
-    output, _ = process.communicate()
-    assert process.returncode == 0, output.decode()
+    codes, output = tiny.run_in_two(cfg)
+    assert codes == [0, 0], output
     assert all(np.isfinite(loss) for loss in tiny.read_record(cfg)["losses"].values())
 
 

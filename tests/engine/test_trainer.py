@@ -1,116 +1,13 @@
-from dataclasses import dataclass
-
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase
-from detectron2.evaluation import DatasetEvaluator
-from torch import nn
 
-from mask_former import precision
-from mask_former.engine.config import get_cfg
-from mask_former.engine.summary import summarize
-from mask_former.engine.trainer import Trainer
-
-NUM_IMAGES = 5
-
-
-class ToyModel(nn.Module):
-    """Learns w = 1 through dropout; evaluated it gives w."""
-
-    def __init__(self):
-        super().__init__()
-        self.w = nn.Parameter(torch.zeros(8))
-
-    def forward(self, batch):
-        if not self.training:
-            torch.rand(3)  # an evaluation that uses random numbers
-            return [{"w": self.w.mean().item()} for _ in batch]
-        scale = sum(record["scale"] for record in batch)
-        w = nn.functional.dropout(self.w, 0.5)
-        return {"loss_a": scale * ((w - 1) ** 2).mean(), "loss_b": 0 * w.sum()}
-
-
-class ToyEvaluator(DatasetEvaluator):
-    def reset(self):
-        self.values = []
-
-    def process(self, inputs, outputs):
-        self.values += [output["w"] for output in outputs]
-
-    def evaluate(self):
-        return {"sem_seg": {"mIoU": sum(self.values) / len(self.values)}}
-
-
-@dataclass
-class ToyLoader:
-    """Endless, with scale 1, but for one iteration."""
-
-    start_iter: int
-    bad_iter: int = -1
-    dataset = range(NUM_IMAGES)
-
-    def __iter__(self):
-        iteration = self.start_iter
-        while True:
-            scale = float("nan") if iteration == self.bad_iter else 1.0
-            yield [{"scale": scale, "file_name": f"{iteration}.jpg"}]
-            iteration += 1
-
-
-class ToyTrainer(Trainer):
-    bad_iter = -1
-    output_folders: list[str | None] = []
-
-    @classmethod
-    def build_model(cls, cfg):
-        torch.manual_seed(1)
-        return ToyModel()
-
-    @classmethod
-    def build_train_loader(cls, cfg, *, start_iter=0):
-        return ToyLoader(start_iter, cls.bad_iter)
-
-    @classmethod
-    def build_test_loader(cls, cfg, dataset_name):
-        return [[{}], [{}]]
-
-    @classmethod
-    def build_evaluator(cls, cfg, dataset_name, output_folder=None):
-        cls.output_folders.append(output_folder)
-        return ToyEvaluator()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def dataset():
-    DatasetCatalog.register("toy", list)
-    MetadataCatalog.get("toy").thing_dataset_id_to_contiguous_id = {1: 0, 2: 1}
-    yield
-    DatasetCatalog.remove("toy")
-    MetadataCatalog.remove("toy")
-
-
-def toy_cfg(folder, **solver):
-    cfg = get_cfg()
-    cfg.OUTPUT_DIR = str(folder)
-    cfg.DATASETS.TRAIN = ("toy",)
-    cfg.DATASETS.TEST = ("toy",)
-    cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 5
-    cfg.SOLVER.IMS_PER_BATCH = 1
-    cfg.SOLVER.BASE_LR = 0.1
-    cfg.SOLVER.MAX_ITER = 4
-    for key, value in solver.items():
-        cfg.SOLVER[key] = value
-    return cfg
-
-
-def train(cfg, trainer_class=ToyTrainer, resume=False):
-    folder = cfg.OUTPUT_DIR
-    trainer = trainer_class(cfg)
-    trainer.resume_or_load(resume=resume)
-    results = trainer.train()
-    return trainer, results, folder
+from tests.engine.toy import (
+    ToyTrainer,
+    dataset,  # noqa: F401  (a fixture)
+    toy_cfg,
+    train,
+)
 
 
 def test_training_ends_with_an_evaluation_of_its_last_weights(tmp_path):
@@ -265,43 +162,3 @@ def test_hooks_can_be_added(tmp_path):
     trainer.register_hooks([counter])
     trainer.train()
     assert counter.backwards == 4
-
-
-def summary_rows(cfg, model, **options):
-    text = summarize(cfg, model, ToyLoader(0), **options)
-    rows = dict(line.strip().split("  ", 1) for line in text.splitlines()[1:])
-    return {label: value.strip() for label, value in rows.items()}
-
-
-def test_summary_of_a_fine_tuning(tmp_path):
-    cfg = toy_cfg(tmp_path, IMS_PER_BATCH=6, ACCUMULATION_STEPS=3, EARLY_STOPPING_PATIENCE=2)
-    cfg.SOLVER.LR_FACTORS = [["^w", 3.0]]
-    cfg.MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS = [1, 1, 0.5, 1, 2]
-    cfg.TEST.LOSS.ENABLED, cfg.TEST.BEST_CHECKPOINT_METRIC = True, "validation/total_loss"
-    model = nn.Sequential(ToyModel(), nn.Linear(2, 2).requires_grad_(False))
-    rows = summary_rows(cfg, model)
-    assert rows["batch"] == "6 images (2 x 1 process x 3 parts)"
-    assert rows["classes"] == "5 (2 things, 3 stuff), weights 1, 1, 0.5, 1, 2"
-    assert rows["learning rate"].startswith("0.1 (backbone x 0.1, ^w x 3), ADAMW")
-    assert rows["frozen"] == "1"
-    assert rows["validation loss"] == "toy"
-    assert rows["early stopping"] == "after 2 evaluations without a better validation/total_loss"
-    assert (
-        not {"frozen", "validation loss", "early stopping"}
-        & summary_rows(toy_cfg(tmp_path), ToyModel()).keys()
-    )
-
-
-def test_summary_says_what_will_happen(tmp_path, monkeypatch):
-    cfg = toy_cfg(tmp_path / "run", IMS_PER_BATCH=2, LR_SCHEDULER_NAME="WarmupPolyLR")
-    cfg.SOLVER.AMP.ENABLED, cfg.TEST.PRECISION = True, "float32"
-    monkeypatch.setattr(precision, "native_dtypes", lambda device: {torch.bfloat16})
-    rows = summary_rows(cfg, ToyModel(), start_iter=1)
-    assert rows["training data"] == "toy: 5 images"
-    assert rows["test data"] == "toy"
-    assert rows["classes"] == "5 (2 things, 3 stuff)"
-    assert rows["batch"] == "2 images (2 x 1 process)"
-    assert rows["iterations"] == "4 (1.6 epochs), continuing at 1"
-    assert rows["learning rate"].startswith("0.1 (backbone x 0.1), ADAMW, WarmupPolyLR")
-    assert rows["precision"] == "mixed, bfloat16; evaluation: float32"
-    assert rows["output"] == str(tmp_path / "run")

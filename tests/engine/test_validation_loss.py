@@ -170,9 +170,8 @@ def test_two_processes_have_the_loss_of_one(trained, tmp_path):
             "TEST__LOSS__DATASETS": ("shapes_val_panoptic", "shapes_train_panoptic"),
         },
     )
-    process = tiny.start(both, "--num-gpus", "2")
-    output, _ = process.communicate()
-    assert process.returncode == 0, output.decode()
+    codes, output = tiny.run_in_two(both)
+    assert codes == [0, 0], output
     found = tiny.read_record(both)["metrics"]["shapes_val_panoptic"]["validation"]
     assert found == pytest.approx(record["metrics"]["validation"], rel=1e-5)
 

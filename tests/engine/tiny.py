@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from torch import nn
 import mask_former  # noqa: F401
 from mask_former import engine
 from mask_former.engine.config import get_cfg
+from tests import forks
 
 # Of the shapes data set; things come first.
 NUM_THINGS, NUM_CLASSES = 6, 10
@@ -207,14 +209,10 @@ def start(cfg, *flags, torchrun=(), **options):
     Args:
         options: of `subprocess.Popen`.
     """
-    config = f"{cfg.OUTPUT_DIR}.yaml"
-    with open(config, "w") as file:
-        file.write(cfg.dump())
     launcher = ["-m", "torch.distributed.run", *torchrun] if torchrun else []
     command = [sys.executable, *launcher, "-m", "tests.engine.tiny"]
-    command += ["--record", f"{cfg.OUTPUT_DIR}.json", "--config-file", config, *flags]
     return subprocess.Popen(
-        command,
+        [*command, *_write_command(cfg, flags)],
         cwd=Path(__file__).parents[2],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -222,12 +220,49 @@ def start(cfg, *flags, torchrun=(), **options):
     )
 
 
+def run_in_two(cfg, *flags):
+    """Run in two processes that are told of each other as torchrun tells them.
+
+    Returns:
+        Their exit codes, and what they printed.
+    """
+    argv, log = _write_command(cfg, flags), Path(f"{cfg.OUTPUT_DIR}.log")
+    log.unlink(missing_ok=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [forks.start(log, _run_as, rank, port, argv) for rank in range(2)]
+    for process in processes:
+        process.join()
+    return [process.exitcode for process in processes], log.read_text()
+
+
+def _run_as(rank, port, argv):
+    size = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    place = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    os.environ.update(**size, **place, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    run_command(argv)
+
+
+def _write_command(cfg, flags):
+    """The flags of this module's command line for a cfg, which is written to a file."""
+    config = f"{cfg.OUTPUT_DIR}.yaml"
+    with open(config, "w") as file:
+        file.write(cfg.dump())
+    return ["--record", f"{cfg.OUTPUT_DIR}.json", "--config-file", config, *flags]
+
+
 def read_record(cfg):
     with open(f"{cfg.OUTPUT_DIR}.json") as file:
         return json.load(file)
 
 
-if __name__ == "__main__":
+def run_command(argv):
+    """What the command line does."""
     with engine.reported_errors():
-        arguments = argument_parser().parse_args()
+        arguments = argument_parser().parse_args(argv)
         engine.launch(main, engine.load_config(arguments.config_file, arguments.opts), arguments)
+
+
+if __name__ == "__main__":
+    run_command(None)

@@ -5,7 +5,7 @@ import torch
 
 from mask_former.layers import TransformerOptions
 from mask_former.pixel_decoder import MSDeformAttnPixelDecoder
-from tests.pixel_decoder.maps import MEMORY, SHAPES, assert_has_promised_shapes, make_features
+from tests.pixel_decoder.maps import SHAPES, make_features
 
 
 def make(**options):
@@ -20,12 +20,6 @@ def make(**options):
         "transformer": TransformerOptions(num_heads=4, dim_feedforward=16, dropout=0.0),
     }
     return MSDeformAttnPixelDecoder(**{**defaults, **options})
-
-
-@pytest.mark.parametrize("size", [(64, 96), (61, 93), (20, 33)])
-@pytest.mark.parametrize("memory", MEMORY)
-def test_the_memory_has_the_promised_shapes(memory, size):
-    assert_has_promised_shapes(make(memory=memory), memory, size)
 
 
 def test_every_encoded_map_sees_every_other_and_the_embeddings_see_all():
@@ -79,13 +73,9 @@ def test_it_computes_in_float32_under_autocast():
     [
         ({"encoder_in_features": ["res3", "p6"]}, r"ENCODER_IN_FEATURES names \['p6'\]"),
         ({"in_features": []}, "IN_FEATURES names no map"),
-        ({"encoder_in_features": ["res3", "res4", "res4"]}, "with res4 twice; .*one map of each"),
         ({"in_features": ["res3", "res4", "res5"]}, "COMMON_STRIDE is 4, .*is res3, of stride 8"),
         ({"common_stride": 2}, "COMMON_STRIDE is 2, .*is res2, of stride 4"),
-        (
-            {"transformer": TransformerOptions(num_heads=5)},
-            "5 deformable .*N_HEADS must divide CONVS_DIM",
-        ),
+        ({"transformer": TransformerOptions(num_heads=5)}, "5 deformable attention heads do not"),
         ({"memory": "res6"}, "FEATURE is 'res6', but .*'transformer_encoder'"),
     ],
 )

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
 
 from mask_former.data.datasets.preparing import build_folder, require_files
 from mask_former.data.writing import write_image
@@ -19,6 +18,8 @@ def read_mat(path: Path, variable: str) -> np.ndarray:
         FileNotFoundError: there is no such file.
         UserError: it is broken, or has no such variable.
     """
+    from scipy.io import loadmat  # takes time, and few data sets need it
+
     name, *fields = variable.split(".")
     try:
         value = loadmat(str(path), variable_names=[name], squeeze_me=True)[name]
