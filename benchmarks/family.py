@@ -1,11 +1,10 @@
 """Images a second of the family, for the table of models in the README.
 
-    python -m benchmarks.family [--threads 1] [--device cuda] [--rounds 7] [--quick]
+    python -m benchmarks.family [--threads 1] [--device cuda] [--precision bfloat16] [--quick]
 
-Whole semantic inference of one image of 512x512, from its bytes to the class of each pixel, in
-float32, by the semantic recipes on ADE20K with random weights. All models take turns, with the same
-number of threads, and freed memory kept, as in evaluation. Beside it what `tools.analyze_model`
-counts.
+Whole semantic inference of one image of 512x512, from its bytes to the class of each pixel, by the
+semantic recipes on ADE20K with random weights. All models take turns, with the same number of
+threads, and freed memory kept, as in evaluation. Beside it what `tools.analyze_model` counts.
 """
 
 import argparse
@@ -47,7 +46,7 @@ class Segmentation:
     """
 
     def __init__(self, recipe: str, options: tuple[Any, ...], image: Tensor) -> None:
-        keys = ["MODEL.WEIGHTS", "", "MODEL.VIT.PRETRAINED", False, "TEST.PRECISION", "float32"]
+        keys = ["MODEL.WEIGHTS", "", "MODEL.VIT.PRETRAINED", False]
         keys += ["MODEL.MASK_FORMER.TEST.SEMANTIC_LABELS", True]
         self.cfg = load_config(model_zoo.get_config_file(recipe), [*keys, *options])
         self.model = our_model(self.cfg).eval()
@@ -63,6 +62,7 @@ class Segmentation:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--quick", action="store_true", help="small models, to try it out")
@@ -75,7 +75,7 @@ def main() -> None:
     small = (*SMALL, "MODEL.VIT.IMG_SIZE", side) if args.quick else ()
     small += ("MODEL.MASK_FORMER.SIZE_DIVISIBILITY", side) if args.quick else ()
     image = torch.randint(0, 256, (3, side, side), dtype=torch.uint8)
-    options = (*small, "MODEL.DEVICE", args.device)
+    options = (*small, "MODEL.DEVICE", args.device, "TEST.PRECISION", args.precision)
     models = {name: Segmentation(recipe, options, image) for name, recipe in MODELS.items()}
     timings = compare(
         models, rounds=args.rounds, warmup=1 if args.quick else 2, memory=False, device=args.device

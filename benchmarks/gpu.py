@@ -64,9 +64,14 @@ PARTS = [
     benchmark("training step, Mask2Former R50", 70, "training_step --images 8 --model mask2former"),
     benchmark("deformable attention", 40, "deformable_attention --images 8"),
     benchmark("criterion", 60, "criterion --compiled"),
-    benchmark("post-processing", 60, "postprocessing"),
     benchmark("inference, R50", 70, "model_inference"),
     benchmark("inference, Mask2Former R50", 70, "model_inference --model mask2former"),
+    Part(
+        "images a second",
+        60,
+        ["-m", "benchmarks.family", "--device", "cuda", "--precision", "bfloat16"],
+    ),
+    benchmark("post-processing", 60, "postprocessing"),
     benchmark("compiled training step, R50", 110, "training_step --images 8 --compiled"),
     benchmark(
         "compiled training step, Swin-T", 110, "training_step --images 8 --compiled --backbone swin"

@@ -125,8 +125,9 @@ def end_with_parent() -> None:
     def watch() -> None:
         if started_by:  # which may have ended meanwhile, or have had another one fork this process
             started_by.join()
-        while not started_by and os.getppid() == parent:
-            time.sleep(_POLL)
+        else:
+            while os.getppid() == parent:
+                time.sleep(_POLL)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(GRACE)
         os._exit(128 + signal.SIGTERM)
