@@ -41,8 +41,9 @@ from benchmarks.steps import (
     same_points,
 )
 
-# Relative. A ReLU whose input is 0 but for rounding has one gradient or another.
-LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1e-3
+# Relative. A ReLU whose input is 0 but for rounding has one gradient or another, and a pixel whose
+# mask is undecided is attended to or not.
+LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 5e-3
 
 
 def contenders(
