@@ -76,7 +76,7 @@ def build_network(cfg: CfgNode, size: tuple[int, int]) -> Network:
     model = build_model(cfg)
     MaskFormerCheckpointer(model, accept_backbone=False).load(cfg.MODEL.WEIGHTS, [])
     divisor = max(1, getattr(model, "size_divisibility", model.backbone.size_divisibility))
-    expected = tuple(-(-side // divisor) * divisor for side in size)
+    expected = tuple(max(1, -(-side // divisor)) * divisor for side in size)
     if expected != size:
         raise UserError(
             f"--input-size is {size[0]} {size[1]}, but this model pads such images to "
@@ -106,10 +106,11 @@ def export(network: Network, size: tuple[int, int], file: str) -> float:
     graph = writer(network, 255 * torch.rand(1, 3, *size), file)
     images = 255 * torch.rand(1, 3, *size)
     expected = network(images)
-    difference = max(
-        ((found - own).abs().max() / own.abs().max()).item()
+    differences = [
+        (found - own).abs().max() / own.abs().max()
         for found, own in zip(graph(images), expected, strict=True)
-    )
+    ]
+    difference = torch.stack(differences).max().item()  # NaN if one is
     if not difference <= TOLERANCE:
         raise UserError(
             f"{file} is written, but differs from the model by {difference:.1e} of the largest "

@@ -69,9 +69,9 @@ def test_every_member_of_the_family(name, tmp_path, capsys):
     graph = torch.export.load(file).module()
     # Nothing else than the model: its own inference, from bytes to scores.
     image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+    cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON = False
     model = build_model(cfg).eval()
     model.load_state_dict(torch.load(cfg.MODEL.WEIGHTS)["model"])
-    cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON = False
     with torch.no_grad():
         expected = model([{"image": image}])[0]["sem_seg"]
         outputs = graph(image[None].float())
@@ -107,10 +107,23 @@ def test_a_file_that_computes_something_else_is_refused(tmp_path, monkeypatch):
         run(cfg, tmp_path / "model.pt2")
 
 
+def test_an_output_that_is_not_finite_is_refused(tmp_path, monkeypatch):
+    """Also if it is not the first one."""
+
+    def broken(network, images, file):
+        return lambda x: [network(x)[0], torch.full_like(network(x)[1], torch.nan)]
+
+    cfg = trained(tmp_path)
+    monkeypatch.setitem(export_model.WRITERS, ".pt2", broken)
+    with pytest.raises(UserError, match="model.pt2 is written, but differs .* by nan"):
+        run(cfg, tmp_path / "model.pt2")
+
+
 @pytest.mark.parametrize(
     ("name", "size", "file", "message"),
     [
         ("maskformer", (50, 96), "a.pt2", "is 50 96, .* pads such images to 64 96"),
+        ("maskformer", (0, 96), "a.pt2", "is 0 96, .* pads such images to 32 96"),
         ("eomt", (64, 96), "a.pt2", "is 64 96, .* pads such images to 64 128"),
         ("maskformer", SIZE, "a.pb", "a.pb: networks are exported to files named .onnx, .pt2"),
     ],
