@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 import mask_former.data  # noqa: F401 (registers the data sets)
 from mask_former.checkpoint import MaskFormerCheckpointer
+from mask_former.checkpoint.atomic_write import explained_write_errors
 from mask_former.engine import build_model, load_config, reported_errors
 from mask_former.errors import UserError
 from mask_former.meta_arch import MaskFormer
@@ -97,13 +98,15 @@ def export(network: Network, size: tuple[int, int], file: str) -> float:
         the largest difference of an output for a random image, relative to its largest value.
 
     Raises:
-        UserError: another suffix; a package is missing; the file computes something else.
+        UserError: another suffix; a package is missing; the file cannot be written, or computes
+            something else.
     """
     writer = WRITERS.get(Path(file).suffix.lower())
     if writer is None:
         raise UserError(f"{file}: networks are exported to files named {', '.join(WRITERS)}.")
-    Path(file).parent.mkdir(parents=True, exist_ok=True)
-    graph = writer(network, 255 * torch.rand(1, 3, *size), file)
+    with explained_write_errors(file):
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        graph = writer(network, 255 * torch.rand(1, 3, *size), file)
     images = 255 * torch.rand(1, 3, *size)
     expected = network(images)
     differences = [
