@@ -19,6 +19,12 @@ VIT = {"MODEL__BACKBONE__NAME": "ViTEncoder", "MODEL__VIT__NAME": "test_vit"}
 VIT |= {"MODEL__VIT__IMG_SIZE": 64}
 MODELS = {
     "maskformer": {},
+    "swin": {
+        "MODEL__BACKBONE__NAME": "D2SwinTransformer",
+        "MODEL__SWIN__EMBED_DIM": 8,
+        "MODEL__SWIN__NUM_HEADS": [1, 1, 2, 2],
+        "MODEL__SWIN__WINDOW_SIZE": 4,  # which divides the first maps, but not the last
+    },
     "mask2former": MASK2FORMER,
     "pem": PEM,
     "eomt": {
@@ -88,9 +94,9 @@ def test_every_member_of_the_family(name, tmp_path, capsys):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["mask2former", "pem"])
+@pytest.mark.parametrize("name", ["swin", "mask2former", "pem"])
 def test_onnx(name, tmp_path, capsys):
-    """Deformable attention and convolutions; the tool compares the outputs."""
+    """Windows, deformable attention and convolutions; the tool compares the outputs."""
     for package in ("onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason=f"ONNX needs {package}, of the extra [onnx]")
     cfg = trained(tmp_path, **MODELS[name])
