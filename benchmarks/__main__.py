@@ -4,8 +4,8 @@
 
 Every option is passed on. Commands of their own: `benchmarks.baseline` (ours beside another
 checkout), `benchmarks.gpu` (tests and benchmarks of a GPU in ten minutes), `benchmarks.comparison`
-(the models' quality for the same time of training), `benchmarks.checks` (all checks before a
-training, on the size of COCO).
+(the models' quality for the same time of training), `benchmarks.family` (images a second of all
+models), `benchmarks.checks` (all checks before a training, on the size of COCO).
 """
 
 import subprocess

@@ -50,10 +50,8 @@ def calibration(model: str, number: int, args: argparse.Namespace) -> CfgNode:
     folder = args.output / "calibration" / f"{model}-{number}"
     cfg = with_iterations(config(model, args.opts, folder), CALIBRATION_ITERATIONS)
     cfg.defrost()
-    cfg.TEST.EVAL_PERIOD = (
-        WARMUP_ITERATIONS  # where the clock is read: there is nothing to evaluate
-    )
-    cfg.DATASETS.TEST = ()
+    cfg.TEST.EVAL_PERIOD = WARMUP_ITERATIONS  # where the clock is read
+    cfg.DATASETS.TEST = ()  # there is nothing to evaluate
     return cfg
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 import mask_former.data  # noqa: F401 (registers the data sets)
 from mask_former.checkpoint import MaskFormerCheckpointer
+from mask_former.checkpoint.atomic_write import explained_write_errors
 from mask_former.engine import build_model, load_config, reported_errors
 from mask_former.errors import UserError
 from mask_former.meta_arch import MaskFormer
@@ -76,7 +77,7 @@ def build_network(cfg: CfgNode, size: tuple[int, int]) -> Network:
     model = build_model(cfg)
     MaskFormerCheckpointer(model, accept_backbone=False).load(cfg.MODEL.WEIGHTS, [])
     divisor = max(1, getattr(model, "size_divisibility", model.backbone.size_divisibility))
-    expected = tuple(-(-side // divisor) * divisor for side in size)
+    expected = tuple(max(1, -(-side // divisor)) * divisor for side in size)
     if expected != size:
         raise UserError(
             f"--input-size is {size[0]} {size[1]}, but this model pads such images to "
@@ -97,19 +98,22 @@ def export(network: Network, size: tuple[int, int], file: str) -> float:
         the largest difference of an output for a random image, relative to its largest value.
 
     Raises:
-        UserError: another suffix; a package is missing; the file computes something else.
+        UserError: another suffix; a package is missing; the file cannot be written, or computes
+            something else.
     """
     writer = WRITERS.get(Path(file).suffix.lower())
     if writer is None:
         raise UserError(f"{file}: networks are exported to files named {', '.join(WRITERS)}.")
-    Path(file).parent.mkdir(parents=True, exist_ok=True)
-    graph = writer(network, 255 * torch.rand(1, 3, *size), file)
+    with explained_write_errors(file):
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        graph = writer(network, 255 * torch.rand(1, 3, *size), file)
     images = 255 * torch.rand(1, 3, *size)
     expected = network(images)
-    difference = max(
-        ((found - own).abs().max() / own.abs().max()).item()
+    differences = [
+        (found - own).abs().max() / own.abs().max()
         for found, own in zip(graph(images), expected, strict=True)
-    )
+    ]
+    difference = torch.stack(differences).max().item()  # NaN if one is
     if not difference <= TOLERANCE:
         raise UserError(
             f"{file} is written, but differs from the model by {difference:.1e} of the largest "

@@ -63,7 +63,8 @@ class Windows:
             area=size**2,
             tokens=tokens,
             places=of_tokens,
-            padding=torch.cat((below, right)),
+            # ONNX has no concatenation of nothing.
+            padding=torch.cat((below, right)) if len(below) or len(right) else below,
             mask=_mask(rows, columns, size, shift, device) if shift else None,
         )
 
@@ -93,6 +94,8 @@ def _mask(rows: int, columns: int, size: int, shift: int, device: torch.device) 
 
 def _to_places(tokens: Tensor, fill: Tensor | None, windows: Windows) -> Tensor:
     x = tokens.index_select(1, windows.tokens)
+    if not len(windows.padding):
+        return x
     if fill is None:
         return x.index_fill_(1, windows.padding, 0.0)
     return x.index_copy_(1, windows.padding, fill.to(x.dtype).expand_as(x[:, windows.padding]))

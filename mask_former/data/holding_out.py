@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from mask_former.data.coco_format import decode_ids
 from mask_former.data.datasets.pairs import find_pairs
-from mask_former.data.json_files import entries, read_json
+from mask_former.data.json_files import as_id, entries, read_json
 from mask_former.data.label_map import count_pixels
 from mask_former.data.reading import read_label_image
 from mask_former.data.writing import write_json
@@ -58,13 +58,17 @@ def hold_out_json(path: str, output: Path) -> tuple[str, str]:
     """Divide a JSON in COCO's format into two beside `output`. Returns as `hold_out_images`."""
     content = read_json(path)
     annotations = entries(content, "annotations", path, ("image_id",))
-    classes: dict[Hashable, dict[Hashable, None]] = {
-        image["id"]: {} for image in entries(content, "images", path, ("id",))
+    classes: dict[Hashable, set[str]] = {
+        as_id(image["id"], f"{path}: the id of an image"): set()
+        for image in entries(content, "images", path, ("id",))
     }
     for annotation in annotations:
-        for segment in annotation.get("segments_info", [annotation]):
-            classes.get(annotation["image_id"], {})[segment.get("category_id")] = None
-    parts = divide(list(classes), [list(found) for found in classes.values()])
+        image_id = as_id(annotation["image_id"], f"{path}: the image_id of an annotation")
+        segments = [annotation]
+        if "segments_info" in annotation:
+            segments = entries(annotation, "segments_info", path, ())
+        classes.get(image_id, set()).update(str(s.get("category_id")) for s in segments)
+    parts = divide(list(classes), [sorted(found) for found in classes.values()])
     files = str(output.with_name(f"{output.stem}_{{split}}.json"))
     for split, part in zip(SPLITS, parts, strict=True):
         kept = set(part)
@@ -125,7 +129,7 @@ def divide(
 
 def _in_words(parts: tuple[list[Any], list[Any]]) -> str:
     return (
-        f"{len(parts[0])} images to train on, {len(parts[1])} held out at random, to validate; a "
-        "class of several images is in both. If some images are nearly the same, such as frames "
-        "of a video, do it by hand: keep these in one part"
+        f"{len(parts[0])} images to train on, {len(parts[1])} held out at random, to validate; "
+        "where it can be, a class of several images is in both. If some images are nearly the "
+        "same, such as frames of a video, do it by hand: keep these in one part"
     )

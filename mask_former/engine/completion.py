@@ -16,6 +16,7 @@ from mask_former.config import (
 from mask_former.engine.keys import value_of
 
 PREDICTOR = "MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME"
+PIXEL_DECODER = "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME"
 HEADS = "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS"
 POINTS = "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS"
 
@@ -66,7 +67,8 @@ def _name_predictor_of_pem(cfg: CfgNode, given: Set[str]) -> bool:
     that is so here."""
     keys = cfg.MODEL.MASK_FORMER
     if (
-        cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME != PEM_PIXEL_DECODER
+        PIXEL_DECODER not in given
+        or cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME != PEM_PIXEL_DECODER
         or keys.TRANSFORMER_DECODER_NAME not in ("", MASK2FORMER_PREDICTOR)
         or "MODEL.MASK_FORMER.PREDICTOR_NAME" in given
     ):

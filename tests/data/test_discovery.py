@@ -152,6 +152,28 @@ def test_json(tmp_path, output, panoptic):
         assert part["categories"] == content["categories"]
 
 
+@pytest.mark.parametrize(
+    ("image", "annotation", "message"),
+    [
+        ({"id": [1]}, {}, r"the id of an image is a list, \[1\]"),
+        ({}, {"image_id": {}}, "the image_id of an annotation is an object"),
+        ({}, {"segments_info": None}, "'segments_info' is null, but must be a list"),
+        ({}, {"segments_info": [1]}, r"segments_info\[0\] is a number, 1, but must be an object"),
+    ],
+)
+def test_a_broken_json(tmp_path, output, image, annotation, message):
+    content = {
+        "images": [{"id": 1, **image}, {"id": 2}],
+        "annotations": [{"image_id": 1, "category_id": [1], **annotation}],
+        "categories": [{"id": 1, "name": "cat", "isthing": 1}],
+    }
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "labels.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"labels.json: {message}"):
+        keys(tmp_path / "images", tmp_path / "labels.json", output=output)
+
+
 def test_json_of_splits(tmp_path, output):
     for split in ("train", "val"):
         (tmp_path / f"{split}2017").mkdir()

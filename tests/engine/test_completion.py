@@ -135,6 +135,15 @@ def test_detectron2s_merge_with_mask2formers_defaults(write):
     assert cfg == ours
 
 
+def test_a_prepared_config_keeps_its_predictor(write, caplog):
+    """Which predictor is meant was decided when the pixel decoder was set."""
+    path = write("a.yaml", PEM)
+    cfg = load_config(path, ["MODEL.MASK_FORMER.PREDICTOR_NAME", MASK2FORMERS, POINTS, 64])
+    caplog.clear()
+    assert load_config("", ["SEED", 3, "SEED", cfg.SEED], cfg) == cfg
+    assert not caplog.messages
+
+
 def test_a_prepared_config_keeps_its_losses(caplog):
     cfg = get_detectron2_cfg()
     add_maskformer2_config(cfg)

@@ -19,6 +19,12 @@ VIT = {"MODEL__BACKBONE__NAME": "ViTEncoder", "MODEL__VIT__NAME": "test_vit"}
 VIT |= {"MODEL__VIT__IMG_SIZE": 64}
 MODELS = {
     "maskformer": {},
+    "swin": {
+        "MODEL__BACKBONE__NAME": "D2SwinTransformer",
+        "MODEL__SWIN__EMBED_DIM": 8,
+        "MODEL__SWIN__NUM_HEADS": [1, 1, 2, 2],
+        "MODEL__SWIN__WINDOW_SIZE": 4,  # which divides the first maps, but not the last
+    },
     "mask2former": MASK2FORMER,
     "pem": PEM,
     "eomt": {
@@ -69,9 +75,9 @@ def test_every_member_of_the_family(name, tmp_path, capsys):
     graph = torch.export.load(file).module()
     # Nothing else than the model: its own inference, from bytes to scores.
     image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+    cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON = False
     model = build_model(cfg).eval()
     model.load_state_dict(torch.load(cfg.MODEL.WEIGHTS)["model"])
-    cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON = False
     with torch.no_grad():
         expected = model([{"image": image}])[0]["sem_seg"]
         outputs = graph(image[None].float())
@@ -88,9 +94,9 @@ def test_every_member_of_the_family(name, tmp_path, capsys):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["mask2former", "pem"])
+@pytest.mark.parametrize("name", ["swin", "mask2former", "pem"])
 def test_onnx(name, tmp_path, capsys):
-    """Deformable attention and convolutions; the tool compares the outputs."""
+    """Windows, deformable attention and convolutions; the tool compares the outputs."""
     for package in ("onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason=f"ONNX needs {package}, of the extra [onnx]")
     cfg = trained(tmp_path, **MODELS[name])
@@ -107,12 +113,26 @@ def test_a_file_that_computes_something_else_is_refused(tmp_path, monkeypatch):
         run(cfg, tmp_path / "model.pt2")
 
 
+def test_an_output_that_is_not_finite_is_refused(tmp_path, monkeypatch):
+    """Also if it is not the first one."""
+
+    def broken(network, images, file):
+        return lambda x: [network(x)[0], torch.full_like(network(x)[1], torch.nan)]
+
+    cfg = trained(tmp_path)
+    monkeypatch.setitem(export_model.WRITERS, ".pt2", broken)
+    with pytest.raises(UserError, match="model.pt2 is written, but differs .* by nan"):
+        run(cfg, tmp_path / "model.pt2")
+
+
 @pytest.mark.parametrize(
     ("name", "size", "file", "message"),
     [
         ("maskformer", (50, 96), "a.pt2", "is 50 96, .* pads such images to 64 96"),
+        ("maskformer", (0, 96), "a.pt2", "is 0 96, .* pads such images to 32 96"),
         ("eomt", (64, 96), "a.pt2", "is 64 96, .* pads such images to 64 128"),
         ("maskformer", SIZE, "a.pb", "a.pb: networks are exported to files named .onnx, .pt2"),
+        ("maskformer", SIZE, "model.pth/a.pt2", "a.pt2 cannot be written: File exists"),
     ],
 )
 def test_what_cannot_be_exported(name, size, file, message, tmp_path):

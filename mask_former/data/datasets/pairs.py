@@ -26,7 +26,7 @@ def find_pairs(
 
     Unlike Detectron2's `load_sem_seg`, which pairs files by their order where there are as many
     label maps as images, it never pairs two of different names. What has no partner is left out,
-    with a warning.
+    with a warning; but every image of a list needs its label map.
 
     Args:
         image_root, sem_seg_root: the folders. Labels may lie among the images, or in a folder in
@@ -63,10 +63,15 @@ def find_pairs(
             "its label map differ in the suffix only (IMAGE_SUFFIX, LABEL_SUFFIX), as a.jpg and "
             "a.png."
         )
-    alone = (
-        {"images": images} if image_list is not None else {"images": images, "label maps": labels}
-    )
-    for what, found in alone.items():
+    if image_list is not None:
+        if lonely := [name for name in images if name not in labels]:
+            raise MissingFileError(
+                f"{len(lonely)} of the {len(images)} images that {image_list} names have no label "
+                f"map in {sem_seg_root} (*{label_suffix}): {listed(lonely, 3)}. Complete the label "
+                "maps, or take the images off the list."
+            )
+        labels = {name: labels[name] for name in pairs}  # the others are left out on purpose
+    for what, found in (("images", images), ("label maps", labels)):
         if lonely := sorted(found.keys() - set(pairs)):
             logger.warning(
                 "%s: %d %s are left out, since they have no partner of the same name: %s",

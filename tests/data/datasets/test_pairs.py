@@ -82,6 +82,12 @@ def test_a_list_of_images(pairs_of, caplog):
         pairs_of(files, image_list=["a", "d.jpg"])
 
 
+def test_every_image_of_a_list_needs_its_label_map(pairs_of):
+    files = "images/b.jpg images/a.jpg images/c.jpg labels/a.png labels/d.png"
+    with pytest.raises(MissingFileError, match="2 of the 3 images that .*list.txt .*: c, b. C"):
+        pairs_of(files, image_list=["c.jpg", "a", "b"])
+
+
 def test_what_has_no_partner_is_left_out(pairs_of, caplog):
     with caplog.at_level(logging.WARNING):
         found = pairs_of("images/a.jpg images/b.jpg labels/a.png labels/c.png")
