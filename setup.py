@@ -70,6 +70,9 @@ setup(
             "filelock",
             "hotcoco",
             "hypothesis>=6",
+            "onnx>=1.16",
+            "onnxruntime>=1.18; python_version >= '3.11'",  # the newest has no wheel for 3.10
+            "onnxscript>=0.3",
             "pre-commit",
             "pytest>=8",
             "pytest-xdist>=3.2",

@@ -19,7 +19,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 # The longest first: ten seconds or more each, where most files take one or two.
 LONG = ("test_benchmarks", "test_interruption", "test_golden", "test_compile", "test_distributed")
 LONG += ("test_end_to_end", "test_own_data_document", "test_mutated_annotations", "test_launch")
-LONG += ("test_resume", "test_cli")
+LONG += ("test_export_model", "test_resume", "test_cli")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 from mask_former.data.coco_format import encode_ids
 from mask_former.data.datasets import register_instances, register_panoptic
 from mask_former.engine import Trainer, argument_parser, check_run
-from tests.engine.test_mask2former import OPTIONS
+from tests.backbone.training import MASK2FORMER
 from tests.engine.tiny import tiny_cfg
 
 SIZES = ((1, 1), (1, 2000), (2000, 1), (2, 3))
@@ -62,7 +62,7 @@ def kind(request, tmp_path):
     MetadataCatalog.remove(NAME)
 
 
-@pytest.mark.parametrize("model", [{}, OPTIONS], ids=["MaskFormer", "Mask2Former"])
+@pytest.mark.parametrize("model", [{}, MASK2FORMER], ids=["MaskFormer", "Mask2Former"])
 def test_train_and_evaluate(tmp_path, kind, model):
     options = {
         # The tiny backbone does not pad; norms of single channels need two pixels.
