@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
@@ -58,6 +59,7 @@ def report(runs: Runs, *, minutes: float, target: float, picture: str) -> str:
         for key in ("batch size", "precision")
     )
     panoptic = {m: found for m, found in runs.items() if "PQ" in found[0]["points"][-1]}
+    shortest = min(run["points"][-1]["seconds"] for found in runs.values() for run in found)
     return f"""Every model trains from scratch for {minutes:g} minutes of processor time of a core,
 loading included; evaluations are not counted. All have the same images, whose shorter side is 96
 pixels, in tests 112 (Segmenter trains on crops of 96 x 96 and is tested in windows of that size at
@@ -81,6 +83,14 @@ image to all results of the recipe) are processor time of one core.
 ![Quality against minutes of training, of all models]({picture})
 
 The lines are means, the bands reach from the worst to the best seed.
+
+### After {shortest / 60:.1f} minutes
+
+Runs end sooner or later than planned, as the machine is faster or slower than when iterations were
+timed. This is what all had when the first one ended, interpolated between evaluations; the
+schedules of the longer ones were not at their end.
+
+{_table(runs, lambda found: _at(found, shortest))}
 
 ### Panoptic quality, and when it is {target:g}
 
@@ -117,6 +127,13 @@ def _overview(found: Sequence[Found]) -> dict[str, str]:
     }
 
 
+def _at(found: Sequence[Found], seconds: float) -> dict[str, str]:
+    return {
+        name: spread([value_at(run["points"], name, seconds) for run in found])
+        for name in MAIN_METRICS
+    }
+
+
 def _panoptic(found: Sequence[Found], target: float) -> dict[str, str]:
     last = [run["points"][-1] for run in found]
     reached = [first_reached(run["points"], target) for run in found]
@@ -139,6 +156,13 @@ def _every_run(runs: Runs) -> str:
             row = {"": MODELS[model].label, "seed": seed, **metrics}
             rows.append({**row, "minutes": f"{last['seconds'] / 60:.2f}"})
     return tabulate(rows, headers="keys", tablefmt="pipe", disable_numparse=True)
+
+
+def value_at(points: Sequence[Point], metric: str, seconds: float) -> float | None:
+    """A metric after so many seconds, interpolated between evaluations; None: there is none."""
+    if metric not in points[0]:
+        return None
+    return float(np.interp(seconds, *([p[key] for p in points] for key in ("seconds", metric))))
 
 
 def first_reached(points: Sequence[Point], target: float) -> Point | None:

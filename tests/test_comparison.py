@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import comparison
-from benchmarks.comparison_report import first_reached, spread
+from benchmarks.comparison_report import first_reached, spread, value_at
 from mask_former.errors import UserError
 
 SECONDS = {"maskformer": 0.5, "per_pixel_baseline": 0.25}  # of an iteration, and 2 of the first
@@ -74,12 +74,15 @@ def test_the_report(faked, tmp_path, monkeypatch, capsys):
     assert ["2.5 M", "0.32 G", "120", "15.6 ± 0.0", "10.0 ± 0.0"] in [row[-5:] for row in rows]
     assert ["240", "31.1 ± 0.0", "10.0 ± 0.0"] in [row[-3:] for row in rows]
     assert ["per-pixel baseline", "80.5 ± 0.7", "–", "–"] in [row[:4] for row in rows]
+    # MaskFormer's runs end after 61.5 seconds, and so the others are looked at then.
+    assert "### After 1.0 minutes" in lines
+    assert ["per-pixel baseline", "80.2 ± 0.7", "–", "–"] in rows
     assert ["per-pixel baseline", "1", "81.0", "–", "–"] in [row[:5] for row in rows]
     assert (document.parent / "images/comparison.png").stat().st_size > 10_000
     assert "old" not in lines and "MaskFormer" in capsys.readouterr().out
 
 
-def test_when_the_target_is_reached():
+def test_between_evaluations():
     points = [
         {"iterations": 10, "seconds": 30.0, "PQ": 60.0},
         {"iterations": 20, "seconds": 50.0, "PQ": 80.0},
@@ -88,6 +91,8 @@ def test_when_the_target_is_reached():
     assert first_reached(points, 70) == {"iterations": 15, "seconds": 40.0}
     assert first_reached(points, 30) == {"iterations": 5, "seconds": 15.0}
     assert first_reached(points, 81) is None
+    assert value_at(points, "PQ", 45.0) == 75 and value_at(points, "PQ", 65.0) == 76.25
+    assert value_at(points, "AP", 45.0) is None
 
 
 def test_mean_and_standard_deviation():
