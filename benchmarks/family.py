@@ -19,8 +19,9 @@ from benchmarks.report import report
 from mask_former import model_zoo
 from mask_former.engine import load_config
 from mask_former.engine.host_memory import keep_freed_memory
+from mask_former.engine.memory import build_without_weights
 from mask_former.precision import prepare
-from tools.analyze_model import analyze, build_without_weights
+from tools.analyze_model import analyze
 
 MODELS = {
     "MaskFormer, ResNet-50": "ade20k-150/maskformer_R50_bs16_160k",
