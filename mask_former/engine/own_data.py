@@ -123,7 +123,7 @@ def follow_data(cfg: CfgNode, given: Mapping[str, str]) -> None:
 def _what_data_say(
     cfg: CfgNode, given: Mapping[str, str], train: list[str], test: list[str]
 ) -> Iterator[_Said]:
-    # A model is trained on the first; where that is built in, the recipe has its mapper.
+    # The user's own training sets decide, then built-in ones, whose mapper the recipe has.
     builtin = [name for name in cfg.DATASETS.TRAIN if name in BUILTIN]
     name = (train or builtin or test)[0]
     if name not in BUILTIN:
