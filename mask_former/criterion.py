@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import groupby
 from typing import Any, Protocol
 
 import torch
@@ -22,7 +21,7 @@ from mask_former.losses.mask import (
 )
 from mask_former.losses.points import PointSampling
 from mask_former.matcher import FixedMatcher, HungarianMatcher
-from mask_former.structures import Matching, Prediction, Target
+from mask_former.structures import Matching, Prediction, Target, with_shared_features
 
 Average = Callable[[Tensor], Tensor]
 
@@ -204,9 +203,7 @@ def matched_masks(
     num_queries = predictions[0].class_logits.shape[1]
     rows = [min(len(target.labels), num_queries) for target in targets]
     masks, first = [], 0
-    for _, layers in groupby(predictions, lambda prediction: id(prediction.mask_features)):
-        layers = list(layers)
-        features = layers[0].mask_features
+    for features, layers in with_shared_features(predictions):
         index = slice(first, first + len(layers))
         first += len(layers)
         if layers[0].mask_embeddings is None:

@@ -11,7 +11,13 @@ from mask_former.errors import UserError
 from mask_former.losses.dense import ALL_PIXELS, AllPixels
 from mask_former.losses.mask import DEFAULT_LOSSES, WeightedLoss, compile_losses, pairwise_losses
 from mask_former.losses.points import PointSampling
-from mask_former.structures import Matching, Prediction, Target, to_device
+from mask_former.structures import (
+    Matching,
+    Prediction,
+    Target,
+    to_device,
+    with_shared_features,
+)
 
 
 class NonFinitePredictions(FloatingPointError):
@@ -63,16 +69,12 @@ class HungarianMatcher:
         """
         from scipy.optimize import linear_sum_assignment  # takes time, and only training needs it
 
-        masks = [prediction.mask_logits for prediction in predictions]
-        classes = [prediction.class_logits for prediction in predictions]
-        finite = _finite_images(classes, masks).float()
-        costs = [
-            self.cost([x[i] for x in classes], [x[i] for x in masks], target)
-            for i, target in enumerate(targets)
-        ]
+        costs = [self.cost(predictions, i, target) for i, target in enumerate(targets)]
+        finite = _finite_images(predictions).float()
         flat = torch.cat([finite, *(cost.flatten() for cost in costs)]).cpu().numpy()
         ok, *blocks = np.split(flat, np.cumsum([len(targets)] + [c.numel() for c in costs[:-1]]))
-        _check_finite(ok)
+        # What is finite may still be too large for its product to be.
+        _check_finite(a and np.isfinite(b).all() for a, b in zip(ok, blocks, strict=True))
 
         rows = []
         offset = 0
@@ -83,15 +85,11 @@ class HungarianMatcher:
             offset += cost.shape[2]
         return _matching(rows, predictions)
 
-    def cost(self, classes: Sequence[Tensor], masks: Sequence[Tensor], target: Target) -> Tensor:
-        """Return the cost of every pair of one image in every layer, float32 (L, Q, N).
-
-        Args:
-            classes, masks: logits of each of the L layers, (Q, K+1) and (Q, h, w).
-        """
-        p = torch.stack([x.float().softmax(-1)[:, target.labels] for x in classes])
-        cost = -self.class_weight * p
-        losses = self.where.pairwise(self.mask_losses, masks, target)
+    def cost(self, predictions: Sequence[Prediction], image: int, target: Target) -> Tensor:
+        """Return the cost of every pair of an image in every layer, float32 (L, Q, N)."""
+        classes = torch.stack([x.class_logits[image] for x in predictions])
+        cost = -self.class_weight * classes.float().softmax(-1)[..., target.labels]
+        losses = self.where.pairwise(self.mask_losses, predictions, image, target)
         for weight, loss in zip(self.weights, losses, strict=True):
             cost += weight * loss
         return cost
@@ -131,10 +129,7 @@ class FixedMatcher:
             NonFinitePredictions: a prediction is NaN or infinite.
             UserError: an image has several segments of one class.
         """
-        finite = _finite_images(
-            [prediction.class_logits for prediction in predictions],
-            [prediction.mask_logits for prediction in predictions],
-        )
+        finite = _finite_images(predictions)
         host = torch.cat([finite, *(target.labels for target in targets)]).tolist()
         _check_finite(host[: len(targets)])
 
@@ -161,13 +156,15 @@ def _matching(rows: list[tuple[int, int, int, int]], predictions: Sequence[Predi
     return Matching(*to_device(columns, predictions[0].class_logits.device))
 
 
-def _finite_images(classes: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
-    """Whether all logits for an image are finite, bool (B,), from those of all layers.
+def _finite_images(predictions: Sequence[Prediction]) -> Tensor:
+    """Whether all is finite that is predicted for an image, bool (B,).
 
     A sum is finite unless a term is not (float32 cannot overflow here).
     """
-    totals = [x.float().sum((1, 2)) for x in classes]
-    totals += [x.sum((1, 2, 3), dtype=torch.float32) for x in masks]
+    parts = [features for features, _ in with_shared_features(predictions)]
+    parts += [x.class_logits for x in predictions]
+    parts += [x.mask_embeddings for x in predictions if x.mask_embeddings is not None]
+    totals = [part.flatten(1).sum(1, dtype=torch.float32) for part in parts]
     return torch.stack(totals).isfinite().all(0)
 
 

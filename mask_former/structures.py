@@ -14,7 +14,9 @@ Q     queries
 ====  =======================================================================
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 import torch.nn.functional as F
@@ -63,13 +65,29 @@ class Prediction:
             return self.mask_features
         return multiply_out(self.mask_embeddings, self.mask_features)
 
+    def masks_of(self, image: int) -> Tensor:
+        """The mask logits of an image of the batch, (Q, h, w)."""
+        if self.mask_embeddings is None:
+            return self.mask_features[image]
+        return multiply_out(self.mask_embeddings[image], self.mask_features[image])
+
+
+def with_shared_features(
+    predictions: Sequence[Prediction],
+) -> Iterator[tuple[Tensor, list[Prediction]]]:
+    """The predictions, grouped by their per-pixel embeddings, which usually are those of all."""
+    for _, group in groupby(predictions, lambda prediction: id(prediction.mask_features)):
+        group = list(group)
+        yield group[0].mask_features, group
+
 
 def multiply_out(mask_embeddings: Tensor, mask_features: Tensor) -> Tensor:
     """Mask logits of mask embeddings, (B, R, C), and per-pixel embeddings, (B, C, h, w).
 
-    Returns (B, R, h, w). One matrix product an image, without the copies that einsum makes.
+    Returns (B, R, h, w); all without B for a single image. One matrix product an image, without
+    the copies that einsum makes.
     """
-    masks = mask_embeddings @ mask_features.flatten(2)
+    masks = mask_embeddings @ mask_features.flatten(-2)
     return masks.unflatten(-1, mask_features.shape[-2:])
 
 

@@ -63,16 +63,11 @@ def test_finds_the_least_total_cost_of_all_assignments():
     assert pairs(matching, 0, 0) == sorted((query, i) for i, query in enumerate(best))
 
 
-def cost(matcher, predictions, target):
-    """Of image 0."""
-    parts = ([getattr(p, x)[0] for p in predictions] for x in ("class_logits", "mask_logits"))
-    return matcher.cost(*parts, target)
-
-
 def test_the_cost_is_the_weighted_sum_of_losses_less_that_of_the_probability():
     predictions, target = make_predictions(2, 1), TARGETS[0]
     losses = [WeightedLoss("a", 3.0, BinaryCrossEntropy()), WeightedLoss("b", 5.0, DiceLoss())]
-    found = cost(HungarianMatcher(mask_losses=losses, class_weight=2.0), predictions, target)
+    matcher = HungarianMatcher(mask_losses=losses, class_weight=2.0)
+    found = matcher.cost(predictions, 0, target)
     assert found.shape == (2, Q, 3)
     logits, mask = predictions[1].class_logits[0], predictions[1].mask_logits[0, 4].flatten()[None]
     segment = target.masks[2, ::4, ::4].flatten()[None]
@@ -136,8 +131,8 @@ def test_pixels_that_are_not_valid_have_no_cost():
     cropped = [Prediction(p.class_logits, p.mask_logits[..., :5, :7]) for p in predictions]
     matcher = HungarianMatcher()
     torch.testing.assert_close(
-        cost(matcher, predictions, replace(target, valid=valid)),
-        cost(matcher, cropped, replace(target, masks=target.masks[:, :20, :28])),
+        matcher.cost(predictions, 0, replace(target, valid=valid)),
+        matcher.cost(cropped, 0, replace(target, masks=target.masks[:, :20, :28])),
     )
 
 
@@ -172,6 +167,6 @@ def test_costs_are_float32_for_half_precision_predictions():
     predictions = [
         Prediction(p.class_logits.half(), p.mask_logits.half() * 1000) for p in make_predictions()
     ]
-    costs = cost(HungarianMatcher(), predictions, TARGETS[0])
+    costs = HungarianMatcher().cost(predictions, 0, TARGETS[0])
     assert costs.dtype == torch.float32
     assert costs.isfinite().all()

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mask_former.structures import Matching, Target
+from mask_former.structures import Matching, Prediction, Target
 
 # Logits, targets and the pixels that count, and losses of them; see `mask_former.losses.mask`.
 Sample = tuple[Tensor, Tensor, Tensor | None]
@@ -29,32 +29,39 @@ class AllPixels:
     neighbour; the losses at the images', with the masks upsampled bilinearly.
     """
 
-    def pairwise(self, losses: PairwiseLosses, masks: Sequence[Tensor], target: Target) -> Tensor:
+    def pairwise(
+        self,
+        losses: PairwiseLosses,
+        predictions: Sequence[Prediction],
+        image: int,
+        target: Target,
+    ) -> Tensor:
         """Compare every mask of an image with every segment.
 
         Args:
             losses: the pairwise form of K losses.
-            masks: logits of each of the L layers, (Q, h, w).
-            target: of N segments.
+            predictions: of L layers.
+            image: its index in the batch.
+            target: its N segments.
 
         Returns:
             float32 (K, L, Q, N).
         """
+        size = predictions[0].mask_features.shape[-2:]
 
         def shrink(regions: Tensor) -> Tensor:
-            size = masks[0].shape[-2:]
             return F.interpolate(regions.view(torch.uint8)[:, None], size=size).flatten(1)
 
         segments = shrink(target.masks)
         valid = None if target.valid is None else shrink(target.valid[None])[0]
         rows = chunk_rows(segments, segments.shape[1], _PAIRWISE_CHUNK_PIXELS)
         # Layers together where they fit: to start work on a GPU takes longer than to do it.
-        layers = max(1, rows // len(masks[0]))
+        layers = max(1, rows // predictions[0].class_logits.shape[1])
         found = []
-        for i in range(0, len(masks), layers):
-            x = torch.cat(masks[i : i + layers]) if layers > 1 else masks[i]
-            found += [losses(y, segments, valid) for y in x.flatten(1).float().split(rows)]
-        return torch.cat(found, 1).unflatten(1, (len(masks), -1))
+        for i in range(0, len(predictions), layers):
+            masks = torch.cat([x.masks_of(image) for x in predictions[i : i + layers]])
+            found += [losses(x, segments, valid) for x in masks.flatten(1).float().split(rows)]
+        return torch.cat(found, 1).unflatten(1, (len(predictions), -1))
 
     def paired(
         self,

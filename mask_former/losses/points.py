@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mask_former.errors import UserError
+from mask_former.layers.deformable_attention import sample_map
 from mask_former.losses.dense import PairedLosses, PairwiseLosses, Sample, chunk_rows, in_chunks
-from mask_former.structures import Matching, Target
+from mask_former.structures import Matching, Prediction, Target, with_shared_features
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,32 @@ class PointSampling:
                 f"{self.importance_sample_ratio}; it must be from 0 to 1"
             )
 
-    def pairwise(self, losses: PairwiseLosses, masks: Sequence[Tensor], target: Target) -> Tensor:
+    def pairwise(
+        self,
+        losses: PairwiseLosses,
+        predictions: Sequence[Prediction],
+        image: int,
+        target: Target,
+    ) -> Tensor:
         """Compare every mask of an image with every segment; see `AllPixels.pairwise`."""
-        points = self.uniform(masks[0])[None]
+        points = self.uniform(target.masks.device)[None]
         index = torch.arange(len(target.masks), device=points.device)
-        segments = sample_regions(target.masks, points.expand(len(index), -1, -1), index)
+        segments = framed(target.masks)
+        segments = sample_regions(segments, points.expand(len(index), -1, -1), index)
         valid = None
         if target.valid is not None:
             valid = pixels_at(target.valid[None], points, index.new_zeros(1))[0]
-        logits = (sample_logits(x[None], points)[0] for x in masks)
-        return torch.stack([losses(x, segments, valid) for x in logits], 1)
+        found = []
+        for features, layers in with_shared_features(predictions):
+            # Sampling and multiplying out commute: masks are known at the points alone.
+            features = sample_channels(features[image], points[0])
+            for layer in layers:
+                embeddings = layer.mask_embeddings
+                logits = (
+                    features if embeddings is None else embeddings[image].to(features) @ features
+                )
+                found.append(losses(logits, segments, valid))
+        return torch.stack(found, 1)
 
     def paired(
         self,
@@ -65,7 +82,7 @@ class PointSampling:
         matching: Matching,
     ) -> Tensor:
         """Compare each matched mask with its segment; see `AllPixels.paired`."""
-        segments = torch.cat([target.masks for target in targets])
+        segments = framed(torch.cat([target.masks for target in targets]))
         valid = None
         if targets[0].valid is not None:
             valid = torch.stack([target.valid for target in targets])
@@ -78,9 +95,9 @@ class PointSampling:
         inputs = (masks, self.uncertain(masks), matching.segment, matching.image)
         return in_chunks(losses, sample, *inputs, pixels=self.num_points)
 
-    def uniform(self, masks: Tensor) -> Tensor:
+    def uniform(self, device: torch.device) -> Tensor:
         """The same points for all masks of an image, (P, 2)."""
-        return torch.rand(self.num_points, 2, device=masks.device)
+        return torch.rand(self.num_points, 2, device=device)
 
     @torch.no_grad()
     def uncertain(self, masks: Tensor) -> Tensor:
@@ -106,23 +123,39 @@ def sample_logits(masks: Tensor, points: Tensor) -> Tensor:
     return F.grid_sample(masks, grid, mode="bilinear", align_corners=False)[..., 0]
 
 
+def sample_channels(maps: Tensor, points: Tensor) -> Tensor:
+    """All of the maps (C, h, w) at the same points (P, 2), like `sample_logits`; (C, P)."""
+    maps = maps if maps.dtype == torch.float64 else maps.float()
+    height, width = maps.shape[-2:]
+    positions = torch.stack((points[:, 0] * width, points[:, 1] * height), -1) - 0.5
+    weights = maps.new_ones(1, len(points), 1)
+    return sample_map(maps.permute(1, 2, 0)[None], positions[None, :, None].to(maps), weights)[0].T
+
+
+def framed(regions: Tensor) -> Tensor:
+    """Bool (N, H, W) as bytes in a frame of zeros, (N, H + 2, W + 2)."""
+    return F.pad(regions.view(torch.uint8), (1, 1, 1, 1))
+
+
 def sample_regions(regions: Tensor, points: Tensor, index: Tensor) -> Tensor:
-    """The same of bool `regions[index]`, for (N, H, W) and int64 (M,), at (M, P, 2); in [0, 1].
+    """Regions `index` (M,) of the `framed` ones, (N, H + 2, W + 2), at points (M, P, 2) in [0, 1]
+    of what the frame surrounds, by bilinear interpolation; (M, P) in [0, 1].
 
     Reads the four pixels around each point, so that the regions never exist as numbers.
     """
     height, width = regions.shape[-2:]
-    x, y = points[..., 0] * width - 0.5, points[..., 1] * height - 0.5
+    x, y = points[..., 0] * (width - 2) - 0.5, points[..., 1] * (height - 2) - 0.5
     left, top = x.floor(), y.floor()
-    columns = ((left, left + 1 - x), (left + 1, x - left))
-    rows = ((top, top + 1 - y), (top + 1, y - top))
-    total = torch.zeros_like(x)
-    for column, across in columns:
-        for row, down in rows:
-            there = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-            i, j = row.long().clamp(0, height - 1), column.long().clamp(0, width - 1)
-            total += (regions[index[:, None], i, j] & there) * (across * down)
-    return total
+    across, down = x - left, y - top
+    row = index[:, None] * height + top.long() + 1
+    upper_left = (row * width + left.long() + 1).flatten()
+    pixels = regions.flatten()
+
+    def at(offset: int) -> Tensor:
+        return pixels.index_select(0, upper_left + offset).view(x.shape).to(x)
+
+    above, below = (at(i).lerp(at(i + 1), across) for i in (0, width))
+    return above.lerp(below, down)
 
 
 def pixels_at(regions: Tensor, points: Tensor, index: Tensor) -> Tensor:

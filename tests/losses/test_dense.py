@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from mask_former.losses import dense
 from mask_former.losses.dense import ALL_PIXELS, Upsampling
 from mask_former.losses.mask import DiceLoss, FocalLoss, paired_losses, pairwise_losses
-from mask_former.structures import Matching, Target
+from mask_former.structures import Matching, Prediction, Target
 
 LOSSES = [partial(paired_losses, [FocalLoss(0.3, 1.5), DiceLoss()])]
 
@@ -142,7 +142,8 @@ def test_costs_are_at_the_masks_resolution_with_the_nearest_pixel_of_a_segment(t
     segments = target.masks[:, rows][:, :, columns].flatten(1)
     valid = None if target.valid is None else target.valid[rows][:, columns].flatten()
     expected = torch.stack([losses(x.flatten(1), segments, valid) for x in masks], 1)
-    torch.testing.assert_close(ALL_PIXELS.pairwise(losses, masks, target), expected)
+    predictions = [Prediction(torch.zeros(1, 4, 2), x[None]) for x in masks]
+    torch.testing.assert_close(ALL_PIXELS.pairwise(losses, predictions, 0, target), expected)
 
 
 @pytest.mark.parametrize(

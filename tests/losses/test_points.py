@@ -18,12 +18,18 @@ from mask_former.losses.mask import (
     paired_losses,
     pairwise_losses,
 )
-from mask_former.losses.points import PointSampling, pixels_at, sample_logits, sample_regions
+from mask_former.losses.points import (
+    PointSampling,
+    framed,
+    pixels_at,
+    sample_channels,
+    sample_logits,
+    sample_regions,
+)
 from mask_former.matcher import HungarianMatcher
 from mask_former.structures import Matching, Prediction, Target
 
 HEIGHT, WIDTH = 12, 20
-PARTS = ("class_logits", "mask_logits")
 LOSSES = [partial(paired_losses, [loss for _, _, loss in DEFAULT_LOSSES])]
 INDEX = torch.tensor([0, 1, 1, 0])
 # Four masks of two images with one segment each.
@@ -37,7 +43,7 @@ class GivenPoints(PointSampling):
     to_match: torch.Tensor = None
     to_learn: torch.Tensor = None
 
-    def uniform(self, masks):
+    def uniform(self, device):
         return self.to_match
 
     def uncertain(self, masks):
@@ -111,7 +117,8 @@ def test_masks_and_segments_are_sampled_bilinearly_with_zeros_around(targets):
     x, t = sample(masks), sample(target.masks.double())
     assert ((t > 0) & (t < 1)).any()
     losses = partial(pairwise_losses, [BinaryCrossEntropy(), DiceLoss(), FocalLoss()])
-    found = GivenPoints(40, to_match=points).pairwise(losses, [masks], target)
+    predictions = [Prediction(torch.zeros(1, 3, 2), masks[None])]
+    found = GivenPoints(40, to_match=points).pairwise(losses, predictions, 0, target)
     torch.testing.assert_close(found[:, 0], losses(x, t))
 
     pairs = [paired_loss(loss, x[:2], t) for loss in (BinaryCrossEntropy(), DiceLoss())]
@@ -124,12 +131,33 @@ def test_masks_and_segments_are_sampled_bilinearly_with_zeros_around(targets):
     torch.testing.assert_close(found, torch.stack(pairs))
 
 
+def test_channels_equal_grid_sample():
+    maps = torch.randn(7, 3, 5, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    points = random_points(50)
+    expected = sample_logits(maps[None], points[None])[0]
+    torch.testing.assert_close(sample_channels(maps, points), expected)
+
+
+def test_masks_are_compared_as_if_they_were_multiplied_out_before(targets):
+    generator = torch.Generator().manual_seed(5)
+    embeddings = [torch.randn(2, 6, 4, generator=generator) for _ in range(3)]
+    features = [torch.randn(2, 4, 3, 5, generator=generator) for _ in range(2)]
+    factors = zip((features[0], *features), embeddings, strict=True)  # two layers share theirs
+    factored = [Prediction(torch.zeros(2, 6, 2), f, e) for f, e in factors]
+    plain = [Prediction(p.class_logits, p.mask_logits) for p in factored]
+    losses = partial(pairwise_losses, [BinaryCrossEntropy(), DiceLoss()])
+    where = GivenPoints(40, to_match=random_points(40))
+    expected = where.pairwise(losses, plain, 1, targets[1])
+    torch.testing.assert_close(where.pairwise(losses, factored, 1, targets[1]), expected)
+    assert expected.shape == (2, 3, 6, 1)
+
+
 @pytest.mark.parametrize("index", [[0, 1], [1, 1, 0]])
 def test_regions_equal_grid_sample(targets, index):
     regions = torch.cat([t.masks for t in targets])
     points = random_points(len(index), 50)
     expected = sample_logits(regions[index][:, None].double(), points)[:, 0]
-    found = sample_regions(regions, points, torch.tensor(index))
+    found = sample_regions(framed(regions), points, torch.tensor(index))
     torch.testing.assert_close(found, expected)
 
 
@@ -204,8 +232,7 @@ def test_criterion_and_matcher_come_near_those_of_all_pixels(with_valid):
     for where in (ALL_PIXELS, sampling):
         matcher = HungarianMatcher(where=where)
         criterion = SetCriterion(num_classes=4, matcher=matcher, where=where)
-        classes, masks = ([getattr(p, x)[0] for p in predictions] for x in PARTS)
-        cost = matcher.cost(classes, masks, targets[0]).detach()
+        cost = matcher.cost(predictions, 0, targets[0]).detach()
         losses = criterion(predictions, targets)
         sum(losses.values()).backward()
         gradient = torch.stack([p.mask_logits.grad for p in predictions])
