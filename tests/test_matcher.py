@@ -124,6 +124,16 @@ def test_the_images_of_a_broken_prediction_are_named(part, value, matcher):
     assert error.value.images == [1]
 
 
+def test_finite_factors_of_infinite_masks_are_named():
+    targets = [make_target([0]), make_target([1])]
+    embeddings, features = torch.ones(2, Q, 4), torch.ones(2, 4, *SIZE)
+    embeddings[1, 2] = features[1, :, 3] = 1e30
+    prediction = Prediction(torch.zeros(2, Q, K + 1), features, embeddings)
+    with pytest.raises(NonFinitePredictions) as error:
+        HungarianMatcher()([prediction], targets)
+    assert error.value.images == [1]
+
+
 def test_pixels_that_are_not_valid_have_no_cost():
     predictions, target = make_predictions(2, 1), TARGETS[0]
     valid = torch.zeros(4 * SIZE[0], 4 * SIZE[1], dtype=torch.bool)

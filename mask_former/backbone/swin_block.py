@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mask_former.backbone.checkpointing import linear_of
 from mask_former.backbone.windows import Windows
 from mask_former.structures import to_device
 
@@ -36,8 +37,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, windows: Windows) -> Tensor:
         """(B, H, W, C) -> the same."""
-        x = self.residual(x, lambda y: self.attn(self.norm1(y), windows))
-        return self.residual(x, lambda y: self.mlp(self.norm2(y)))
+        x = self.residual(x, lambda y: self.attn(y, self.norm1, windows))
+        return self.residual(x, lambda y: self.mlp(y, self.norm2))
 
     def residual(self, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
         """`x + branch(x)`, in training without the branch for images drawn at random, and with
@@ -92,10 +93,10 @@ class WindowAttention(nn.Module):
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         self.register_buffer("relative_position_index", relative_position_index(window_size))
 
-    def forward(self, x: Tensor, windows: Windows) -> Tensor:
-        """(B, H, W, C) -> the same."""
+    def forward(self, x: Tensor, norm: nn.Module, windows: Windows) -> Tensor:
+        """Of `norm(x)`; (B, H, W, C) -> the same."""
         # Padding is a token of zeros, whose queries, keys and values are the bias.
-        qkv = windows.split(self.qkv(x), self.qkv.bias)
+        qkv = windows.split(linear_of(norm, x, self.qkv), self.qkv.bias)
         q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
         scores = (self.scale * q) @ k.transpose(-2, -1)
         scores = scores.unflatten(0, (len(x), windows.count))
@@ -120,5 +121,7 @@ class FeedForward(nn.Module):
         self.drop = nn.Dropout(drop)
         self.fc2 = nn.Linear(hidden, channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.drop(F.gelu(self.fc1(x))))
+    def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
+        """Of `norm(x)`; (..., C) -> the same."""
+        hidden = linear_of(norm, x, self.fc1)
+        return linear_of(lambda y: self.drop(F.gelu(y)), hidden, self.fc2)

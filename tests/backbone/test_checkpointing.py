@@ -8,9 +8,10 @@ from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone import build_resnet_backbone
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from mask_former.backbone import D2SwinTransformer
-from mask_former.backbone.checkpointing import set_grad_checkpointing
+from mask_former.backbone.checkpointing import linear_of, set_grad_checkpointing
 from mask_former.errors import UserError
 
 
@@ -111,3 +112,29 @@ def test_running_statistics_in_evaluation():
 def test_a_backbone_without():
     with pytest.raises(UserError, match="ACTIVATION_CHECKPOINTING.*not Sequential"):
         set_grad_checkpointing(nn.Sequential(nn.Linear(2, 2)))
+
+
+def test_the_input_of_a_linear_layer_is_computed_again_and_its_product_is_not():
+    torch.manual_seed(0)
+    norm, linear = nn.LayerNorm(8), nn.Linear(8, 5)
+    x = torch.randn(3, 8, requires_grad=True)
+    leaves = (x, *norm.parameters(), *linear.parameters())
+    calls = 0
+
+    def counted(y):
+        nonlocal calls
+        calls += 1
+        return norm(y).square()
+
+    results, flops = [], []
+    for function in (linear_of, lambda f, y, layer: layer(f(y))):
+        with FlopCounterMode(display=False) as counter:
+            output = function(counted, x, linear)
+            output.square().sum().backward()
+        results.append((output, [leaf.grad for leaf in leaves]))
+        for leaf in leaves:
+            leaf.grad = None
+        flops.append(counter.get_total_flops())
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+    assert calls == 2 + 1
+    assert flops[0] == flops[1] > 0
