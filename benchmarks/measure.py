@@ -54,14 +54,16 @@ def compare(
 ) -> dict[str, Timing]:
     """Run the contenders in turn, `rounds` times after `warmup` rounds that do not count.
 
-    Their memory is measured in a run of its own, because the measurement takes time.
+    Every round starts with another one: what ran before leaves caches and threads behind. Their memory is measured in a run of its own, because the measurement takes time.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    names = list(contenders)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
     with tqdm(total=(warmup + rounds) * len(contenders), leave=False) as bar:
         for i in range(warmup + rounds):
-            for name, run in contenders.items():
+            first = i % len(contenders)
+            for name in (*names[first:], *names[:first]):
                 bar.set_description(name)
-                took = _time(run, device)
+                took = _time(contenders[name], device)
                 bar.update()
                 if i >= warmup:
                     seconds[name].append(took)
