@@ -54,7 +54,8 @@ def compare(
 ) -> dict[str, Timing]:
     """Run the contenders in turn, `rounds` times after `warmup` rounds that do not count.
 
-    Every round starts with another one: what ran before leaves caches and threads behind. Their memory is measured in a run of its own, because the measurement takes time.
+    Every round starts with another one: what ran before leaves caches and threads behind. Their
+    memory is measured in a run of its own, because the measurement takes time.
     """
     names = list(contenders)
     seconds: dict[str, list[float]] = {name: [] for name in names}

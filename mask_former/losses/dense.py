@@ -54,14 +54,11 @@ class AllPixels:
 
         segments = shrink(target.masks)
         valid = None if target.valid is None else shrink(target.valid[None])[0]
-        rows = chunk_rows(segments, segments.shape[1], _PAIRWISE_CHUNK_PIXELS)
-        # Layers together where they fit: to start work on a GPU takes longer than to do it.
-        layers = max(1, rows // predictions[0].class_logits.shape[1])
-        found = []
-        for i in range(0, len(predictions), layers):
-            masks = torch.cat([x.masks_of(image) for x in predictions[i : i + layers]])
-            found += [losses(x, segments, valid) for x in masks.flatten(1).float().split(rows)]
-        return torch.cat(found, 1).unflatten(1, (len(predictions), -1))
+
+        def masks_of(prediction: Prediction) -> Tensor:
+            return prediction.masks_of(image).flatten(1).float()
+
+        return compare_in_chunks(losses, predictions, masks_of, segments, valid)
 
     def paired(
         self,
@@ -99,6 +96,35 @@ class AllPixels:
 
 
 ALL_PIXELS = AllPixels()
+
+
+def compare_in_chunks(
+    losses: PairwiseLosses,
+    predictions: Sequence[Prediction],
+    masks_of: Callable[[Prediction], Tensor],
+    segments: Tensor,
+    valid: Tensor | None,
+) -> Tensor:
+    """Compare every mask of an image with every segment, at all pixels or at points.
+
+    Args:
+        losses: the pairwise form of K losses.
+        predictions: of L layers.
+        masks_of: the mask logits that a layer predicts for the image, (Q, P).
+        segments: (N, P).
+        valid: the pixels that count, bool (P,); None: all.
+
+    Returns:
+        (K, L, Q, N).
+    """
+    rows = chunk_rows(segments, segments.shape[1], _PAIRWISE_CHUNK_PIXELS)
+    # Layers together where they fit: to start work on a GPU takes longer than to do it.
+    layers = max(1, rows // predictions[0].class_logits.shape[1])
+    found = []
+    for i in range(0, len(predictions), layers):
+        masks = torch.cat([masks_of(x) for x in predictions[i : i + layers]])
+        found += [losses(x, segments, valid) for x in masks.split(rows)]
+    return torch.cat(found, 1).unflatten(1, (len(predictions), -1))
 
 
 def in_chunks(

@@ -258,4 +258,5 @@ class _Sums(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_within, grad_everywhere):
         (inside,) = ctx.saved_tensors
-        return torch.addcmul(grad_everywhere[:, None], grad_within[:, None], inside), None
+        # In two passes: in one, PyTorch would go through broadcast numbers one by one.
+        return (inside * grad_within[:, None]).add_(grad_everywhere[:, None]), None

@@ -13,7 +13,14 @@ from torch import Tensor
 
 from mask_former.errors import UserError
 from mask_former.layers.deformable_attention import sample_map
-from mask_former.losses.dense import PairedLosses, PairwiseLosses, Sample, chunk_rows, in_chunks
+from mask_former.losses.dense import (
+    PairedLosses,
+    PairwiseLosses,
+    Sample,
+    chunk_rows,
+    compare_in_chunks,
+    in_chunks,
+)
 from mask_former.structures import Matching, Prediction, Target, with_shared_features
 
 
@@ -62,17 +69,18 @@ class PointSampling:
         valid = None
         if target.valid is not None:
             valid = pixels_at(target.valid[None], points, index.new_zeros(1))[0]
-        found = []
-        for features, layers in with_shared_features(predictions):
-            # Sampling and multiplying out commute: masks are known at the points alone.
-            features = sample_channels(features[image], points[0])
-            for layer in layers:
-                embeddings = layer.mask_embeddings
-                logits = (
-                    features if embeddings is None else embeddings[image].to(features) @ features
-                )
-                found.append(losses(logits, segments, valid))
-        return torch.stack(found, 1)
+        # Sampling and multiplying out commute: masks are known at the points alone.
+        sampled = {
+            id(features): sample_channels(features[image], points[0])
+            for features, _ in with_shared_features(predictions)
+        }
+
+        def masks_of(prediction: Prediction) -> Tensor:
+            features = sampled[id(prediction.mask_features)]
+            embeddings = prediction.mask_embeddings
+            return features if embeddings is None else embeddings[image].to(features) @ features
+
+        return compare_in_chunks(losses, predictions, masks_of, segments, valid)
 
     def paired(
         self,
