@@ -54,8 +54,8 @@ class GivenPoints(PointSampling):
 
     seed: int = 0
 
-    def uniform(self, masks):
-        return deterministic.points(self.num_points, self.seed).to(masks.device)
+    def uniform(self, device):
+        return deterministic.points(self.num_points, self.seed).to(device)
 
     def uncertain(self, masks):
         points = deterministic.points(self.num_points, self.seed + 1).to(masks.device)

@@ -5,10 +5,10 @@ import cv2
 import numpy as np
 import torch
 
+from benchmarks.measure import peak_memory
 from demo import demo
 from mask_former.engine import build_model
 from mask_former.engine.predict import DefaultPredictor
-from tests.backbone.test_checkpointing import saved_bytes
 from tests.backbone.training import MASK2FORMER
 from tests.engine import tiny
 from tests.engine.every_model import assert_a_resumed_run_continues, assert_one_view_is_the_model
@@ -50,12 +50,12 @@ def test_activation_checkpointing(tmp_path):
         def predict(model=model, results=results):
             results.extend(model.predict(images))
 
-        kept.append(saved_bytes(predict))
+        kept.append(peak_memory(predict))
         sum(p.class_logits.square().sum() for p in results).backward()
         gradients.append(model.backbone.patch_embed.proj.weight.grad)
     assert gradients[0].any()
     torch.testing.assert_close(*gradients)
-    assert kept[1] < kept[0] * 0.8
+    assert kept[1] < kept[0] * 0.9
 
 
 def test_predictor_and_demo_draw_what_the_model_finds(tmp_path):
