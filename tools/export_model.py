@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectron2.config import CfgNode
+from detectron2.modeling import SemanticSegmentor
 from torch import Tensor, nn
 
 import mask_former.data  # noqa: F401 (registers the data sets)
@@ -64,7 +65,8 @@ def build_network(cfg: CfgNode, size: tuple[int, int]) -> Network:
         size: height and width of the images.
 
     Raises:
-        UserError: there are no weights, or they do not fit; the model would pad such images.
+        UserError: there are no weights, or they do not fit; the model is neither of the two of
+            `Network`, or would pad such images.
     """
     cfg = cfg.clone()
     cfg.defrost()
@@ -75,6 +77,11 @@ def build_network(cfg: CfgNode, size: tuple[int, int]) -> Network:
     if not cfg.MODEL.WEIGHTS:
         raise UserError("MODEL.WEIGHTS is empty; set it to the weights of a trained model.")
     model = build_model(cfg)
+    if not isinstance(model, MaskFormer | SemanticSegmentor):
+        raise UserError(
+            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}; exported are MaskFormer "
+            "and Detectron2's SemanticSegmentor."
+        )
     MaskFormerCheckpointer(model, accept_backbone=False).load(cfg.MODEL.WEIGHTS, [])
     divisor = max(1, getattr(model, "size_divisibility", model.backbone.size_divisibility))
     expected = tuple(max(1, -(-side // divisor)) * divisor for side in size)

@@ -21,6 +21,8 @@ from mask_former.errors import UserError
 SPLITS = ("train", "val")
 SHARE = 0.1
 """Of the images that are held out."""
+MOST = 0.25
+"""Of the images that are held out for the sake of rare classes, at most."""
 
 
 def hold_out_images(images: str, labels: str, label_suffix: str, output: Path) -> tuple[str, str]:
@@ -89,7 +91,7 @@ def divide(
     """The items to train on, and those that are held out: at random, the same in every run.
 
     Where it can be, each class is in both parts if it is in several items, and in the first if it
-    is in one.
+    is in one. At most a quarter of the items is held out, however many classes are rare.
 
     Args:
         items: at least two.
@@ -117,7 +119,7 @@ def divide(
                 return
 
     for found in sorted(having.values(), key=len):  # rare classes have the least choice
-        if held_out.isdisjoint(found):
+        if held_out.isdisjoint(found) and len(held_out) < MOST * len(items):
             hold_out_one(found)
     remaining = iter(order)
     for _ in range(len(held_out), max(round(SHARE * len(items)), 1)):

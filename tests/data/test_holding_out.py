@@ -44,3 +44,11 @@ def test_images_without_a_class_and_those_of_their_own():
     assert [len(part) for part in divide("ab", [[0], [1]])] == [1, 1]
     with pytest.raises(UserError, match="There is one image"):
         divide("a", [[0]])
+
+
+def test_at_most_a_quarter_is_held_out_for_rare_classes():
+    """Twenty classes of two images each: half of the images would be held out."""
+    classes = [[i // 2] for i in range(40)]
+    train, held_out = divide(range(40), classes)
+    assert (len(train), len(held_out)) == (30, 10)
+    assert classes_in(train, classes) == set(range(20))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.modeling import META_ARCH_REGISTRY
 
 from mask_former import inference
 from mask_former.engine import build_model
@@ -147,6 +148,18 @@ def test_what_cannot_be_exported(name, size, file, message, tmp_path):
 def test_without_weights(tmp_path):
     with pytest.raises(UserError, match="MODEL.WEIGHTS is empty"):
         run(tiny_cfg(tmp_path), tmp_path / "a.pt2")
+
+
+@META_ARCH_REGISTRY.register()
+class OfAnotherProject(torch.nn.Linear):
+    def __init__(self, cfg):
+        super().__init__(1, 1)
+
+
+def test_another_meta_architecture(tmp_path):
+    cfg = tiny_cfg(tmp_path, MODEL__META_ARCHITECTURE="OfAnotherProject", MODEL__WEIGHTS="a.pth")
+    with pytest.raises(UserError, match="'OfAnotherProject'; exported are MaskFormer and"):
+        run(cfg, tmp_path / "a.pt2")
 
 
 def test_without_onnx(tmp_path, monkeypatch):

@@ -180,14 +180,12 @@ def _write_annotations(
         stems: CITY/CITY_SEQUENCE_FRAME by panoptic file.
         results: of `_convert`, by panoptic file.
     """
-    annotated_images = [
-        AnnotatedImage(
-            image_entry(os.path.basename(stem), f"{stem}{_IMAGE}", (r["height"], r["width"])),
-            label_file,
-            r["segments"],
-        )
-        for (label_file, stem), r in zip(stems.items(), results.values(), strict=True)
-    ]
+    annotated_images = []
+    for label_file, stem in stems.items():
+        result = results[label_file]
+        size = (result["height"], result["width"])
+        entry = image_entry(os.path.basename(stem), f"{stem}{_IMAGE}", size)
+        annotated_images.append(AnnotatedImage(entry, label_file, result["segments"]))
     categories = [
         {key: category[key] for key in ("id", "name", "isthing", "color")}
         for category in CITYSCAPES_CATEGORIES
