@@ -122,7 +122,8 @@ def compare_in_chunks(
     layers = max(1, rows // predictions[0].class_logits.shape[1])
     found = []
     for i in range(0, len(predictions), layers):
-        masks = torch.cat([masks_of(x) for x in predictions[i : i + layers]])
+        parts = [masks_of(x) for x in predictions[i : i + layers]]
+        masks = torch.cat(parts) if len(parts) > 1 else parts[0]
         found += [losses(x, segments, valid) for x in masks.split(rows)]
     return torch.cat(found, 1).unflatten(1, (len(predictions), -1))
 

@@ -132,7 +132,10 @@ def sample_logits(masks: Tensor, points: Tensor) -> Tensor:
 
 
 def sample_channels(maps: Tensor, points: Tensor) -> Tensor:
-    """All of the maps (C, h, w) at the same points (P, 2), like `sample_logits`; (C, P)."""
+    """All of the maps (C, h, w) at the same points (P, 2), like `sample_logits`; (C, P).
+
+    All channels of a pixel are read at once, as deformable attention does.
+    """
     maps = maps if maps.dtype == torch.float64 else maps.float()
     height, width = maps.shape[-2:]
     positions = torch.stack((points[:, 0] * width, points[:, 1] * height), -1) - 0.5
