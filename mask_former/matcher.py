@@ -164,7 +164,7 @@ def _finite_images(predictions: Sequence[Prediction]) -> Tensor:
     parts = [features for features, _ in with_shared_features(predictions)]
     parts += [x.class_logits for x in predictions]
     parts += [x.mask_embeddings for x in predictions if x.mask_embeddings is not None]
-    totals = [part.flatten(1).sum(1, dtype=torch.float32) for part in parts]
+    totals = [part.sum(tuple(range(1, part.dim())), dtype=torch.float32) for part in parts]
     return torch.stack(totals).isfinite().all(0)
 
 

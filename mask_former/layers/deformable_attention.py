@@ -94,16 +94,12 @@ class MultiScaleDeformableAttention(nn.Module):
         again = partial(checkpoint, sample_map, use_reentrant=False, preserve_rng_state=False)
         sample = again if torch.is_grad_enabled() else sample_map
         samples = []
-        for level, (height, width) in enumerate(sizes):
+        of_levels = (maps, offsets.unbind(2), weights.unflatten(-1, (levels, points)).unbind(2))
+        for (height, width), feature, offset, weight in zip(sizes, *of_levels, strict=True):
             # Pixel 0 has its center at position 0.
             positions = torch.stack((x * width, y * height), -1)[:, None] - 0.5
-            samples.append(
-                sample(
-                    maps[level].unflatten(1, (height, width)),
-                    positions + offsets[:, :, level],
-                    weights.unflatten(-1, (levels, points))[:, :, level],
-                )
-            )
+            feature = feature.unflatten(1, (height, width))
+            samples.append(sample(feature, positions + offset, weight))
         output = sum(samples).unflatten(0, (-1, heads))  # (B, heads, Q, C / heads)
         return self.output_proj(output.transpose(1, 2).flatten(2))
 
@@ -177,23 +173,32 @@ class _MapGradient(torch.autograd.Function):
         height, width = ctx.size
         groups, queries, points = pixel.shape
         # The points by the framed pixel that is their upper left one, group by group.
-        pixel, order = pixel.flatten(1).sort(-1)
-        first = queries * points * torch.arange(groups, device=grad.device)[:, None]
-        order = (order + first).flatten()
-        pixels = torch.arange((height + 1) * (width + 2), dtype=pixel.dtype, device=grad.device)
-        start = torch.searchsorted(pixel, pixels.repeat(groups, 1)) + first
-        shares = shares.flatten(0, 2).index_select(0, order).t().contiguous()
+        area = (height + 1) * (width + 2)
+        group = torch.arange(groups, device=grad.device)[:, None]
+        pixel = (pixel.flatten(1) + area * group).flatten()
+        order = _order(pixel)
+        count = torch.bincount(pixel, minlength=groups * area)
+        start = count.cumsum(0) - count
+        shares = torch.stack(shares.flatten(0, 2).unbind(1)).index_select(1, order)
         query, grads = order // points, grad.flatten(0, 1).contiguous()
         upper_left, upper_right, lower_left, lower_right = (
-            F.embedding_bag(
-                query, grads, start.flatten(), mode="sum", per_sample_weights=share
-            ).view(groups, height + 1, width + 2, -1)[:, :, :-1]
+            F.embedding_bag(query, grads, start, mode="sum", per_sample_weights=share).view(
+                groups, height + 1, width + 2, -1
+            )[:, :, :-1]
             for share in shares
         )
         at_pixels = upper_left[:, 1:, 1:] + upper_right[:, 1:, :-1]
         at_pixels += lower_left[:, :-1, 1:]
         at_pixels += lower_right[:, :-1, :-1]
         return grad, at_pixels, None, None
+
+
+def _order(values: Tensor) -> Tensor:
+    """`values.argsort()` of fewer than 2^31 integers in [0, 2^31), in a third of PyTorch's time:
+    NumPy sorts them, each with its index in its lower half."""
+    keys = values.long().bitwise_left_shift(32) + torch.arange(len(values))
+    keys.numpy().sort()
+    return keys.bitwise_and_(0xFFFFFFFF)
 
 
 def _by_head(x: Tensor, heads: int) -> Tensor:
