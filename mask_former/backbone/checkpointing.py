@@ -66,9 +66,11 @@ def linear_of(function: Callable[[Tensor], Tensor], x: Tensor, linear: nn.Linear
 
     What the layer is given is computed again; the product is not, since PyTorch stops as soon as it
     has what was kept. Mask2Former with Swin-T trains on a CPU with 0.86 of the memory in 1.02 times
-    the time. On GPUs all is kept: there the host would have more to do than the device.
+    the time. On GPUs all is kept: there the host would have more to do than the device. So it is on
+    the meta device, on which their memory is estimated.
     """
-    if x.is_cuda or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+    compiling = torch.compiler.is_compiling()
+    if x.device.type != "cpu" or compiling or not torch.is_grad_enabled():
         return linear(function(x))
     return checkpoint(lambda y: linear(function(y)), x, use_reentrant=False)
 

@@ -22,7 +22,7 @@ SPLITS = ("train", "val")
 SHARE = 0.1
 """Of the images that are held out."""
 MOST = 0.25
-"""Of the images that are held out for the sake of rare classes, at most."""
+"""Of the images that are held out so that all classes are, at most."""
 
 
 def hold_out_images(images: str, labels: str, label_suffix: str, output: Path) -> tuple[str, str]:
@@ -91,7 +91,8 @@ def divide(
     """The items to train on, and those that are held out: at random, the same in every run.
 
     Where it can be, each class is in both parts if it is in several items, and in the first if it
-    is in one. At most a quarter of the items is held out, however many classes are rare.
+    is in one. For that at most a quarter of the items is held out, or one; where that is not enough
+    for all classes, frequent ones come first.
 
     Args:
         items: at least two.
@@ -118,8 +119,11 @@ def divide(
                 left.subtract(classes[index])
                 return
 
-    for found in sorted(having.values(), key=len):  # rare classes have the least choice
-        if held_out.isdisjoint(found) and len(held_out) < MOST * len(items):
+    most = max(int(MOST * len(items)), 1)
+    by_choice = sorted(having.values(), key=len)  # rare classes have the least
+    # So many classes take no more items than that; the rarer ones take what is left.
+    for found in by_choice[-most:] + by_choice[:-most]:
+        if held_out.isdisjoint(found) and len(held_out) < most:
             hold_out_one(found)
     remaining = iter(order)
     for _ in range(len(held_out), max(round(SHARE * len(items)), 1)):

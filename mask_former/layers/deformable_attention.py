@@ -177,7 +177,8 @@ class _MapGradient(torch.autograd.Function):
         group = torch.arange(groups, device=grad.device)[:, None]
         pixel = (pixel.flatten(1) + area * group).flatten()
         order = _order(pixel)
-        count = torch.bincount(pixel, minlength=groups * area)
+        # Not bincount: how long that is depends on the values, which a compiler does not know.
+        count = pixel.new_zeros(groups * area).scatter_add_(0, pixel, torch.ones_like(pixel))
         start = count.cumsum(0) - count
         shares = torch.stack(shares.flatten(0, 2).unbind(1)).index_select(1, order)
         query, grads = order // points, grad.flatten(0, 1).contiguous()

@@ -6,6 +6,7 @@ them where the mask is least certain. Points are pairs (x, y) in [0, 1] of the p
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,7 @@ from mask_former.losses.dense import (
     compare_in_chunks,
     in_chunks,
 )
-from mask_former.structures import Matching, Prediction, Target, with_shared_features
+from mask_former.structures import Matching, Prediction, Target
 
 
 @dataclass(frozen=True)
@@ -69,14 +70,15 @@ class PointSampling:
         valid = None
         if target.valid is not None:
             valid = pixels_at(target.valid[None], points, index.new_zeros(1))[0]
-        # Sampling and multiplying out commute: masks are known at the points alone.
-        sampled = {
-            id(features): sample_channels(features[image], points[0])
-            for features, _ in with_shared_features(predictions)
-        }
+
+        # Sampling and multiplying out commute: masks are known at the points alone. Layers with the
+        # same per-pixel embeddings follow one another, and others' are not held as long.
+        @lru_cache(maxsize=1)
+        def sampled(features: Tensor) -> Tensor:
+            return sample_channels(features[image], points[0])
 
         def masks_of(prediction: Prediction) -> Tensor:
-            features = sampled[id(prediction.mask_features)]
+            features = sampled(prediction.mask_features)
             embeddings = prediction.mask_embeddings
             return features if embeddings is None else embeddings[image].to(features) @ features
 

@@ -138,3 +138,15 @@ def test_the_input_of_a_linear_layer_is_computed_again_and_its_product_is_not():
     torch.testing.assert_close(*results, rtol=0, atol=0)
     assert calls == 2 + 1
     assert flops[0] == flops[1] > 0
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_on_the_meta_device_as_much_is_kept_as_on_gpus(device):
+    """Where the memory of trainings is estimated; see `mask_former.engine.memory`."""
+    linear = nn.Linear(8, 5, device=device)
+    x = torch.zeros(3, 8, device=device, requires_grad=True)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda _: None):
+        linear_of(torch.exp, x, linear)
+    computed = [t for t in kept if t is not x and t is not linear.weight and t.shape == x.shape]
+    assert bool(computed) == (device == "meta")

@@ -52,3 +52,14 @@ def test_at_most_a_quarter_is_held_out_for_rare_classes():
     train, held_out = divide(range(40), classes)
     assert (len(train), len(held_out)) == (30, 10)
     assert classes_in(train, classes) == set(range(20))
+
+
+@pytest.mark.parametrize(("count", "most"), [(2, 1), (5, 1), (9, 2), (41, 10)])
+def test_a_quarter_is_rounded_down(count, most):
+    assert len(divide(range(count), [[i // 2] for i in range(count)])[1]) == most
+
+
+def test_frequent_classes_are_held_out_before_rare_ones():
+    """Thirty classes of two images each, and one of all the others."""
+    classes = [[i // 2] for i in range(60)] + [["frequent"]] * 40
+    assert "frequent" in classes_in(divide(range(100), classes)[1], classes)

@@ -43,6 +43,20 @@ def test_what_is_exported_to_onnx_computes_the_same(monkeypatch):
     torch.testing.assert_close(sample_map(*inputs), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_samples_and_gradients_are_one_graph():
+    torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
+    inputs = torch.randn(2, 5, 6, 3), 4 * torch.randn(2, 8, 3, 2), torch.randn(2, 8, 3)
+    inputs = [x.requires_grad_() for x in inputs]
+    results = [
+        torch.autograd.grad(form(*inputs).square().sum(), inputs)
+        for form in (sample_map, torch.compile(sample_map, backend="aot_eager"))
+    ]
+    torch.testing.assert_close(*results)
+    assert not torch._dynamo.utils.counters["graph_break"]
+    torch.compiler.reset()
+
+
 def test_gradients_are_those_of_the_formula():
     generator = torch.Generator().manual_seed(0)
     options = {"generator": generator, "dtype": torch.float64}

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.measure import peak_memory
 from mask_former.criterion import SetCriterion
 from mask_former.losses.dense import ALL_PIXELS
 from mask_former.losses.mask import (
@@ -150,6 +151,19 @@ def test_masks_are_compared_as_if_they_were_multiplied_out_before(targets):
     expected = where.pairwise(losses, plain, 1, targets[1])
     torch.testing.assert_close(where.pairwise(losses, factored, 1, targets[1]), expected)
     assert expected.shape == (2, 3, 6, 1)
+
+
+def test_layers_with_features_of_their_own_are_sampled_one_after_another(targets):
+    channels, layers, where = 64, 6, PointSampling(4000)
+    losses = partial(pairwise_losses, [BinaryCrossEntropy(), DiceLoss()])
+    peaks = []
+    for own in (1, layers):
+        features = [torch.randn(1, channels, 3, 5) for _ in range(own)] * (layers // own)
+        predictions = [
+            Prediction(torch.zeros(1, 2, 2), f, torch.ones(1, 2, channels)) for f in features
+        ]
+        peaks.append(peak_memory(lambda p=predictions: where.pairwise(losses, p, 0, targets[0])))
+    assert peaks[1] - peaks[0] < 2 * 4 * channels * where.num_points
 
 
 @pytest.mark.parametrize("index", [[0, 1], [1, 1, 0]])
