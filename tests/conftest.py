@@ -1,6 +1,7 @@
 """What all tests share: their place on the machine, and one very small data set."""
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _datasets = tempfile.TemporaryDirectory(prefix="mask-former-tests-")
     os.environ["DETECTRON2_DATASETS"] = _datasets.name
+
+# A shell script's background jobs ignore Ctrl-C, and so would the programs that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The longest first: ten seconds or more each, where most files take one or two.
 LONG = ("test_benchmarks", "test_interruption", "test_golden", "test_compile", "test_distributed")
