@@ -171,6 +171,10 @@ def _of_maps(images: str, labels: str, classes: str, label_suffix: str) -> list[
     maps = [read_label_image(label_map) for _, label_map in pairs[::step]]
     seen = f"in {len(maps)} of {len(pairs)} label maps"
     names = [name.strip() for name in classes.split(",")] if "," in classes else []
+    if classes and not names and not Path(classes).is_file():
+        raise UserError(
+            f"--classes: there is no file {classes!r}. Names are separated by commas: NAME,NAME"
+        )
     class_file = classes if classes and not names else _class_file(labels)
     if class_file:
         known = list(read_class_file(class_file).names)

@@ -138,7 +138,10 @@ class Inspector:
             size = image_size(record) or found.size or _size_of_annotation(record)
             _READERS[annotation_type(self.mapper_name)](self, record, size, found)
         if not found.faults and not len(found.classes):
-            found.remark("empty", "no segment: nothing is learned from it")
+            key = "DATALOADER.FILTER_EMPTY_ANNOTATIONS"
+            left_out = f"no segment: left out of training, unless {key} is False"
+            nothing = "no segment: nothing is learned from it"
+            found.remark("empty", left_out if "annotations" in record else nothing)
         return found
 
     def _semantic(self, record: Record, size: tuple[int, int], found: Inspection) -> None:

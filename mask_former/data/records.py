@@ -50,7 +50,12 @@ def load_records(name: str, *, filter_empty: bool = False) -> list[dict[str, Any
         records = list(compress(records, learned))
         if len(records) < found:
             count = found - len(records)
-            logger.info("%s: %d images without annotations are left out", name, count)
+            logger.info(
+                "%s: %d images without annotations are left out; to learn from them that nothing "
+                "is there, set DATALOADER.FILTER_EMPTY_ANNOTATIONS to False",
+                name,
+                count,
+            )
     if not records:
         raise UserError(f"Data set {name!r} holds no annotated image.")
     return records

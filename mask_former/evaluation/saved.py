@@ -22,6 +22,9 @@ from mask_former.errors import UserError, listed
 
 logger = logging.getLogger(__name__)
 
+# A model's own list has instances with lower scores.
+CUT = 0.3
+
 
 class SavedPanoptic:
     """A panoptic JSON and its PNG, as `output["panoptic_seg"]` of each record.
@@ -181,6 +184,14 @@ def read_instance_results(
             "Not scored: %d results, of %d images that the ground truth lacks.",
             len(others),
             len(set(others)),
+        )
+    least = min((x["score"] for instances in found.values() for x in instances), default=0)
+    if least >= CUT:
+        logger.warning(
+            "No instance in %s has a score below %.2f: if less certain ones were left out, AP is "
+            "too low. The demo saves them with --confidence-threshold 0.",
+            file,
+            least,
         )
     return found
 

@@ -79,6 +79,12 @@ def test_colors(tmp_path, output):
         keys(*folders, output=output, classes="tree,sky")
 
 
+def test_a_file_of_classes_that_is_not_there(tmp_path, output):
+    folders = make(tmp_path, [[0, 1]] * 4)
+    with pytest.raises(UserError, match="no file 'sky tree'. Names are separated by commas"):
+        keys(*folders, output=output, classes="sky tree")
+
+
 def test_a_photo_is_no_label_map(tmp_path, output):
     noise = np.random.default_rng(0).integers(0, 255, (40, 50, 3))
     with pytest.raises(UserError, match="more than 256 colours"):

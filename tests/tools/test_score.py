@@ -69,6 +69,16 @@ def test_instances(data, found):
         assert metrics[task]["AP-beetle"] == 100
 
 
+def test_a_list_of_certain_instances_alone_is_noticed(data, found, caplog):
+    truth = ("--instances-json", data / "instances.json")
+    run(found / "instances.json", *truth)
+    assert "has a score below 0.50" in caplog.text and "--confidence-threshold 0" in caplog.text
+    caplog.clear()
+    change(found / "instances.json", lambda content: content[0].update(score=0.01))
+    run(found / "instances.json", *truth)
+    assert "confidence-threshold" not in caplog.text
+
+
 def test_semantic(data, found, tmp_path):
     (tmp_path / "names.txt").write_text("\n".join(NAMES) + "\n")
     for classes in (tmp_path / "names.txt", data / "panoptic.json"):
