@@ -40,6 +40,7 @@ REMARKS = {
     "class": "classes that never occur",
     "queries": "more segments than queries",
     "empty": "images without a segment",
+    "orientation": "pictures that EXIF turns",
     "invisible": "segments of the JSON that the PNG lacks",
     "duplicate": "instances that seem to be annotated twice",
     "overlap": "instances that overlap",

@@ -130,7 +130,16 @@ class Inspector:
         with the others; of one file the first fault counts."""
         found = Inspection(str(record["file_name"]))
         with found.faults_of("image"):
-            found.size = read_header(found.file).shown(self.exif)
+            header = read_header(found.file)
+            found.size = header.shown(self.exif)
+            if header.orientation > 1 and header.shown(True) == header.size:
+                applied = "applied" if self.exif else "not applied"
+                found.remark(
+                    "orientation",
+                    f"EXIF orientation {header.orientation} is {applied}. Is the annotation of "
+                    "the picture as it is then? Sizes do not show it; "
+                    f"INPUT.EXIF_ORIENTATION {not self.exif} is the other way",
+                )
             with PathManager.open(found.file, "rb") as file:
                 found.digest = hashlib.blake2b(file.read(), digest_size=16).digest()
             read_image(found.file, "RGB", size=image_size(record), exif=self.exif)

@@ -119,6 +119,27 @@ def test_all_faults_of_a_panoptic_data_set(tmp_path):
     assert len(remarks) == 1
 
 
+@pytest.mark.parametrize(("applied", "said"), [(True, "is applied"), (False, "is not applied")])
+def test_pictures_that_exif_turns_upside_down_are_named(tmp_path, applied, said):
+    content = coco(annotations=[rectangle(1, 0, 0, 0, 10, 1)], categories=THINGS)
+    del content["images"][2:]
+    exif = Image.Exif()
+    for number, exif[0x0112] in enumerate((3, 1)):
+        picture = Image.new("RGB", (WIDTH, HEIGHT), (number, 0, 0))
+        (tmp_path / "images").mkdir(exist_ok=True)
+        picture.save(tmp_path / "images" / f"{number}.png", exif=exif)
+    register_instances(
+        NAMES[0],
+        image_root=tmp_path / "images",
+        json_file=write_json(tmp_path / "x.json", content),
+    )
+    (result,) = report("mask_former_instance", **{"INPUT.EXIF_ORIENTATION": applied})
+    assert result.all_faults() == []
+    (message,) = found(result.all_remarks(), "orientation")
+    assert f"orientation 3 {said}" in message
+    assert f"INPUT.EXIF_ORIENTATION {not applied} is" in message
+
+
 def test_what_a_data_set_of_instances_holds(tmp_path):
     annotations = [
         rectangle(1, 0, 10, 10, 20, 1),
