@@ -1,6 +1,7 @@
 """Masks and segments compared at every pixel, as MaskFormer does."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ PairwiseLosses = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # to (K, Q, 
 # Pixels that are worked on at a time: enough to keep the device busy (a GPU waits for the host to
 # start the work: on an H100 480 masks of 512x512 take 54 ms in pieces of 2^23 pixels, 29 of 2^24
 # and 16 of 2^25, with 0.4, 0.8 and 1.5 GiB), few enough to stay in a processor's cache.
-_CHUNK_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 24}
+_CHUNK_PIXELS = {"cpu": 1 << 20, "cuda": 1 << 24}
 # Of the pairwise form: a product with all segments, which are converted for every chunk.
 _PAIRWISE_CHUNK_PIXELS = {"cpu": 1 << 21, "cuda": 1 << 24}
 
@@ -92,7 +93,8 @@ class AllPixels:
             )
 
         inputs = (masks, matching.segment, matching.image)
-        return in_chunks(losses, sample, *inputs, pixels=segments.shape[1])
+        with _without_onednn():
+            return in_chunks(losses, sample, *inputs, pixels=segments.shape[1])
 
 
 ALL_PIXELS = AllPixels()
@@ -185,6 +187,17 @@ class _InChunks(torch.autograd.Function):
         weighted = zip(grad_values[:, :, None, None], ctx.saved_tensors, strict=True)
         grad_masks = sum(weight * gradient for weight, gradient in weighted)
         return None, None, None, grad_masks, *[None] * (len(ctx.needs_input_grad) - 4)
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    """Its gradient of `Upsampling`, of one channel, takes six times PyTorch's own on CPUs."""
+    enabled = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = enabled
 
 
 class Upsampling:

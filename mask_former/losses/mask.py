@@ -132,13 +132,14 @@ def paired_losses(
     if fractions:
         exceeding, missing = _exceeding_and_missing(logits)
     else:  # A pixel can be wrong in one way only.
-        exceeding = _wrong(logits, inside)
+        exceeding = _wrong(logits * torch.rsub(inside, 1, alpha=2))
     counted = None if valid is None else valid.to(logits)
     area = inside.sum(1) if counted is None else (inside * counted).sum(1)
     count = logits.new_full((), logits.shape[1]) if counted is None else counted.sum(-1)
 
     def sums(cost: Tensor) -> tuple[Tensor, Tensor]:
-        return _sums(cost if counted is None else cost * counted, inside)
+        cost = cost if counted is None else cost * counted
+        return (cost * inside).sum(1), cost.sum(1)
 
     totals = []
     for loss in losses:
@@ -171,13 +172,13 @@ def pairwise_losses(
     """
     counted = logits.new_ones(logits.shape[1]) if valid is None else valid.to(logits)
     inside = targets.to(logits) * counted
-    regions = torch.cat((inside, counted[None])).T  # (P, N + 1)
+    regions = torch.cat((inside, counted[None]))  # (N + 1, P)
     exceeding, missing = _exceeding_and_missing(logits)
     totals = []
     for loss in losses:
-        sums = loss.pixel(*exceeding) @ regions
+        sums = (regions @ loss.pixel(*exceeding).T).T  # the faster order, of few segments
         excess = sums[:, -1:] - sums[:, :-1]
-        missed = loss.pixel(*missing) @ inside.T
+        missed = (inside @ loss.pixel(*missing).T).T
         totals.append(loss.total(missed, excess, inside.sum(1), counted.sum()))
     return torch.stack(totals)
 
@@ -203,60 +204,6 @@ def _exceeding_and_missing(logits: Tensor) -> tuple[tuple[Tensor, Tensor], tuple
     return (p, entropy), (1 - p, entropy - logits)
 
 
-def _wrong(logits: Tensor, inside: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """What `MaskLoss.pixel` takes: sigmoid(z) and softplus(z)."""
-    if torch.compiler.is_compiling():  # It joins the passes itself.
-        z = logits if inside is None else logits * (1 - 2 * inside)
-        return z.sigmoid(), F.softplus(z)
-    return _Wrong.apply(logits, inside)
-
-
-def _sums(cost: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums of costs (M, P) over the targets and everywhere, (M,) each."""
-    if torch.compiler.is_compiling():
-        return (cost * inside).sum(1), cost.sum(1)
-    return _Sums.apply(cost, inside)
-
-
-class _Wrong(torch.autograd.Function):
-    """`_wrong`, whose softplus is made of the sigmoid with the same absolute precision, in half of
-    PyTorch's time.
-
-    This and `_Sums` are what autograd would do, in fewer passes over memory, which is what the
-    losses of all pixels take their time for.
-    """
-
-    @staticmethod
-    def forward(ctx, logits, inside=None):
-        ctx.set_materialize_grads(False)
-        sign = None if inside is None else torch.rsub(inside, 1, alpha=2)
-        z = logits.clone() if sign is None else logits * sign
-        p = z.sigmoid()
-        right = 1 - p
-        slope = p if sign is None else sign.mul_(p)
-        ctx.save_for_backward(right, slope)
-        return p, z.clamp_(min=0).sub_(torch.maximum(p, right).log_())
-
-    @staticmethod
-    def backward(ctx, grad_p, grad_entropy):
-        right, slope = ctx.saved_tensors
-        if grad_p is None:
-            return None if grad_entropy is None else grad_entropy * slope, None
-        if grad_entropy is None:
-            return (grad_p * right).mul_(slope), None
-        return torch.addcmul(grad_entropy, grad_p, right).mul_(slope), None
-
-
-class _Sums(torch.autograd.Function):
-    """`_sums`."""
-
-    @staticmethod
-    def forward(ctx, cost, inside):
-        ctx.save_for_backward(inside)
-        return (cost * inside).sum(1), cost.sum(1)
-
-    @staticmethod
-    def backward(ctx, grad_within, grad_everywhere):
-        (inside,) = ctx.saved_tensors
-        # In two passes: in one, PyTorch would go through broadcast numbers one by one.
-        return (inside * grad_within[:, None]).add_(grad_everywhere[:, None]), None
+def _wrong(z: Tensor) -> tuple[Tensor, Tensor]:
+    """What `MaskLoss.pixel` takes."""
+    return z.sigmoid(), F.softplus(z)
