@@ -21,7 +21,13 @@ from mask_former.losses.mask import (
 )
 from mask_former.losses.points import PointSampling
 from mask_former.matcher import FixedMatcher, HungarianMatcher
-from mask_former.structures import Matching, Prediction, Target, with_shared_features
+from mask_former.structures import (
+    Matching,
+    Prediction,
+    Target,
+    at_least_float32,
+    with_shared_features,
+)
 
 Average = Callable[[Tensor], Tensor]
 
@@ -173,7 +179,7 @@ class SetCriterion(nn.Module):
         self, predictions: Sequence[Prediction], targets: Sequence[Target], matching: Matching
     ) -> Tensor:
         """Weighted sum of the cross entropy over all queries, (L,)."""
-        logits = torch.stack([p.class_logits for p in predictions]).float()  # (L, B, Q, K+1)
+        logits = torch.stack([at_least_float32(p.class_logits) for p in predictions])
         labels = torch.full(logits.shape[:3], self.num_classes, device=logits.device)
         segment_labels = torch.cat([target.labels for target in targets])
         labels[matching.layer, matching.image, matching.query] = segment_labels[matching.segment]
@@ -184,7 +190,7 @@ class SetCriterion(nn.Module):
         self, predictions: Sequence[Prediction], targets: Sequence[Target], matching: Matching
     ) -> dict[str, Tensor]:
         """Sum of each of the mask losses over the matched masks, (L,)."""
-        masks = matched_masks(predictions, targets, matching).float()
+        masks = at_least_float32(matched_masks(predictions, targets, matching))
         losses = self.where.paired(self.paired_losses, masks, targets, matching)
         totals = losses.view(len(losses), len(predictions), -1).sum(2)
         return dict(zip(list(self.weights)[1:], totals, strict=True))

@@ -15,6 +15,7 @@ from mask_former.structures import (
     Matching,
     Prediction,
     Target,
+    at_least_float32,
     to_device,
     with_shared_features,
 )
@@ -70,8 +71,8 @@ class HungarianMatcher:
         from scipy.optimize import linear_sum_assignment  # takes time, and only training needs it
 
         costs = [self.cost(predictions, i, target) for i, target in enumerate(targets)]
-        finite = _finite_images(predictions).float()
-        flat = torch.cat([finite, *(cost.flatten() for cost in costs)]).cpu().numpy()
+        finite = _finite_images(predictions)
+        flat = torch.cat([finite.to(costs[0]), *(cost.flatten() for cost in costs)]).cpu().numpy()
         ok, *blocks = np.split(flat, np.cumsum([len(targets)] + [c.numel() for c in costs[:-1]]))
         # What is finite may still be too large for its product to be.
         _check_finite(a and np.isfinite(b).all() for a, b in zip(ok, blocks, strict=True))
@@ -86,9 +87,9 @@ class HungarianMatcher:
         return _matching(rows, predictions)
 
     def cost(self, predictions: Sequence[Prediction], image: int, target: Target) -> Tensor:
-        """Return the cost of every pair of an image in every layer, float32 (L, Q, N)."""
+        """Return the cost of every pair of an image in every layer, (L, Q, N)."""
         classes = torch.stack([x.class_logits[image] for x in predictions])
-        cost = -self.class_weight * classes.float().softmax(-1)[..., target.labels]
+        cost = -self.class_weight * at_least_float32(classes).softmax(-1)[..., target.labels]
         losses = self.where.pairwise(self.mask_losses, predictions, image, target)
         for weight, loss in zip(self.weights, losses, strict=True):
             cost += weight * loss

@@ -65,12 +65,6 @@ class Prediction:
             return self.mask_features
         return multiply_out(self.mask_embeddings, self.mask_features)
 
-    def masks_of(self, image: int) -> Tensor:
-        """The mask logits of an image of the batch, (Q, h, w)."""
-        if self.mask_embeddings is None:
-            return self.mask_features[image]
-        return multiply_out(self.mask_embeddings[image], self.mask_features[image])
-
 
 def with_shared_features(
     predictions: Sequence[Prediction],
@@ -146,6 +140,11 @@ class Matching:
     image: Tensor
     query: Tensor
     segment: Tensor
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """In float32 where mixed precision computes in 16 bits; float64 stays what it is."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

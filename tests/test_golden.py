@@ -24,16 +24,16 @@ MODELS += ["pem_cityscapes_panoptic_R50"]
 PANOPTIC = ["MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD", "0.02"]
 PANOPTIC += ["MODEL.MASK_FORMER.TEST.OVERLAP_THRESHOLD", "0.3"]
 IGNORE = 255
-# How far float32 is from the golden files where sums are rounded otherwise. Random weights amplify
-# that in the gradients: single ReLUs flip, and the published system itself, on a processor with
-# AVX2 instead of AVX-512, is 4e-2 off for a single parameter.
+# How far float32 is from the golden files where sums are rounded otherwise.
 OUTPUTS = 5e-5  # of the largest value
 # PEM's file is 4.4e-5 away from what float64 gives, differs by 5e-5 with the number of threads, and
 # by 1.03e-4 on a GPU (H100).
 OUTPUTS_PEM = {"cpu": 1e-4, "cuda": 2e-4}
 LOSSES = 1e-4
-GRADIENTS = 1e-3  # for most parameters
-SINGLE_GRADIENT = 5e-2
+# Of float64. In float32 single ReLUs flip where sums are rounded otherwise: with one thread on an AMD
+# EPYC that moves the norms of most of MaskFormer's parameters by 1e-2. The files are on the side of
+# float64.
+GRADIENTS = 2e-3
 TIE = 1e-4  # pixels whose two best scores differ by less may go to either
 BORDER = 1e-4  # of an image's pixels, those of a mask's border
 
@@ -102,7 +102,7 @@ def golden_inputs(golden, num_classes):
 
 @pytest.fixture(scope="module", params=MODELS)
 def run(request, device):
-    """One training forward and backward, and one inference, of a golden model in float32."""
+    """Losses, matches and results of a golden model in float32."""
     golden = np.load(REFERENCE / "golden" / f"{request.param}.npz")
     model = build_golden_model(golden, device)
     inputs = golden_inputs(golden, num_classes=num_classes(golden))
@@ -119,17 +119,19 @@ def run(request, device):
             lambda _, __, layers: setattr(seen, "prediction", layers[-1])
         )
         seen.padded = tuple(model.preprocess(inputs).tensor.shape[-2:])
+    with torch.no_grad():
+        seen.losses = train_mode(model)(inputs)
+        seen.results = model.eval()(inputs)
+    return seen
+
+
+def train_mode(model):
+    """Training, with the statistics of batch norms as they are."""
     model.train()
     for module in model.modules():
         if "BatchNorm" in type(module).__name__:
             module.eval()
-    seen.losses = model(inputs)
-    sum(seen.losses.values()).backward()
-    seen.grad_norms = {name: p.grad.double().norm().item() for name, p in model.named_parameters()}
-    model.eval()
-    with torch.no_grad():
-        seen.results = model(inputs)
-    return seen
+    return model
 
 
 def assert_close(actual, expected, tolerance):
@@ -147,16 +149,12 @@ def test_losses(run):
 
 
 def test_gradient_norms(run):
-    golden = run.golden
+    golden, model = run.golden, train_mode(build_golden_model(run.golden, run.device).double())
+    sum(model(run.images).values()).backward()
+    found = {name: p.grad.norm().item() for name, p in model.named_parameters()}
     expected = {k[10:]: float(golden[k]) for k in golden.files if k.startswith("grad_norm/")}
-    assert run.grad_norms.keys() == expected.keys()
     least = 1e-4 * max(expected.values())  # what is 0 but for rounding has no relative error
-    errors = {
-        name: abs(run.grad_norms[name] - value) / max(value, least)
-        for name, value in expected.items()
-    }
-    assert np.median(list(errors.values())) <= GRADIENTS
-    assert max(errors.values()) <= SINGLE_GRADIENT, max(errors, key=errors.get)
+    assert found == pytest.approx(expected, rel=GRADIENTS, abs=GRADIENTS * least)
 
 
 def test_matching_of_the_last_layer(run):

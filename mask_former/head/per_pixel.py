@@ -20,7 +20,7 @@ from mask_former.criterion import Average, average_over_processes, class_weights
 from mask_former.errors import UserError
 from mask_former.pixel_decoder import build_pixel_decoder
 from mask_former.predictor import SingleScaleQueries
-from mask_former.structures import PixelFeatures, multiply_out
+from mask_former.structures import PixelFeatures, at_least_float32, multiply_out
 
 
 class PixelClassifier(nn.Conv2d):
@@ -119,7 +119,8 @@ class PerPixelHead(nn.Module):
 
     def upsample(self, logits: Tensor) -> Tensor:
         """Logits (B, K, h, w) -> float32 at the resolution of the input, rounded up to strides."""
-        return F.interpolate(logits.float(), scale_factor=self.common_stride, mode="bilinear")
+        logits = at_least_float32(logits)
+        return F.interpolate(logits, scale_factor=self.common_stride, mode="bilinear")
 
     def _no_label_map(self) -> UserError:
         return UserError(

@@ -5,12 +5,13 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from mask_former.errors import UserError
+from mask_former.structures import at_least_float32
 
 
 class DeformableConv2d(nn.Conv2d):
     """A convolution whose kernel cells read where they are told, each with a weight.
 
-    Computes in float32, mixed precision or not: 16 bits are too few for positions.
+    Computes in float32 or float64, mixed precision or not: 16 bits are too few for positions.
 
     Raises:
         UserError: torchvision came without its operators.
@@ -35,15 +36,15 @@ class DeformableConv2d(nn.Conv2d):
             modulation: factor of each cell, (B, cells, h', w').
 
         Returns:
-            (B, C', h', w'), float32.
+            (B, C', h', w'), float32 or float64.
         """
         return deform_conv2d(
-            x.float(),
-            offset.float(),
+            at_least_float32(x),
+            at_least_float32(offset),
             self.weight,
             self.bias,
             stride=self.stride,
             padding=self.padding,
             dilation=self.dilation,
-            mask=modulation.float(),
+            mask=at_least_float32(modulation),
         )

@@ -6,7 +6,6 @@ them where the mask is least certain. Points are pairs (x, y) in [0, 1] of the p
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +21,7 @@ from mask_former.losses.dense import (
     compare_in_chunks,
     in_chunks,
 )
-from mask_former.structures import Matching, Prediction, Target
+from mask_former.structures import Matching, Prediction, Target, at_least_float32
 
 
 @dataclass(frozen=True)
@@ -71,18 +70,10 @@ class PointSampling:
         if target.valid is not None:
             valid = pixels_at(target.valid[None], points, index.new_zeros(1))[0]
 
-        # Sampling and multiplying out commute: masks are known at the points alone. Layers with the
-        # same per-pixel embeddings follow one another, and others' are not held as long.
-        @lru_cache(maxsize=1)
-        def sampled(features: Tensor) -> Tensor:
-            return sample_channels(features[image], points[0])
+        def sample(maps: Tensor) -> Tensor:
+            return sample_channels(maps, points[0])
 
-        def masks_of(prediction: Prediction) -> Tensor:
-            features = sampled(prediction.mask_features)
-            embeddings = prediction.mask_embeddings
-            return features if embeddings is None else embeddings[image].to(features) @ features
-
-        return compare_in_chunks(losses, predictions, masks_of, segments, valid)
+        return compare_in_chunks(losses, predictions, image, sample, segments, valid)
 
     def paired(
         self,
@@ -128,7 +119,7 @@ class PointSampling:
 def sample_logits(masks: Tensor, points: Tensor) -> Tensor:
     """G groups of masks, (G, C, h, w), at the points of each group, (G, P, 2), by bilinear
     interpolation, with zeros around; float32 or float64 (G, C, P)."""
-    masks = masks if masks.dtype == torch.float64 else masks.float()
+    masks = at_least_float32(masks)
     grid = (2 * points[:, :, None] - 1).to(masks)
     return F.grid_sample(masks, grid, mode="bilinear", align_corners=False)[..., 0]
 
@@ -138,7 +129,7 @@ def sample_channels(maps: Tensor, points: Tensor) -> Tensor:
 
     All channels of a pixel are read at once, as deformable attention does.
     """
-    maps = maps if maps.dtype == torch.float64 else maps.float()
+    maps = at_least_float32(maps)
     height, width = maps.shape[-2:]
     positions = torch.stack((points[:, 0] * width, points[:, 1] * height), -1) - 0.5
     weights = maps.new_ones(1, len(points), 1)

@@ -20,7 +20,7 @@ from mask_former.pixel_decoder.build import (
     choose_memory,
     shared_options,
 )
-from mask_former.structures import PixelFeatures
+from mask_former.structures import PixelFeatures, at_least_float32
 
 DIM_FEEDFORWARD = 1024  # whatever MODEL.MASK_FORMER.DIM_FEEDFORWARD is, which is the predictor's
 
@@ -125,9 +125,10 @@ class MSDeformAttnPixelDecoder(nn.Module):
         mixed = device != "meta" and torch.is_autocast_enabled(device)
         with torch.autocast(device, enabled=False) if mixed else nullcontext():
             inputs = zip(self.encoded, self.input_proj, strict=True)
-            maps = self.transformer([project(features[name].float()) for name, project in inputs])
+            maps = [project(at_least_float32(features[name])) for name, project in inputs]
+            maps = self.transformer(maps)
             for i, name in zip(range(len(self.lateral), 0, -1), self.lateral, strict=True):
-                lateral = self.get_submodule(f"adapter_{i}")(features[name].float())
+                lateral = self.get_submodule(f"adapter_{i}")(at_least_float32(features[name]))
                 x = F.interpolate(
                     maps[-1], size=lateral.shape[-2:], mode="bilinear", align_corners=False
                 )
