@@ -30,9 +30,8 @@ OUTPUTS = 5e-5  # of the largest value
 # by 1.03e-4 on a GPU (H100).
 OUTPUTS_PEM = {"cpu": 1e-4, "cuda": 2e-4}
 LOSSES = 1e-4
-# Of float64. In float32 single ReLUs flip where sums are rounded otherwise: with one thread on an
-# AMD EPYC that moves the norms of most of MaskFormer's parameters by 1e-2. The files are on the side
-# of float64.
+# Of float64. In float32 single ReLUs flip where sums are rounded otherwise, which moves the norms
+# of most of MaskFormer's parameters by 1e-2 (one thread, AMD EPYC). The files agree with float64.
 GRADIENTS = 2e-3
 TIE = 1e-4  # pixels whose two best scores differ by less may go to either
 BORDER = 1e-4  # of an image's pixels, those of a mask's border
