@@ -126,7 +126,7 @@ class SetCriterion(nn.Module):
     def forward(
         self, predictions: Sequence[Prediction], targets: Sequence[Target]
     ) -> dict[str, Tensor]:
-        """Compute the weighted losses in float32, also under mixed precision.
+        """Compute the weighted losses, also under mixed precision at least in float32.
 
         Args:
             predictions: of L layers, the final one last.

@@ -160,7 +160,7 @@ def _matching(rows: list[tuple[int, int, int, int]], predictions: Sequence[Predi
 def _finite_images(predictions: Sequence[Prediction]) -> Tensor:
     """Whether all is finite that is predicted for an image, bool (B,).
 
-    A sum is finite unless a term is not (float32 cannot overflow here).
+    A sum is finite unless a term is not (16 bits cannot overflow float32 here).
     """
     parts = [features for features, _ in with_shared_features(predictions)]
     parts += [x.class_logits for x in predictions]

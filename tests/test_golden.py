@@ -32,7 +32,8 @@ OUTPUTS_PEM = {"cpu": 1e-4, "cuda": 2e-4}
 LOSSES = 1e-4
 # Of float64. In float32 single ReLUs flip where sums are rounded otherwise, which moves the norms
 # of most of MaskFormer's parameters by 1e-2 (one thread, AMD EPYC). The files agree with float64.
-GRADIENTS = 2e-3
+GRADIENTS = 1e-3
+GRADIENTS_PEM = 2e-3  # a single one is 1.03e-3 off
 TIE = 1e-4  # pixels whose two best scores differ by less may go to either
 BORDER = 1e-4  # of an image's pixels, those of a mask's border
 
@@ -153,7 +154,8 @@ def test_gradient_norms(run):
     found = {name: p.grad.norm().item() for name, p in model.named_parameters()}
     expected = {k[10:]: float(golden[k]) for k in golden.files if k.startswith("grad_norm/")}
     least = 1e-4 * max(expected.values())  # what is 0 but for rounding has no relative error
-    assert found == pytest.approx(expected, rel=GRADIENTS, abs=GRADIENTS * least)
+    relative = GRADIENTS_PEM if "pem" in str(golden["config"]) else GRADIENTS
+    assert found == pytest.approx(expected, rel=relative, abs=relative * least)
 
 
 def test_matching_of_the_last_layer(run):

@@ -118,7 +118,7 @@ class PerPixelHead(nn.Module):
         return None, self.losses(layers, targets)
 
     def upsample(self, logits: Tensor) -> Tensor:
-        """Logits (B, K, h, w) -> float32 at the resolution of the input, rounded up to strides."""
+        """Logits (B, K, h, w) at the size of the input, rounded up to strides; at least float32."""
         logits = at_least_float32(logits)
         return F.interpolate(logits, scale_factor=self.common_stride, mode="bilinear")
 

@@ -1,7 +1,6 @@
 """Masks and segments compared at every pixel, as MaskFormer does."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +22,8 @@ PairwiseLosses = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # to (K, Q, 
 
 # Pixels that are worked on at a time: enough to keep the device busy (a GPU waits for the host to
 # start the work: on an H100 480 masks of 512x512 take 54 ms in pieces of 2^23 pixels, 29 of 2^24
-# and 16 of 2^25, with 0.4, 0.8 and 1.5 GiB), few enough to stay in a processor's cache.
+# and 16 of 2^25, with 0.4, 0.8 and 1.5 GiB), few enough for little memory. On a CPU (with AVX-512,
+# and with AVX2 alone) pieces of 2^20 pixels take 0.8 of the time of 2^18.
 _CHUNK_PIXELS = {"cpu": 1 << 20, "cuda": 1 << 24}
 # Of the pairwise form: a product with all segments, which are converted for every chunk.
 _PAIRWISE_CHUNK_PIXELS = {"cpu": 1 << 21, "cuda": 1 << 24}
@@ -99,8 +99,7 @@ class AllPixels:
             )
 
         inputs = (masks, matching.segment, matching.image)
-        with _without_onednn():
-            return in_chunks(losses, sample, *inputs, pixels=segments.shape[1])
+        return in_chunks(losses, sample, *inputs, pixels=segments.shape[1])
 
 
 ALL_PIXELS = AllPixels()
@@ -132,13 +131,17 @@ def compare_in_chunks(
     found = []
     for features, layers in with_shared_features(predictions):
         maps = sample(features[image])
-        products = iter([maps] * len(layers))
-        if layers[0].mask_embeddings is not None:
-            # Layers together: a product for each of them takes 1.5 times the time on a CPU.
-            embeddings = torch.cat([x.mask_embeddings[image] for x in layers]).to(maps)
+        if layers[0].mask_embeddings is None:
+            products = [maps] * len(layers)
+        else:
+            embeddings = torch.cat([x.mask_embeddings[image] for x in layers])
+            if maps.dtype != features.dtype:  # it samples in float32
+                embeddings = embeddings.to(maps)
+            # Several layers together: on a CPU, the product of 512 masks of 128x128 pixels takes
+            # 0.6 of the time of those of 100.
             products = (part @ maps for part in embeddings.split(4 * rows))
-        parts = (part for masks in products for part in masks.split(rows))
-        found += [losses(at_least_float32(part), segments, valid) for part in parts]
+        for masks in products:
+            found += [losses(at_least_float32(x), segments, valid) for x in masks.split(rows)]
     return torch.cat(found, 1).unflatten(1, (len(predictions), -1))
 
 
@@ -201,17 +204,6 @@ class _InChunks(torch.autograd.Function):
         return None, None, None, grad_masks, *[None] * (len(ctx.needs_input_grad) - 4)
 
 
-@contextmanager
-def _without_onednn() -> Iterator[None]:
-    """Its gradient of `Upsampling`, of one channel, takes six times PyTorch's own on CPUs."""
-    enabled = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = False
-    try:
-        yield
-    finally:
-        torch.backends.mkldnn.enabled = enabled
-
-
 class Upsampling:
     """Bilinear upsampling of masks, into pixels in any order: a loss doesn't look at it.
 
@@ -240,7 +232,12 @@ class Upsampling:
         masks = masks[:, None]
         if self.kernel is None:
             return F.interpolate(masks, size=self.new_size, mode="bilinear").flatten(1)
-        return F.conv2d(F.pad(masks, (1, 1, 1, 1), mode="replicate"), self.kernel).flatten(1)
+        padded = F.pad(masks, (1, 1, 1, 1), mode="replicate")
+        if masks.device.type == "cpu":
+            # PyTorch's own: of one channel, oneDNN's gradient takes five times as long, and
+            # NNPACK's products of 16 masks and more are inexact.
+            return torch.ops.aten.thnn_conv2d(padded, self.kernel, [3, 3]).flatten(1)
+        return F.conv2d(padded, self.kernel).flatten(1)
 
     def flatten(self, regions: Tensor) -> Tensor:
         """The pixels of bool (N, H, W) in the order of `upsample`, as bytes (N, P): booleans are

@@ -205,5 +205,5 @@ def _exceeding_and_missing(logits: Tensor) -> tuple[tuple[Tensor, Tensor], tuple
 
 
 def _wrong(z: Tensor) -> tuple[Tensor, Tensor]:
-    """What `MaskLoss.pixel` takes."""
+    """What `MaskLoss.pixel` takes: p = sigmoid(z), and its cross entropy, softplus(z)."""
     return z.sigmoid(), F.softplus(z)
