@@ -5,9 +5,10 @@ return them. Every kind of prediction becomes an index map, the number of the se
 pixel shows, and a list of styles; one function paints these.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import cv2
@@ -130,12 +131,8 @@ def draw_instances(
 
 def number_instances(segments_info: Sequence[Mapping[str, Any]]) -> list[int]:
     """Number the segments of each class from 0, in the order given."""
-    seen: Counter[int] = Counter()
-    numbers = []
-    for info in segments_info:
-        numbers.append(seen[info["category_id"]])
-        seen[info["category_id"]] += 1
-    return numbers
+    next_number: dict[int, Iterator[int]] = defaultdict(count)
+    return [next(next_number[info["category_id"]]) for info in segments_info]
 
 
 def paint(
