@@ -99,20 +99,19 @@ def _files(names: Sequence[str]) -> list[str]:
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
     """A loader of this process's share of a data set, one image at a time, in its order."""
-    return build_detection_test_loader(
-        load_records(dataset_name),
-        mapper=MaskFormerDatasetMapper(cfg, is_train=False),
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-    )
+    return _loader_in_order(cfg, dataset_name, MaskFormerDatasetMapper(cfg, is_train=False))
 
 
 def build_loss_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
     """Like `build_test_loader`, of samples with ground truth, from which a loss is computed."""
-    return build_detection_test_loader(
-        load_records(dataset_name),
-        mapper=loss_mapper(cfg),
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-    )
+    return _loader_in_order(cfg, dataset_name, loss_mapper(cfg))
+
+
+def _loader_in_order(
+    cfg: CfgNode, dataset_name: str, mapper: MaskFormerDatasetMapper
+) -> DataLoader:
+    records, workers = load_records(dataset_name), cfg.DATALOADER.NUM_WORKERS
+    return build_detection_test_loader(records, mapper=mapper, num_workers=workers)
 
 
 class SeededDataset(Dataset):

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from mask_former.data.agreement import check_agreement, check_classes, classes_of
 from mask_former.data.datasets.catalog import check_dataset
 from mask_former.data.datasets.preparing import run_jobs
-from mask_former.data.inspection import Fault, Inspection, Inspector, Remark
+from mask_former.data.inspection import Fault, Inspection, Inspector, Remark, kept_faults
 from mask_former.data.json_files import forget_files
 from mask_former.data.occurrence import (
     annotation_remarks,
@@ -52,14 +52,6 @@ class DatasetReport:
     inspections: list[Inspection] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     remarks: list[Remark] = field(default_factory=list)
-
-    @contextmanager
-    def faults_of(self, kind: str) -> Iterator[None]:
-        """Keep the error of a user in this block as a fault of the data set."""
-        try:
-            yield
-        except UserError as error:
-            self.faults.append(Fault.of(kind, self.name, error))
 
     def all_faults(self) -> list[Fault]:
         """Those of the data set, then those of its records."""
@@ -159,7 +151,7 @@ def examine(
         raise UserError("DATASETS.TRAIN and DATASETS.TEST are empty: there is nothing to check.")
     reports = [_read_annotations(cfg, name) for name in names]
     if not any(fault.kind == "data set" for report in reports for fault in report.faults):
-        with reports[-1].faults_of("data set"):
+        with kept_faults(reports[-1].faults, "data set", reports[-1].name):
             check_agreement(cfg, names)
     for report in reports:
         report.num_images = len(report.records)
@@ -193,7 +185,7 @@ def _read_annotations(cfg: CfgNode, name: str) -> DatasetReport:
     with (
         _logged_warnings(said),
         collected_faults() as faults,
-        report.faults_of("data set"),
+        kept_faults(report.faults, "data set", name),
     ):
         check_dataset(name)
         report.classes = classes_of(cfg, name)
@@ -203,9 +195,9 @@ def _read_annotations(cfg: CfgNode, name: str) -> DatasetReport:
     report.remarks += [Remark("annotations", name, remark) for remark in said]
     report.faults += [Fault("json", name, str(error)) for error in faults]
     if report.classes:
-        with report.faults_of("data set"):
+        with kept_faults(report.faults, "data set", name):
             check_classes(cfg, name)
-        with report.faults_of("data set"):
+        with kept_faults(report.faults, "data set", name):
             check_pairs(report.records)
     return report
 
