@@ -25,7 +25,7 @@ from mask_former.data.json_files import forget_files
 from mask_former.data.mapper import MaskFormerDatasetMapper
 from mask_former.data.random_state import random_state_of
 from mask_former.data.reading import read_header
-from mask_former.data.records import Record, load_records, segments_of
+from mask_former.data.records import Record, image_size, load_records, segments_of
 from mask_former.data.validation_loss import loss_mapper
 from mask_former.errors import UserError, check_choice
 
@@ -228,10 +228,8 @@ class AspectRatio:
     def __call__(self, index: int) -> bool:
         if index not in self._wide:
             record = self._records[index]
-            if "height" in record and "width" in record:
-                height, width = record["height"], record["width"]
-            else:
-                height, width = read_header(record["file_name"]).shown(self._exif)
+            size = image_size(record) or read_header(record["file_name"]).shown(self._exif)
+            height, width = size
             self._wide[index] = width > height
         return self._wide[index]
 

@@ -1,7 +1,7 @@
 """How often classes, ignored labels and segments occur in a data set: remarks on what is odd."""
 
 from collections import Counter
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -34,14 +34,11 @@ def annotation_remarks(cfg: CfgNode, name: str) -> list[str]:
     kind = annotation_type(cfg.INPUT.DATASET_MAPPER_NAME)
     if kind is InstanceAnnotation and metadata.get("evaluator_type") == "coco":
         return read_instances(metadata.json_file).summary()
-    ours = isinstance(metadata, LazyMetadata) or _reader(name) is load_panoptic
-    if kind is PanopticAnnotation and ours:
-        return read_panoptic(metadata.panoptic_json).summary()
+    if kind is PanopticAnnotation:
+        load = DatasetCatalog[name]
+        if isinstance(metadata, LazyMetadata) or getattr(load, "func", load) is load_panoptic:
+            return read_panoptic(metadata.panoptic_json).summary()
     return []
-
-
-def _reader(name: str) -> Callable:
-    return getattr(DatasetCatalog[name], "func", DatasetCatalog[name])
 
 
 def class_remarks(cfg: CfgNode, name: str, records: Sequence[Record]) -> list[str]:
@@ -113,9 +110,8 @@ def _label_map_remarks(
         record = records[index]
         if "sem_seg_file_name" not in record or pixels.total() > _NUM_PIXELS:
             continue
-        size = image_size(record)
-        if size is None:
-            size = read_header(record["file_name"]).shown(cfg.INPUT.EXIF_ORIENTATION)
+        exif = cfg.INPUT.EXIF_ORIENTATION
+        size = image_size(record) or read_header(record["file_name"]).shown(exif)
         labels, counts = count_pixels(read_label_map(record, size, len(classes), ignore_value))
         pixels.update(dict(zip(labels.tolist(), counts.tolist(), strict=True)))
         num_maps += 1
