@@ -114,10 +114,13 @@ def given_colors(categories: Sequence[Category]) -> list[list[int]]:
 def _rgb(color: Any) -> list[int] | None:
     if isinstance(color, str) and re.fullmatch("#[0-9a-fA-F]{6}", color):
         return list(bytes.fromhex(color[1:]))
+    return list(color) if is_rgb(color) else None
+
+
+def is_rgb(color: Any) -> bool:
+    """Whether it is a list of three whole numbers in 0..255."""
     sound = isinstance(color, list | tuple) and len(color) == 3
-    if sound and all(type(value) is int and 0 <= value <= 255 for value in color):
-        return list(color)
-    return None
+    return sound and all(type(value) is int and 0 <= value <= 255 for value in color)
 
 
 def supercategories(categories: Sequence[Category]) -> dict[str, list[str]]:

@@ -48,9 +48,8 @@ def register_cityscapes(root: Path) -> None:
     """Register cityscapes_fine_instance_{train,val} in `root`, the folder of data sets."""
     folder = root / "cityscapes"
     for split in SPLITS:
-        name = f"cityscapes_fine_instance_{split}"
         register_instances(
-            name,
+            f"cityscapes_fine_instance_{split}",
             image_root=folder / "leftImg8bit" / split,
             json_file=_instances_json(folder, split),
             categories=_THINGS,
