@@ -81,10 +81,7 @@ def draw_semantic(
         image: uint8 (H, W, 3), BGR.
         sem_seg: scores (K, H, W), of which the largest counts, or class ids, integer (H, W). The
             data set's `ignore_label` (255 if its metadata has none) shows the bare image.
-        metadata, scale, labels: as in `draw_panoptic`.
-
-    Returns:
-        The picture, uint8 (scale * H, scale * W, 3), BGR.
+        metadata, scale, labels, and the result: as in `draw_panoptic`.
     """
     if sem_seg.ndim == 3:
         sem_seg = sem_seg.argmax(0)
@@ -111,10 +108,7 @@ def draw_instances(
         image: uint8 (H, W, 3), BGR.
         instances: Detectron2's `Instances` with `pred_masks` (n, H, W) and `pred_classes` (n,),
             and optionally `scores` (n,).
-        metadata, scale, labels: as in `draw_panoptic`.
-
-    Returns:
-        The picture, uint8 (scale * H, scale * W, 3), BGR.
+        metadata, scale, labels, and the result: as in `draw_panoptic`.
     """
     masks = to_numpy(instances.pred_masks).astype(bool)
     infos = [{"category_id": c} for c in to_numpy(instances.pred_classes).tolist()]

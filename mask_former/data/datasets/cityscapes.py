@@ -99,12 +99,6 @@ def prepare_cityscapes(root: Path) -> Path:
     JSON file, both as cityscapesscripts makes them, and cityscapes_instances_{train,val}.json in
     COCO's format.
 
-    Args:
-        root: the folder of all data sets.
-
-    Returns:
-        `root`/cityscapes.
-
     Raises:
         FileNotFoundError: the download is incomplete.
         UserError: what exists already lacks files.

@@ -95,12 +95,6 @@ def _read_panoptic_metadata(name: str, config: Path, panoptic_json: Path) -> dic
 def prepare_mapillary_vistas(root: Path) -> Path:
     """Check that the download is complete, and that semantic and panoptic classes agree.
 
-    Args:
-        root: the folder of all data sets.
-
-    Returns:
-        `root`/mapillary_vistas.
-
     Raises:
         FileNotFoundError: the download is incomplete.
         UserError: its files contradict each other.
