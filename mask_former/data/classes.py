@@ -46,11 +46,9 @@ def class_color(metadata: Metadata, contiguous_id: int) -> tuple[int, int, int]:
     colors = metadata.get("stuff_colors") or metadata.get("thing_colors") or []
     # Colours that do not cover the classes belong to another list of classes.
     if len(colors) >= len(class_names(metadata)) and contiguous_id < len(colors):
-        red, green, blue = (int(value) for value in colors[contiguous_id])
-        return red, green, blue
+        return tuple(int(value) for value in colors[contiguous_id])
     rgb = colorsys.hsv_to_rgb(contiguous_id * GOLDEN_RATIO % 1, 0.65, 0.95)
-    red, green, blue = (round(255 * value) for value in rgb)
-    return red, green, blue
+    return tuple(round(255 * value) for value in rgb)
 
 
 def categories_of(metadata: Metadata, names: Sequence[str] | None = None) -> list[Category]:
