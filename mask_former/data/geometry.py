@@ -14,10 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pycocotools.mask as coco_mask
 
-from mask_former.data.json_files import described
+from mask_former.data.json_files import Json, described
 from mask_former.errors import UserError, report
-
-Annotation = dict[str, Any]
 
 # Sides of images, and their product, that run lengths of 32 bits can describe.
 MAX_SIDE, MAX_PIXELS = 100_000, 2**31 - 1
@@ -44,7 +42,7 @@ class Masked(NamedTuple):
         place: what it is called in an error message.
     """
 
-    annotation: Annotation
+    annotation: Json
     size: tuple[int, int]
     place: Callable[[], str]
 

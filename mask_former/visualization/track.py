@@ -1,6 +1,7 @@
 """Stable colours for the instances of a video whose frames are segmented one by one."""
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -72,9 +73,7 @@ def _fill(shades: Sequence[int | None], categories: Sequence[int]) -> list[int]:
     filled = []
     for category, shade in zip(categories, shades, strict=True):
         if shade is None:
-            shade = 0
-            while (category, shade) in used:
-                shade += 1
+            shade = next(free for free in count() if (category, free) not in used)
             used.add((category, shade))
         filled.append(shade)
     return filled
