@@ -111,15 +111,14 @@ def draw_instances(
         metadata, scale, labels, and the result: as in `draw_panoptic`.
     """
     masks = to_numpy(instances.pred_masks).astype(bool)
-    infos = [{"category_id": c} for c in to_numpy(instances.pred_classes).tolist()]
+    classes = to_numpy(instances.pred_classes).tolist()
+    infos = [{"id": number, "category_id": c} for number, c in enumerate(classes, start=1)]
     if instances.has("scores"):
         for info, score in zip(infos, to_numpy(instances.scores).tolist(), strict=True):
             info["score"] = score
     painted = np.zeros(image.shape[:2], np.int32)
-    areas = masks.reshape(len(masks), -1).sum(1) if len(masks) else np.zeros(0)
-    for i in np.argsort(-areas, kind="stable").tolist():
+    for i in np.argsort(-masks.sum(axis=(1, 2)), kind="stable").tolist():
         painted[masks[i]] = i + 1
-        infos[i]["id"] = i + 1
     return draw_panoptic(image, painted, infos, metadata, scale=scale, labels=labels)
 
 
