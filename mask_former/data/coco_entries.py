@@ -4,20 +4,17 @@ Errors name the file and the entry.
 """
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from functools import partial
 from typing import Any
 
-from mask_former.data.geometry import MARGIN, mask_area, mask_box
+from mask_former.data.geometry import MARGIN, Place, mask_area, mask_box
 from mask_former.data.json_files import Json, as_flag, as_id, as_text, described, entries
 from mask_former.errors import UserError, report
 
 # Segment ids are colours of 24 bits, and black is no segment.
 _MAX_SEGMENT_ID = 2**24 - 1
 _NUMBERS = (int, float)  # and no bool
-
-Place = Callable[[], str]
-"""What an entry is called in an error message."""
 
 
 def check_categories(content: Any, path: str, required: Sequence[str] = ()) -> list[Json]:

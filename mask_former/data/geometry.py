@@ -17,6 +17,9 @@ import pycocotools.mask as coco_mask
 from mask_former.data.json_files import Json, described
 from mask_former.errors import UserError, report
 
+Place = Callable[[], str]
+"""What an annotation is called in an error message."""
+
 # Sides of images, and their product, that run lengths of 32 bits can describe.
 MAX_SIDE, MAX_PIXELS = 100_000, 2**31 - 1
 # How far outside of its image a coordinate may lie, in sides of the image.
@@ -44,7 +47,7 @@ class Masked(NamedTuple):
 
     annotation: Json
     size: tuple[int, int]
-    place: Callable[[], str]
+    place: Place
 
 
 def check_size(height: Any, width: Any, place: str) -> tuple[int, int]:
@@ -115,9 +118,7 @@ def sound_masks(masked: list[Masked], remarks: Counter) -> list[Masked]:
     return sound_masks(masked[:middle], remarks) + sound_masks(masked[middle:], remarks)
 
 
-def check_run_lengths(
-    segmentation: dict[str, Any], size: tuple[int, int], place: Callable[[], str]
-) -> bool:
+def check_run_lengths(segmentation: dict[str, Any], size: tuple[int, int], place: Place) -> bool:
     """Check a run-length encoding; returns whether it has any pixel.
 
     Raises:
@@ -174,7 +175,7 @@ def _decompress(counts: Any) -> np.ndarray:
     return numbers
 
 
-def _polygons(segmentation: Any, place: Callable[[], str]) -> list[list[float]]:
+def _polygons(segmentation: Any, place: Place) -> list[list[float]]:
     """The polygons of three or more points."""
     if segmentation is None or segmentation == []:
         raise UserError(f"{place()} has no mask. {_FORMAT}.")
@@ -189,7 +190,7 @@ def _polygons(segmentation: Any, place: Callable[[], str]) -> list[list[float]]:
     return [polygon for polygon in segmentation if len(polygon) >= 6]
 
 
-def _append(values: array, polygon: list[float], place: Callable[[], str]) -> None:
+def _append(values: array, polygon: list[float], place: Place) -> None:
     try:
         values.frombytes(struct.pack(f"{len(polygon)}d", *polygon))  # faster than `extend`
     except struct.error as error:
