@@ -108,8 +108,8 @@ def load_panoptic(name: str) -> Records:
     check_dataset(name)
     metadata = MetadataCatalog.get(name)
     file = read_panoptic(metadata.panoptic_json)
-    check_same_classes(file, contiguous_ids(metadata), metadata.stuff_classes)
     ids = contiguous_ids(metadata)
+    check_same_classes(file, ids, metadata.stuff_classes)
     return [_record(metadata, ids, a, file.images[a["image_id"]]) for a in file.annotations]
 
 
