@@ -19,7 +19,7 @@ from mask_former.data.mapper import (
     annotation_type,
 )
 from mask_former.data.reading import read_header
-from mask_former.data.records import Record, image_size, read_label_map, segments_of
+from mask_former.data.records import Record, evenly, image_size, read_label_map, segments_of
 from mask_former.errors import UserError, listed, prefixed
 
 # Label maps that are read, at most, and their pixels altogether.
@@ -106,8 +106,7 @@ def _label_map_remarks(
     ignore_value = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
     pixels: Counter = Counter()
     num_maps = 0
-    for index in np.linspace(0, len(records) - 1, min(_NUM_MAPS, len(records)), dtype=int):
-        record = records[index]
+    for record in evenly(records, _NUM_MAPS):
         if "sem_seg_file_name" not in record or pixels.total() > _NUM_PIXELS:
             continue
         exif = cfg.INPUT.EXIF_ORIENTATION

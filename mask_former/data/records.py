@@ -131,12 +131,16 @@ def check_a_few(records: Collection[Record], check: Callable[[Record], Any]) -> 
     Raises:
         UserError: there is no record.
     """
-    records = list(records)
     if not records:
         raise UserError("there is no record with an annotation of this kind.")
-    count = min(NUM_CHECKED_FILES, len(records))
-    for index in np.linspace(0, len(records) - 1, count, dtype=int):
-        check(records[index])
+    for record in evenly(records, NUM_CHECKED_FILES):
+        check(record)
+
+
+def evenly(items: Collection[Any], most: int) -> list[Any]:
+    """At most so many of the items, evenly from the first to the last."""
+    items = list(items)
+    return [items[i] for i in np.linspace(0, len(items) - 1, min(most, len(items)), dtype=int)]
 
 
 def image_size(record: Record) -> tuple[int, int] | None:

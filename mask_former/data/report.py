@@ -24,7 +24,7 @@ from mask_former.data.occurrence import (
     learning_queries,
     missing_classes,
 )
-from mask_former.data.records import Record, check_pairs, load_records
+from mask_former.data.records import Record, check_pairs, evenly, load_records
 from mask_former.errors import UserError, collected_faults
 
 _IMAGES_PER_PROCESS = 100
@@ -104,8 +104,7 @@ class DatasetReport:
             if having and len(chosen) < count and not any(i in chosen for i in having):
                 chosen[having[len(having) // 2]] = None
         others = [i for i in sound if i not in chosen]
-        rest = min(count - len(chosen), len(others))
-        chosen.update((others[i], None) for i in np.linspace(0, len(others) - 1, rest, dtype=int))
+        chosen.update(dict.fromkeys(evenly(others, count - len(chosen))))
         return [self.records[i] for i in sorted(chosen)]
 
     def as_dict(self) -> dict[str, Any]:
@@ -155,9 +154,8 @@ def examine(
             check_agreement(cfg, names)
     for report in reports:
         report.num_images = len(report.records)
-        if limit is not None and limit < report.num_images:
-            chosen = np.linspace(0, report.num_images - 1, limit, dtype=int)
-            report.records = [report.records[i] for i in chosen]
+        if limit is not None:
+            report.records = evenly(report.records, limit)
     jobs = []
     for report in reports:
         inspector = Inspector.from_config(cfg, len(report.classes))
