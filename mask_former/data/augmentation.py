@@ -26,7 +26,13 @@ _DETR_SCALES = (400, 500, 600)
 _DETR_LONGEST = 10_000
 # Axes of OpenCV's flip.
 _FLIPS = {T.HFlipTransform: 1, T.VFlipTransform: 0}
-_CROP_TYPES = ("relative", "relative_range", "absolute", "absolute_range")
+# What INPUT.CROP.SIZE is with each INPUT.CROP.TYPE.
+_CROP_SIZES = {
+    "relative": "shares of height and width, above 0 and at most 1",
+    "relative_range": "the least shares of height and width, above 0 and at most 1",
+    "absolute": "height and width in pixels",
+    "absolute_range": "the least and the largest side in pixels",
+}
 
 
 def build_augmentation(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
@@ -86,19 +92,13 @@ def _random_crop(cfg: CfgNode) -> T.Augmentation:
 
 
 def _check_crop(kind: str, size: Sequence[float]) -> None:
-    check_choice("INPUT.CROP.TYPE", kind, _CROP_TYPES)
+    check_choice("INPUT.CROP.TYPE", kind, _CROP_SIZES)
     relative = kind.startswith("relative")
     sound = all(0 < side <= 1 if relative else side >= 1 and side % 1 == 0 for side in size)
     if not sound or (kind == "absolute_range" and size[0] > size[1]):
-        expected = {
-            "relative": "shares of height and width, above 0 and at most 1",
-            "relative_range": "the least shares of height and width, above 0 and at most 1",
-            "absolute": "height and width in pixels",
-            "absolute_range": "the least and the largest side in pixels",
-        }
         raise UserError(
             f"INPUT.CROP.SIZE is {list(size)}, but with INPUT.CROP.TYPE {kind} it must be "
-            f"{expected[kind]}."
+            f"{_CROP_SIZES[kind]}."
         )
 
 

@@ -46,11 +46,9 @@ def class_color(metadata: Metadata, contiguous_id: int) -> tuple[int, int, int]:
     colors = metadata.get("stuff_colors") or metadata.get("thing_colors") or []
     # Colours that do not cover the classes belong to another list of classes.
     if len(colors) >= len(class_names(metadata)) and contiguous_id < len(colors):
-        red, green, blue = (int(value) for value in colors[contiguous_id])
-        return red, green, blue
+        return tuple(int(value) for value in colors[contiguous_id])
     rgb = colorsys.hsv_to_rgb(contiguous_id * GOLDEN_RATIO % 1, 0.65, 0.95)
-    red, green, blue = (round(255 * value) for value in rgb)
-    return red, green, blue
+    return tuple(round(255 * value) for value in rgb)
 
 
 def categories_of(metadata: Metadata, names: Sequence[str] | None = None) -> list[Category]:
@@ -114,10 +112,13 @@ def given_colors(categories: Sequence[Category]) -> list[list[int]]:
 def _rgb(color: Any) -> list[int] | None:
     if isinstance(color, str) and re.fullmatch("#[0-9a-fA-F]{6}", color):
         return list(bytes.fromhex(color[1:]))
+    return list(color) if is_rgb(color) else None
+
+
+def is_rgb(color: Any) -> bool:
+    """Whether it is a list of three whole numbers in 0..255."""
     sound = isinstance(color, list | tuple) and len(color) == 3
-    if sound and all(type(value) is int and 0 <= value <= 255 for value in color):
-        return list(color)
-    return None
+    return sound and all(type(value) is int and 0 <= value <= 255 for value in color)
 
 
 def supercategories(categories: Sequence[Category]) -> dict[str, list[str]]:

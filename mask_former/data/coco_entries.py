@@ -4,20 +4,17 @@ Errors name the file and the entry.
 """
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from functools import partial
 from typing import Any
 
-from mask_former.data.geometry import MARGIN, mask_area, mask_box
+from mask_former.data.geometry import MARGIN, Place, mask_area, mask_box
 from mask_former.data.json_files import Json, as_flag, as_id, as_text, described, entries
 from mask_former.errors import UserError, report
 
 # Segment ids are colours of 24 bits, and black is no segment.
 _MAX_SEGMENT_ID = 2**24 - 1
 _NUMBERS = (int, float)  # and no bool
-
-Place = Callable[[], str]
-"""What an entry is called in an error message."""
 
 
 def check_categories(content: Any, path: str, required: Sequence[str] = ()) -> list[Json]:
@@ -99,19 +96,15 @@ def check_references(
     annotation: Json, place: Place, images: dict[Hashable, Json], categories: Any
 ) -> None:
     """Check image and category of an instance; `iscrowd` becomes 0 or 1."""
-    check_image(annotation, place, images)
-    _check_reference(annotation, "category", place, categories)
+    check_reference(annotation, "image", place, images)
+    check_reference(annotation, "category", place, categories)
     annotation["iscrowd"] = _flag(annotation, "iscrowd", place)
     if _flag(annotation, "ignore", place):
         raise UserError(f"{place()} has 'ignore' 1, which means nothing here: set iscrowd to 1.")
 
 
-def check_image(annotation: Json, place: Place, images: dict[Hashable, Json]) -> None:
-    """Raise UserError unless the `image_id` of an annotation is one of `images`."""
-    _check_reference(annotation, "image", place, images)
-
-
-def _check_reference(annotation: Json, what: str, place: Place, known: Any) -> None:
+def check_reference(annotation: Json, what: str, place: Place, known: Any) -> None:
+    """Raise UserError unless the id of an annotation's image or category is a known one."""
     key = f"{what}_id"
     if type(annotation[key]) is not int:
         annotation[key] = as_id(annotation[key], f"{place()}: its {key}")
@@ -217,5 +210,5 @@ def _check_segment(segment: Json, place: str, stuff: dict[Hashable, bool], ids: 
         raise UserError(f"{place} lists the segment {id_} twice.")
     ids.add(id_)
     of_segment = partial("{}, segment {}".format, place, id_)
-    _check_reference(segment, "category", of_segment, stuff)
+    check_reference(segment, "category", of_segment, stuff)
     segment["iscrowd"] = _flag(segment, "iscrowd", of_segment)

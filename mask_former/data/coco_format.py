@@ -8,9 +8,8 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from mask_former.data.json_files import Json
 from mask_former.data.writing import write_json
-
-Json = dict[str, Any]
 
 
 class AnnotatedImage(NamedTuple):

@@ -12,8 +12,8 @@ from functools import partial
 from mask_former.data.coco_entries import (
     check_categories,
     check_file_name,
-    check_image,
     check_numbers,
+    check_reference,
     check_references,
     check_segments,
     check_types,
@@ -143,7 +143,8 @@ def read_panoptic(path: str) -> CocoFile:
     sound = []
     for index, annotation in enumerate(file.annotations):
         try:
-            check_image(annotation, partial(place_of, path, annotation, index), file.images)
+            of_index = partial(place_of, path, annotation, index)
+            check_reference(annotation, "image", of_index, file.images)
             place = f"{path}: the annotation of image {annotation['image_id']!r}"
             new_id(image_ids, annotation["image_id"], f"{path}: the image of annotation")
             check_file_name(annotation, annotation["image_id"], names, place)

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pycocotools.mask as coco_mask
 
-from mask_former.data.json_files import described
+from mask_former.data.json_files import Json, described
 from mask_former.errors import UserError, report
 
-Annotation = dict[str, Any]
+Place = Callable[[], str]
+"""What an annotation is called in an error message."""
 
 # Sides of images, and their product, that run lengths of 32 bits can describe.
 MAX_SIDE, MAX_PIXELS = 100_000, 2**31 - 1
@@ -44,9 +45,9 @@ class Masked(NamedTuple):
         place: what it is called in an error message.
     """
 
-    annotation: Annotation
+    annotation: Json
     size: tuple[int, int]
-    place: Callable[[], str]
+    place: Place
 
 
 def check_size(height: Any, width: Any, place: str) -> tuple[int, int]:
@@ -117,9 +118,7 @@ def sound_masks(masked: list[Masked], remarks: Counter) -> list[Masked]:
     return sound_masks(masked[:middle], remarks) + sound_masks(masked[middle:], remarks)
 
 
-def check_run_lengths(
-    segmentation: dict[str, Any], size: tuple[int, int], place: Callable[[], str]
-) -> bool:
+def check_run_lengths(segmentation: dict[str, Any], size: tuple[int, int], place: Place) -> bool:
     """Check a run-length encoding; returns whether it has any pixel.
 
     Raises:
@@ -176,7 +175,7 @@ def _decompress(counts: Any) -> np.ndarray:
     return numbers
 
 
-def _polygons(segmentation: Any, place: Callable[[], str]) -> list[list[float]]:
+def _polygons(segmentation: Any, place: Place) -> list[list[float]]:
     """The polygons of three or more points."""
     if segmentation is None or segmentation == []:
         raise UserError(f"{place()} has no mask. {_FORMAT}.")
@@ -191,7 +190,7 @@ def _polygons(segmentation: Any, place: Callable[[], str]) -> list[list[float]]:
     return [polygon for polygon in segmentation if len(polygon) >= 6]
 
 
-def _append(values: array, polygon: list[float], place: Callable[[], str]) -> None:
+def _append(values: array, polygon: list[float], place: Place) -> None:
     try:
         values.frombytes(struct.pack(f"{len(polygon)}d", *polygon))  # faster than `extend`
     except struct.error as error:

@@ -49,10 +49,15 @@ class Fault(NamedTuple):
     file: str
     message: str
 
-    @classmethod
-    def of(cls, kind: str, file: str, error: UserError) -> "Fault":
-        """The fault that an error tells of."""
-        return cls("missing" if isinstance(error, MissingFileError) else kind, file, str(error))
+
+@contextmanager
+def kept_faults(faults: list[Fault], kind: str, file: str) -> Iterator[None]:
+    """Keep the error of a user in this block as one of the `faults`."""
+    try:
+        yield
+    except UserError as error:
+        kind = "missing" if isinstance(error, MissingFileError) else kind
+        faults.append(Fault(kind, file, str(error)))
 
 
 class Remark(NamedTuple):
@@ -91,14 +96,6 @@ class Inspection:
         """Add a remark on this record."""
         self.remarks.append(Remark(kind, self.file, message))
 
-    @contextmanager
-    def faults_of(self, kind: str) -> Iterator[None]:
-        """Keep the error of a user in this block as a fault."""
-        try:
-            yield
-        except UserError as error:
-            self.faults.append(Fault.of(kind, self.file, error))
-
 
 @dataclass(frozen=True)
 class Inspector:
@@ -129,7 +126,7 @@ class Inspector:
         """Read the image and the annotation of a record. Each file is looked at, whatever is wrong
         with the others; of one file the first fault counts."""
         found = Inspection(str(record["file_name"]))
-        with found.faults_of("image"):
+        with kept_faults(found.faults, "image", found.file):
             header = read_header(found.file)
             found.size = header.shown(self.exif)
             if header.orientation > 1 and header.shown(True) == header.size:
@@ -143,7 +140,7 @@ class Inspector:
             with PathManager.open(found.file, "rb") as file:
                 found.digest = hashlib.blake2b(file.read(), digest_size=16).digest()
             read_image(found.file, "RGB", size=image_size(record), exif=self.exif)
-        with found.faults_of("annotation"):
+        with kept_faults(found.faults, "annotation", found.file):
             size = image_size(record) or found.size or _size_of_annotation(record)
             _READERS[annotation_type(self.mapper_name)](self, record, size, found)
         if not found.faults and not len(found.classes):

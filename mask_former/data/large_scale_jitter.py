@@ -32,7 +32,7 @@ def large_scale_jitter(cfg: CfgNode) -> list[T.Augmentation]:
             f"INPUT.CROP.ENABLED is True, but {cfg.INPUT.DATASET_MAPPER_NAME} "
             "(INPUT.DATASET_MAPPER_NAME) crops by itself, to INPUT.IMAGE_SIZE. Set it to False."
         )
-    return [ResizeScale(low, high, size, size), SquareCrop(size)]
+    return [ResizeScale(low, high, size, size), T.FixedSizeCrop((size, size), pad=False)]
 
 
 class ResizeScale(T.ResizeScale):
@@ -41,23 +41,3 @@ class ResizeScale(T.ResizeScale):
     def get_transform(self, image: np.ndarray) -> T.Transform:
         resize = at_least_one_pixel(super().get_transform(image))
         return ResizeTransform(resize.h, resize.w, resize.new_h, resize.new_w)
-
-
-class SquareCrop(T.Augmentation):
-    """A random square of an image, or as much of it as there is: Detectron2's `FixedSizeCrop`,
-    without its padding, under the same random numbers.
-
-    Args:
-        size: side of the square.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def get_transform(self, image: np.ndarray) -> T.Transform:
-        height, width = image.shape[:2]
-        room = np.maximum(np.subtract((height, width), self.size), 0)
-        # One random number for both sides, as published.
-        top, left = np.round(room * np.random.uniform()).astype(int).tolist()
-        size = (min(width, self.size), min(height, self.size))
-        return T.CropTransform(left, top, *size, width, height)

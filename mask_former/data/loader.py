@@ -25,7 +25,7 @@ from mask_former.data.json_files import forget_files
 from mask_former.data.mapper import MaskFormerDatasetMapper
 from mask_former.data.random_state import random_state_of
 from mask_former.data.reading import read_header
-from mask_former.data.records import Record, load_records, segments_of
+from mask_former.data.records import Record, image_size, load_records, segments_of
 from mask_former.data.validation_loss import loss_mapper
 from mask_former.errors import UserError, check_choice
 
@@ -99,20 +99,19 @@ def _files(names: Sequence[str]) -> list[str]:
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
     """A loader of this process's share of a data set, one image at a time, in its order."""
-    return build_detection_test_loader(
-        load_records(dataset_name),
-        mapper=MaskFormerDatasetMapper(cfg, is_train=False),
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-    )
+    return _loader_in_order(cfg, dataset_name, MaskFormerDatasetMapper(cfg, is_train=False))
 
 
 def build_loss_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
     """Like `build_test_loader`, of samples with ground truth, from which a loss is computed."""
-    return build_detection_test_loader(
-        load_records(dataset_name),
-        mapper=loss_mapper(cfg),
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-    )
+    return _loader_in_order(cfg, dataset_name, loss_mapper(cfg))
+
+
+def _loader_in_order(
+    cfg: CfgNode, dataset_name: str, mapper: MaskFormerDatasetMapper
+) -> DataLoader:
+    records, workers = load_records(dataset_name), cfg.DATALOADER.NUM_WORKERS
+    return build_detection_test_loader(records, mapper=mapper, num_workers=workers)
 
 
 class SeededDataset(Dataset):
@@ -229,10 +228,8 @@ class AspectRatio:
     def __call__(self, index: int) -> bool:
         if index not in self._wide:
             record = self._records[index]
-            if "height" in record and "width" in record:
-                height, width = record["height"], record["width"]
-            else:
-                height, width = read_header(record["file_name"]).shown(self._exif)
+            size = image_size(record) or read_header(record["file_name"]).shown(self._exif)
+            height, width = size
             self._wide[index] = width > height
         return self._wide[index]
 

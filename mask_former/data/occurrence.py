@@ -1,7 +1,7 @@
 """How often classes, ignored labels and segments occur in a data set: remarks on what is odd."""
 
 from collections import Counter
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -19,7 +19,7 @@ from mask_former.data.mapper import (
     annotation_type,
 )
 from mask_former.data.reading import read_header
-from mask_former.data.records import Record, image_size, read_label_map, segments_of
+from mask_former.data.records import Record, evenly, image_size, read_label_map, segments_of
 from mask_former.errors import UserError, listed, prefixed
 
 # Label maps that are read, at most, and their pixels altogether.
@@ -34,14 +34,11 @@ def annotation_remarks(cfg: CfgNode, name: str) -> list[str]:
     kind = annotation_type(cfg.INPUT.DATASET_MAPPER_NAME)
     if kind is InstanceAnnotation and metadata.get("evaluator_type") == "coco":
         return read_instances(metadata.json_file).summary()
-    ours = isinstance(metadata, LazyMetadata) or _reader(name) is load_panoptic
-    if kind is PanopticAnnotation and ours:
-        return read_panoptic(metadata.panoptic_json).summary()
+    if kind is PanopticAnnotation:
+        load = DatasetCatalog[name]
+        if isinstance(metadata, LazyMetadata) or getattr(load, "func", load) is load_panoptic:
+            return read_panoptic(metadata.panoptic_json).summary()
     return []
-
-
-def _reader(name: str) -> Callable:
-    return getattr(DatasetCatalog[name], "func", DatasetCatalog[name])
 
 
 def class_remarks(cfg: CfgNode, name: str, records: Sequence[Record]) -> list[str]:
@@ -109,13 +106,11 @@ def _label_map_remarks(
     ignore_value = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
     pixels: Counter = Counter()
     num_maps = 0
-    for index in np.linspace(0, len(records) - 1, min(_NUM_MAPS, len(records)), dtype=int):
-        record = records[index]
+    for record in evenly(records, _NUM_MAPS):
         if "sem_seg_file_name" not in record or pixels.total() > _NUM_PIXELS:
             continue
-        size = image_size(record)
-        if size is None:
-            size = read_header(record["file_name"]).shown(cfg.INPUT.EXIF_ORIENTATION)
+        exif = cfg.INPUT.EXIF_ORIENTATION
+        size = image_size(record) or read_header(record["file_name"]).shown(exif)
         labels, counts = count_pixels(read_label_map(record, size, len(classes), ignore_value))
         pixels.update(dict(zip(labels.tolist(), counts.tolist(), strict=True)))
         num_maps += 1

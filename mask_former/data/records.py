@@ -4,7 +4,6 @@ import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +44,15 @@ def load_records(name: str, *, filter_empty: bool = False) -> list[dict[str, Any
             raise UserError(f"Record {index} of data set {name!r} has no 'file_name': {record!r}")
     if filter_empty and any("annotations" in record for record in records):
         found = len(records)
-        annotations = (record.get("annotations", ()) for record in records)
-        learned = [any(not a.get("iscrowd") for a in of_record) for of_record in annotations]
-        records = list(compress(records, learned))
+        records = [
+            r for r in records if not all(a.get("iscrowd") for a in r.get("annotations", ()))
+        ]
         if len(records) < found:
-            count = found - len(records)
             logger.info(
                 "%s: %d images without annotations are left out; to learn from them that nothing "
                 "is there, set DATALOADER.FILTER_EMPTY_ANNOTATIONS to False",
                 name,
-                count,
+                found - len(records),
             )
     if not records:
         raise UserError(f"Data set {name!r} holds no annotated image.")
@@ -133,12 +131,16 @@ def check_a_few(records: Collection[Record], check: Callable[[Record], Any]) -> 
     Raises:
         UserError: there is no record.
     """
-    records = list(records)
     if not records:
         raise UserError("there is no record with an annotation of this kind.")
-    count = min(NUM_CHECKED_FILES, len(records))
-    for index in np.linspace(0, len(records) - 1, count, dtype=int):
-        check(records[index])
+    for record in evenly(records, NUM_CHECKED_FILES):
+        check(record)
+
+
+def evenly(items: Collection[Any], most: int) -> list[Any]:
+    """At most so many of the items, evenly from the first to the last."""
+    items = list(items)
+    return [items[i] for i in np.linspace(0, len(items) - 1, min(most, len(items)), dtype=int)]
 
 
 def image_size(record: Record) -> tuple[int, int] | None:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from mask_former.data.agreement import check_agreement, check_classes, classes_of
 from mask_former.data.datasets.catalog import check_dataset
 from mask_former.data.datasets.preparing import run_jobs
-from mask_former.data.inspection import Fault, Inspection, Inspector, Remark
+from mask_former.data.inspection import Fault, Inspection, Inspector, Remark, kept_faults
 from mask_former.data.json_files import forget_files
 from mask_former.data.occurrence import (
     annotation_remarks,
@@ -24,7 +24,7 @@ from mask_former.data.occurrence import (
     learning_queries,
     missing_classes,
 )
-from mask_former.data.records import Record, check_pairs, load_records
+from mask_former.data.records import Record, check_pairs, evenly, load_records
 from mask_former.errors import UserError, collected_faults
 
 _IMAGES_PER_PROCESS = 100
@@ -52,14 +52,6 @@ class DatasetReport:
     inspections: list[Inspection] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     remarks: list[Remark] = field(default_factory=list)
-
-    @contextmanager
-    def faults_of(self, kind: str) -> Iterator[None]:
-        """Keep the error of a user in this block as a fault of the data set."""
-        try:
-            yield
-        except UserError as error:
-            self.faults.append(Fault.of(kind, self.name, error))
 
     def all_faults(self) -> list[Fault]:
         """Those of the data set, then those of its records."""
@@ -112,8 +104,7 @@ class DatasetReport:
             if having and len(chosen) < count and not any(i in chosen for i in having):
                 chosen[having[len(having) // 2]] = None
         others = [i for i in sound if i not in chosen]
-        rest = min(count - len(chosen), len(others))
-        chosen.update((others[i], None) for i in np.linspace(0, len(others) - 1, rest, dtype=int))
+        chosen.update(dict.fromkeys(evenly(others, count - len(chosen))))
         return [self.records[i] for i in sorted(chosen)]
 
     def as_dict(self) -> dict[str, Any]:
@@ -159,13 +150,12 @@ def examine(
         raise UserError("DATASETS.TRAIN and DATASETS.TEST are empty: there is nothing to check.")
     reports = [_read_annotations(cfg, name) for name in names]
     if not any(fault.kind == "data set" for report in reports for fault in report.faults):
-        with reports[-1].faults_of("data set"):
+        with kept_faults(reports[-1].faults, "data set", reports[-1].name):
             check_agreement(cfg, names)
     for report in reports:
         report.num_images = len(report.records)
-        if limit is not None and limit < report.num_images:
-            chosen = np.linspace(0, report.num_images - 1, limit, dtype=int)
-            report.records = [report.records[i] for i in chosen]
+        if limit is not None:
+            report.records = evenly(report.records, limit)
     jobs = []
     for report in reports:
         inspector = Inspector.from_config(cfg, len(report.classes))
@@ -193,7 +183,7 @@ def _read_annotations(cfg: CfgNode, name: str) -> DatasetReport:
     with (
         _logged_warnings(said),
         collected_faults() as faults,
-        report.faults_of("data set"),
+        kept_faults(report.faults, "data set", name),
     ):
         check_dataset(name)
         report.classes = classes_of(cfg, name)
@@ -203,9 +193,9 @@ def _read_annotations(cfg: CfgNode, name: str) -> DatasetReport:
     report.remarks += [Remark("annotations", name, remark) for remark in said]
     report.faults += [Fault("json", name, str(error)) for error in faults]
     if report.classes:
-        with report.faults_of("data set"):
+        with kept_faults(report.faults, "data set", name):
             check_classes(cfg, name)
-        with report.faults_of("data set"):
+        with kept_faults(report.faults, "data set", name):
             check_pairs(report.records)
     return report
 

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pycocotools.mask as mask_util
+import pycocotools.mask as coco_mask
 import torch
 from detectron2.data.transforms import Transform
 from detectron2.structures import BitMasks, polygons_to_bitmask
 from torch import Tensor
 
+from mask_former.data.geometry import run_lengths_of
 from mask_former.data.label_map import LabelMapMasks, count_pixels
 
 
@@ -97,9 +98,8 @@ def _instance_mask(
     segmentation: list | dict, transforms: Transform, size: tuple[int, int]
 ) -> np.ndarray:
     if isinstance(segmentation, dict):
-        if isinstance(segmentation["counts"], list):
-            segmentation = mask_util.frPyObjects(segmentation, *segmentation["size"])
-        return transforms.apply_segmentation(mask_util.decode(segmentation)) > 0
+        run_lengths = run_lengths_of(segmentation, segmentation["size"])
+        return transforms.apply_segmentation(coco_mask.decode(run_lengths)) > 0
     # Parts outside the image are cut off by the rasterization, so the points can be moved freely;
     # Detectron2's `apply_polygons` would need shapely for the same result.
     points = [np.array(polygon, dtype=np.float64).reshape(-1, 2) for polygon in segmentation]

@@ -5,9 +5,10 @@ return them. Every kind of prediction becomes an index map, the number of the se
 pixel shows, and a list of styles; one function paints these.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import cv2
@@ -80,10 +81,7 @@ def draw_semantic(
         image: uint8 (H, W, 3), BGR.
         sem_seg: scores (K, H, W), of which the largest counts, or class ids, integer (H, W). The
             data set's `ignore_label` (255 if its metadata has none) shows the bare image.
-        metadata, scale, labels: as in `draw_panoptic`.
-
-    Returns:
-        The picture, uint8 (scale * H, scale * W, 3), BGR.
+        metadata, scale, labels, and the result: as in `draw_panoptic`.
     """
     if sem_seg.ndim == 3:
         sem_seg = sem_seg.argmax(0)
@@ -110,32 +108,24 @@ def draw_instances(
         image: uint8 (H, W, 3), BGR.
         instances: Detectron2's `Instances` with `pred_masks` (n, H, W) and `pred_classes` (n,),
             and optionally `scores` (n,).
-        metadata, scale, labels: as in `draw_panoptic`.
-
-    Returns:
-        The picture, uint8 (scale * H, scale * W, 3), BGR.
+        metadata, scale, labels, and the result: as in `draw_panoptic`.
     """
     masks = to_numpy(instances.pred_masks).astype(bool)
-    infos = [{"category_id": c} for c in to_numpy(instances.pred_classes).tolist()]
+    classes = to_numpy(instances.pred_classes).tolist()
+    infos = [{"id": number, "category_id": c} for number, c in enumerate(classes, start=1)]
     if instances.has("scores"):
         for info, score in zip(infos, to_numpy(instances.scores).tolist(), strict=True):
             info["score"] = score
     painted = np.zeros(image.shape[:2], np.int32)
-    areas = masks.reshape(len(masks), -1).sum(1) if len(masks) else np.zeros(0)
-    for i in np.argsort(-areas, kind="stable").tolist():
+    for i in np.argsort(-masks.sum(axis=(1, 2)), kind="stable").tolist():
         painted[masks[i]] = i + 1
-        infos[i]["id"] = i + 1
     return draw_panoptic(image, painted, infos, metadata, scale=scale, labels=labels)
 
 
 def number_instances(segments_info: Sequence[Mapping[str, Any]]) -> list[int]:
     """Number the segments of each class from 0, in the order given."""
-    seen: Counter[int] = Counter()
-    numbers = []
-    for info in segments_info:
-        numbers.append(seen[info["category_id"]])
-        seen[info["category_id"]] += 1
-    return numbers
+    next_number: dict[int, Iterator[int]] = defaultdict(count)
+    return [next(next_number[info["category_id"]]) for info in segments_info]
 
 
 def paint(

@@ -1,6 +1,7 @@
 """Stable colours for the instances of a video whose frames are segmented one by one."""
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -37,32 +38,28 @@ class ShadeTracker:
         index = index_map(to_numpy(panoptic_map)[::_STEP, ::_STEP], ids)
         categories = [info["category_id"] for info in segments_info]
         shades: list[int | None] = [None] * len(categories)
-        for before, now in self._matches(index, categories):
+        for before, now in self._matches(index, categories).items():
             shades[now] = self._shades[before]
         self._index, self._categories = index, categories
         self._shades = _fill(shades, categories)
         return self._shades
 
-    def _matches(self, index: np.ndarray, categories: Sequence[int]) -> list[tuple[int, int]]:
-        """Pairs (segment of the previous frame, segment of this frame), each at most once."""
+    def _matches(self, index: np.ndarray, categories: Sequence[int]) -> dict[int, int]:
+        """Segments of the previous frame, and the segment of this frame that each is, if any."""
         if self._index is None or self._index.shape != index.shape:
-            return []
+            return {}
         columns = len(categories) + 1
         pairs = self._index.astype(np.int64) * columns + index
         overlap = np.bincount(pairs.ravel(), minlength=(len(self._categories) + 1) * columns)
         overlap = overlap.reshape(-1, columns)[1:, 1:]
-        matches: list[tuple[int, int]] = []
-        matched_before, matched_now = set(), set()
+        matches: dict[int, int] = {}
         for flat in np.argsort(-overlap, axis=None, kind="stable").tolist():
             before, now = divmod(flat, columns - 1)
             if overlap[before, now] == 0:
                 break
-            if before in matched_before or now in matched_now:
-                continue
-            if self._categories[before] == categories[now]:
-                matches.append((before, now))
-                matched_before.add(before)
-                matched_now.add(now)
+            are_free = before not in matches and now not in matches.values()
+            if are_free and self._categories[before] == categories[now]:
+                matches[before] = now
         return matches
 
 
@@ -72,9 +69,7 @@ def _fill(shades: Sequence[int | None], categories: Sequence[int]) -> list[int]:
     filled = []
     for category, shade in zip(categories, shades, strict=True):
         if shade is None:
-            shade = 0
-            while (category, shade) in used:
-                shade += 1
+            shade = next(free for free in count() if (category, free) not in used)
             used.add((category, shade))
         filled.append(shade)
     return filled

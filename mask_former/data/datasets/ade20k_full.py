@@ -22,6 +22,7 @@ from mask_former.data.datasets.preparing import (
     require_path,
 )
 from mask_former.data.datasets.semantic import register_semantic
+from mask_former.data.label_map import count_pixels
 from mask_former.data.reading import explained_read_errors, read_lossless
 from mask_former.data.writing import write_image
 from mask_former.errors import UserError, listed
@@ -214,7 +215,7 @@ def derive_classes(folder: Path, index: Index, sources: Mapping[str, Sequence[Pa
 
 def _count_classes(image: Path) -> list[tuple[int, int]]:
     """Number of pixels of each class of an image."""
-    classes, counts = np.unique(read_classes(label_file(image)), return_counts=True)
+    classes, counts = count_pixels(read_classes(label_file(image)))
     return [(c, n) for c, n in zip(classes.tolist(), counts.tolist(), strict=True) if c > 0]
 
 

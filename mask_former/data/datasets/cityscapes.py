@@ -48,9 +48,8 @@ def register_cityscapes(root: Path) -> None:
     """Register cityscapes_fine_instance_{train,val} in `root`, the folder of data sets."""
     folder = root / "cityscapes"
     for split in SPLITS:
-        name = f"cityscapes_fine_instance_{split}"
         register_instances(
-            name,
+            f"cityscapes_fine_instance_{split}",
             image_root=folder / "leftImg8bit" / split,
             json_file=_instances_json(folder, split),
             categories=_THINGS,
@@ -99,12 +98,6 @@ def prepare_cityscapes(root: Path) -> Path:
     In gtFine these are {train,val}/*/*_labelTrainIds.png, cityscapes_panoptic_{train,val} with its
     JSON file, both as cityscapesscripts makes them, and cityscapes_instances_{train,val}.json in
     COCO's format.
-
-    Args:
-        root: the folder of all data sets.
-
-    Returns:
-        `root`/cityscapes.
 
     Raises:
         FileNotFoundError: the download is incomplete.

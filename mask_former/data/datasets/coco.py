@@ -55,12 +55,6 @@ def prepare_coco(root: Path) -> Path:
 
     The pixels of a crowd have its class, unlabelled pixels 255.
 
-    Args:
-        root: the folder of all data sets.
-
-    Returns:
-        `root`/coco.
-
     Raises:
         FileNotFoundError: the download is incomplete.
         UserError: a panoptic PNG does not fit its JSON.

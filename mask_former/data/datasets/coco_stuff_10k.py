@@ -70,12 +70,6 @@ def used_labels() -> list[int]:
 def prepare_coco_stuff_10k(root: Path) -> Path:
     """Convert the .mat files to annotations_detectron2/{train,test}: PNG of class ids, 255: none.
 
-    Args:
-        root: the folder of all data sets.
-
-    Returns:
-        `root`/coco/coco_stuff_10k.
-
     Raises:
         FileNotFoundError: the download is incomplete.
         UserError: a .mat file is broken.

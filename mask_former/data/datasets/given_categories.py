@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from mask_former.data.classes import Category
 from mask_former.data.datasets.semantic_classes import as_color
 from mask_former.errors import UserError, listed
-
-Category = dict[str, Any]
 
 
 def with_given(

@@ -100,9 +100,7 @@ def load_instances(json_file: str, image_root: str, name: str) -> Records:
 
 
 def _read_metadata(
-    json_file: str | Path,
-    classes: Sequence[str] = (),
-    colors: Sequence[Sequence[int]] = (),
+    json_file: str | Path, classes: Sequence[str], colors: Sequence[Sequence[int]]
 ) -> dict[str, Any]:
     categories = instance_categories(str(json_file))
     return category_metadata(with_given(categories, json_file, classes, colors))

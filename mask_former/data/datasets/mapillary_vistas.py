@@ -27,13 +27,13 @@ _PREPARE = "python -m tools.prepare_datasets mapillary_vistas"
 def register_mapillary_vistas(root: Path) -> None:
     """Register mapillary_vistas_{sem_seg,panoptic}_{train,val} in `root`."""
     config = root / "mapillary_vistas" / "config.json"
-    for split, paths in split_paths(root).items():
+    for split in SPLITS:
+        paths = split_paths(root, split)
         register_semantic(
             f"mapillary_vistas_sem_seg_{split}",
             image_root=paths["image_root"],
             sem_seg_root=paths["sem_seg_root"],
             read_metadata=partial(read_classes, config),
-            ignore_label=None,
             prepare_command=_PREPARE,
         )
         name = f"mapillary_vistas_panoptic_{split}"
@@ -47,17 +47,14 @@ def register_mapillary_vistas(root: Path) -> None:
         )
 
 
-def split_paths(root: Path) -> dict[str, dict[str, Path]]:
-    """The locations of each split's files, by their names in Detectron2's metadata."""
-    folders = {split: root / "mapillary_vistas" / name for split, name in SPLITS.items()}
+def split_paths(root: Path, split: str) -> dict[str, Path]:
+    """The locations of a split's files, by their names in Detectron2's metadata."""
+    folder = root / "mapillary_vistas" / SPLITS[split]
     return {
-        split: {
-            "image_root": folder / "images",
-            "sem_seg_root": folder / "labels",
-            "panoptic_root": folder / "panoptic",
-            "panoptic_json": folder / "panoptic" / "panoptic_2018.json",
-        }
-        for split, folder in folders.items()
+        "image_root": folder / "images",
+        "sem_seg_root": folder / "labels",
+        "panoptic_root": folder / "panoptic",
+        "panoptic_json": folder / "panoptic" / "panoptic_2018.json",
     }
 
 
@@ -95,12 +92,6 @@ def _read_panoptic_metadata(name: str, config: Path, panoptic_json: Path) -> dic
 def prepare_mapillary_vistas(root: Path) -> Path:
     """Check that the download is complete, and that semantic and panoptic classes agree.
 
-    Args:
-        root: the folder of all data sets.
-
-    Returns:
-        `root`/mapillary_vistas.
-
     Raises:
         FileNotFoundError: the download is incomplete.
         UserError: its files contradict each other.
@@ -109,7 +100,8 @@ def prepare_mapillary_vistas(root: Path) -> Path:
     config = require_path(
         folder / "config.json", f"Unpack mapillary-vistas-dataset 1.2 in {folder}."
     )
-    for split, paths in split_paths(root).items():
+    for split in SPLITS:
+        paths = split_paths(root, split)
         pair_files(paths["image_root"], paths["sem_seg_root"])
         if not paths["panoptic_root"].exists():  # semantic segmentation needs none
             continue

@@ -70,14 +70,15 @@ def _with_label_maps(load: Callable[[], Records], load_labels: Callable[[], Reco
     """Records of instances, with the label maps of the same images."""
     records = load()
     of_image: dict[str, Any] = {os.path.normpath(r["file_name"]): r for r in load_labels()}
-    names = [os.path.normpath(record["file_name"]) for record in records]
-    for name, record in zip(names, records, strict=True):
-        if name not in of_image:
+    for index, record in enumerate(records):
+        labels = of_image.get(os.path.normpath(record["file_name"]))
+        if labels is None:
             raise UserError(
                 f"{record['file_name']}, which the instance annotation names, has no label map of "
                 "the same name (sem_seg_root)."
             )
-    return [{**of_image[name], **record} for name, record in zip(names, records, strict=True)]
+        records[index] = {**labels, **record}
+    return records
 
 
 _READERS = {

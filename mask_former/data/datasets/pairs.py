@@ -97,7 +97,7 @@ def _by_name(files: Collection[str], root: str, suffixes: tuple[str, ...]) -> di
     """The files that end in one of the suffixes, by their path below `root` without it."""
     found: dict[str, str] = {}
     for file in files:
-        path = file.removeprefix(root).lstrip("/" + os.sep)
+        path = _below(root, file)
         suffix = next((s for s in suffixes if path.lower().endswith(s.lower())), None)
         if suffix is None:
             continue
@@ -125,17 +125,16 @@ def _listed_images(images: dict[str, str], image_list: str) -> dict[str, str]:
     return {name: images[name] for name in names}
 
 
+def _below(root: str, file: str) -> str:
+    return file.removeprefix(root).lstrip("/" + os.sep)
+
+
 def _refuse_lossy(images: dict[str, str], sem_seg_root: str) -> None:
-    files = [file for file in find_files(sem_seg_root) if file not in images.values()]
-    lossy = {
-        name: file
-        for file in files
-        if file.lower().endswith(_LOSSY)
-        and (name := os.path.splitext(file.removeprefix(sem_seg_root).lstrip("/" + os.sep))[0])
-        in images
-    }
+    files = set(find_files(sem_seg_root)) - set(images.values())
+    lossy = [file for file in files if file.lower().endswith(_LOSSY)]
+    lossy = [file for file in lossy if os.path.splitext(_below(sem_seg_root, file))[0] in images]
     if lossy:
         raise UserError(
             f"{len(lossy)} label maps are JPEG, or another lossy format, which changes labels at "
-            f"their borders: {listed(sorted(lossy.values()), 3)}. Make them again, as PNG."
+            f"their borders: {listed(sorted(lossy), 3)}. Make them again, as PNG."
         )

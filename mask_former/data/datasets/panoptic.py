@@ -39,9 +39,7 @@ def register_panoptic(
 ) -> None:
     """Register a data set in COCO's panoptic format with Detectron2, without touching the disk.
 
-    The contiguous id of a class is its position in the categories. Where all things come before
-    all stuff, `thing_classes` of the metadata are the things; else they are all classes, like
-    `stuff_classes`, so that a contiguous id is an index into either.
+    The contiguous id of a class is its position in the categories; see `classes.metadata_of`.
 
     Args:
         name: under which it can be named in `DATASETS.TRAIN` and `DATASETS.TEST`.
@@ -110,8 +108,8 @@ def load_panoptic(name: str) -> Records:
     check_dataset(name)
     metadata = MetadataCatalog.get(name)
     file = read_panoptic(metadata.panoptic_json)
-    check_same_classes(file, contiguous_ids(metadata), metadata.stuff_classes)
     ids = contiguous_ids(metadata)
+    check_same_classes(file, ids, metadata.stuff_classes)
     return [_record(metadata, ids, a, file.images[a["image_id"]]) for a in file.annotations]
 
 

@@ -86,12 +86,6 @@ def _read_list(path: Path) -> dict[str, int]:
 def prepare_pascal_context(root: Path) -> Path:
     """Convert the .mat files to annotations_detectron2/{train,val}: PNG of class ids.
 
-    Args:
-        root: the folder of all data sets.
-
-    Returns:
-        `root`/pascal_context.
-
     Raises:
         FileNotFoundError: the download is incomplete.
         UserError: a .mat file or a list is broken.

@@ -96,12 +96,6 @@ def read_classes(voc: Path) -> list[str]:
 def prepare_pascal_voc(root: Path) -> Path:
     """Check the files of VOC 2012 and, if SBD is there, convert its .mat files to PNG.
 
-    Args:
-        root: the folder of all data sets.
-
-    Returns:
-        `root`/VOCdevkit/VOC2012.
-
     Raises:
         FileNotFoundError: a download is incomplete.
         UserError: a .mat file is broken.

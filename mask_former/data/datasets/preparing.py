@@ -180,22 +180,21 @@ def pair_files(
     Raises:
         FileNotFoundError: a folder is missing, or a file of a pair: the download is incomplete.
     """
-    found = [
+    sides = ((images, image_suffix), (labels, label_suffix))
+    image_files, label_files = (
         {
             str(path.relative_to(folder))[: -len(suffix)]: path
             for path in sorted(require_path(folder).rglob(f"*{suffix}"))
             if not path.name.startswith(".")  # of macOS
         }
-        for folder, suffix in ((images, image_suffix), (labels, label_suffix))
-    ]
-    for (folder, suffix), here, other in (
-        ((images, image_suffix), *found),
-        ((labels, label_suffix), *found[::-1]),
-    ):
-        require_files(folder, [f"{stem}{suffix}" for stem in sorted(here.keys() | other.keys())])
-    if not found[0]:
+        for folder, suffix in sides
+    )
+    stems = sorted(image_files.keys() | label_files.keys())
+    for folder, suffix in sides:
+        require_files(folder, [f"{stem}{suffix}" for stem in stems])
+    if not stems:
         raise MissingFileError(f"{images} holds no {image_suffix} files; unpack the download.")
-    return {stem: (path, found[1][stem]) for stem, path in found[0].items()}
+    return {stem: (path, label_files[stem]) for stem, path in image_files.items()}
 
 
 def require_files(folder: Path, names: Collection[str]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import count, islice
 from typing import Any
 
+from mask_former.data.classes import is_rgb
 from mask_former.data.datasets.class_file import Classes
 from mask_former.data.label_encoding import Color, LabelEncoding
 from mask_former.errors import UserError, check_choice
@@ -88,9 +89,8 @@ def _check_names(names: Sequence[Any]) -> list[str]:
 
 
 def as_color(color: Any, key: str) -> Color:
-    """RGB as a tuple; UserError if it is no list of three whole numbers in 0..255."""
-    sound = isinstance(color, list | tuple) and len(color) == 3
-    if not (sound and all(type(part) is int and 0 <= part <= 255 for part in color)):
+    """RGB as a tuple; UserError if it is none."""
+    if not is_rgb(color):
         raise UserError(f"{key} has {color!r}, but a colour is [red, green, blue] in 0..255.")
     return tuple(color)
 
