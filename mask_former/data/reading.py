@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -30,7 +30,7 @@ _16_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 # Formats whose 16 bits PIL may give as 32; they have no more.
 _16_BIT_AS_32 = ("PNG", "PPM")
 _PNG, _PNG_START = b"\x89PNG\r\n\x1a\n", 26  # bytes, with the header
-_PNG_COLOURS = (2, 3, 6)
+_PNG_GREY, _PNG_COLOURS = 0, (2, 3, 6)
 
 
 def read_image(
@@ -113,8 +113,7 @@ def read_label_image(file_name: str | Path) -> LabelImage:
                 f"{file_name} is {image.format}{f' ({compression})' if compression else ''}, which "
                 "changes labels at their borders. Make label maps again, as PNG."
             )
-        # PIL's name of how the pixels are packed is L;2 or L;4 then.
-        if image.format == "PNG" and image.mode == "L" and image.tile[0][3] != "L":
+        if image.format == "PNG" and image.mode == "L" and _depth(image.fp) < 8:
             raise UserError(
                 f"{file_name} has fewer than 8 bits a pixel, which are read as shades of grey, "
                 "not as numbers. Save it with 8 bits."
@@ -237,6 +236,15 @@ def _png_header(data: bytes) -> _PngHeader:
     if header.width * header.height > 2 * Image.MAX_IMAGE_PIXELS:
         raise OSError(f"{header.width} x {header.height} pixels are too many")
     return header
+
+
+def _depth(png: BinaryIO) -> int:
+    """Bits a pixel and channel of an open PNG, which is left where it stands."""
+    position = png.tell()
+    png.seek(0)
+    header = _png_header(png.read(_PNG_START))
+    png.seek(position)
+    return header.depth
 
 
 @contextmanager
