@@ -1,9 +1,15 @@
-"""Metrics as tables for the log."""
+"""Metrics: their means over classes, and tables for the log."""
 
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from tabulate import tabulate
+
+
+def mean_or_nan(values: np.ndarray) -> float:
+    """The mean, which is NaN for no values at all."""
+    return float(values.mean()) if values.size else math.nan
 
 
 def score_table(rows: Sequence[Sequence[str | float]], headers: Sequence[str]) -> str:
