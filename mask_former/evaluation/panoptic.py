@@ -15,11 +15,7 @@ from mask_former.data.reading import read_ids, read_size
 from mask_former.data.records import Record, image_size, read_segment_map
 from mask_former.errors import UserError, prefixed
 from mask_former.evaluation.evaluator import Evaluator, gathered
-from mask_former.evaluation.panoptic_quality import (
-    PanopticQuality,
-    SegmentInfo,
-    invisible_segments,
-)
+from mask_former.evaluation.panoptic_quality import PanopticQuality, SegmentInfo, invisible_segments
 from mask_former.evaluation.results import relative_names, save_panoptic, write_result
 from mask_former.evaluation.tables import class_table, score_table
 

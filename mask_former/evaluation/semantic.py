@@ -11,12 +11,7 @@ from detectron2.utils import comm
 
 from mask_former.data.coco_format import image_entry
 from mask_former.data.reading import read_size
-from mask_former.data.records import (
-    Record,
-    image_size,
-    read_encoded_labels,
-    read_label_map,
-)
+from mask_former.data.records import Record, image_size, read_encoded_labels, read_label_map
 from mask_former.errors import NonFiniteError, UserError, prefixed
 from mask_former.evaluation.confusion import ConfusionMatrix
 from mask_former.evaluation.evaluator import Evaluator, gathered
