@@ -3,7 +3,14 @@
 The layers that classify are left out, and so is what our backbones have no counterpart of.
 """
 
-from mask_former.checkpoint.names import Pair, Weights, translate, without_counters
+from mask_former.checkpoint.names import (
+    VIT_BLOCK,
+    Pair,
+    Weights,
+    moved,
+    translate,
+    without_counters,
+)
 
 
 def from_classifier(pairs: tuple[Pair, ...], weights: Weights) -> tuple[Weights, list[str]]:
@@ -41,14 +48,8 @@ RESNET: tuple[Pair, ...] = (
 )
 
 _SWIN: tuple[Pair, ...] = (
-    ("absolute_pos_embed", "backbone.absolute_pos_embed"),
-    ("patch_embed.proj.*", "backbone.patch_embed.proj.*"),
-    ("patch_embed.norm.*", "backbone.patch_embed.norm.*"),
-    ("layers.{i}.blocks.{j}.norm{k}.*", "backbone.layers.{i}.blocks.{j}.norm{k}.*"),
-    ("layers.{i}.blocks.{j}.mlp.fc{k}.*", "backbone.layers.{i}.blocks.{j}.mlp.fc{k}.*"),
-    ("layers.{i}.blocks.{j}.attn.*", "backbone.layers.{i}.blocks.{j}.attn.*"),
-    ("layers.{i}.blocks.{j}.attn.qkv.*", "backbone.layers.{i}.blocks.{j}.attn.qkv.*"),
-    ("layers.{i}.blocks.{j}.attn.proj.*", "backbone.layers.{i}.blocks.{j}.attn.proj.*"),
+    *moved("", "backbone.", "absolute_pos_embed", "patch_embed.proj.*", "patch_embed.norm.*"),
+    *moved("layers.{i}.blocks.{j}.", "backbone.layers.{i}.blocks.{j}.", *VIT_BLOCK, "attn.*"),
     # Made for one size of image, and the norm and the layer of the classifier.
     ("layers.{i}.blocks.{j}.attn_mask", None),
     ("norm.*", None),
@@ -59,8 +60,7 @@ _SWIN: tuple[Pair, ...] = (
 # Swin Transformers of the paper's authors.
 SWIN: tuple[Pair, ...] = (
     *_SWIN,
-    ("layers.{i}.downsample.reduction.*", "backbone.layers.{i}.downsample.reduction.*"),
-    ("layers.{i}.downsample.norm.*", "backbone.layers.{i}.downsample.norm.*"),
+    *moved("layers.{i}.downsample.", "backbone.layers.{i}.downsample.", "reduction.*", "norm.*"),
 )
 
 # timm's: there a stage begins with the downsampling that ends the stage before it elsewhere.

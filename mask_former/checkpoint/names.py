@@ -15,6 +15,9 @@ from mask_former.errors import UserError
 Weights = dict[str, Tensor]
 Pair = tuple[str | None, str | None]
 
+# What timm calls the weights of a block of a ViT, and others after it.
+VIT_BLOCK = ("norm{k}.*", "attn.qkv.*", "attn.proj.*", "mlp.fc{k}.*")
+
 COUNTER = ".num_batches_tracked"
 
 # (pattern, replacement) in the order in which they are applied; None drops the weight.
@@ -75,6 +78,11 @@ def translate(weights: Weights, pairs: Sequence[Pair]) -> tuple[Weights, list[st
         else:
             renamed[new.replace("*", "{word}").format(**match.groupdict())] = tensor
     return renamed, left_out
+
+
+def moved(theirs: str, ours: str, *names: str) -> tuple[Pair, ...]:
+    """Rows of weights whose names differ by their beginnings only."""
+    return tuple((f"{theirs}{name}", f"{ours}{name}") for name in names)
 
 
 def reverse(pairs: Sequence[Pair]) -> list[Pair]:

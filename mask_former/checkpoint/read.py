@@ -99,9 +99,7 @@ def _without_wrapper(content: dict[str, Any]) -> dict[str, Any]:
     if isinstance(content.get("state_dict"), dict):  # Lightning's
         return {"model": content["state_dict"]}
     weights = content.get("blobs", content)
-    if not isinstance(weights, dict):
-        return {"model": weights}
-    if any("." in str(name) for name in weights):
+    if not isinstance(weights, dict) or any("." in str(name) for name in weights):
         return {"model": weights}
     # The momenta of Caffe2's optimizer lie between its weights.
     weights = {k: v for k, v in weights.items() if not str(k).endswith("_momentum")}

@@ -1,6 +1,6 @@
 """Names of Segmenter's published weights: an encoder, which is a ViT, and a decoder."""
 
-from mask_former.checkpoint.names import Pair, Weights, translate
+from mask_former.checkpoint.names import VIT_BLOCK, Pair, Weights, moved, translate
 
 _PREDICTOR = "sem_seg_head.predictor"
 _LAYERS = f"{_PREDICTOR}.transformer.layers"
@@ -9,25 +9,16 @@ SEGMENTER: tuple[Pair, ...] = (
     # The encoder's classifiers of ImageNet; a distilled one has two.
     ("encoder.head.*", None),
     ("encoder.head_dist.*", None),
-    ("encoder.*", "backbone.model.*"),
-    ("encoder.patch_embed.proj.*", "backbone.model.patch_embed.proj.*"),
-    ("encoder.blocks.{i}.norm{k}.*", "backbone.model.blocks.{i}.norm{k}.*"),
-    ("encoder.blocks.{i}.attn.qkv.*", "backbone.model.blocks.{i}.attn.qkv.*"),
-    ("encoder.blocks.{i}.attn.proj.*", "backbone.model.blocks.{i}.attn.proj.*"),
-    ("encoder.blocks.{i}.mlp.fc{k}.*", "backbone.model.blocks.{i}.mlp.fc{k}.*"),
-    ("encoder.norm.*", "backbone.model.norm.*"),
-    # The linear decoder.
-    ("decoder.head.*", f"{_PREDICTOR}.head.*"),
-    # The mask transformer.
-    ("decoder.proj_dec.*", f"{_PREDICTOR}.proj_dec.*"),
-    ("decoder.*", f"{_PREDICTOR}.*"),
+    *moved("encoder.", "backbone.model.", "*", "patch_embed.proj.*", "norm.*"),
+    *moved("encoder.blocks.{i}.", "backbone.model.blocks.{i}.", *VIT_BLOCK),
+    # The linear decoder has "head", all others are of the mask transformer.
+    *moved("decoder.", f"{_PREDICTOR}.", "head.*", "*", "proj_dec.*", "mask_norm.*"),
     ("decoder.blocks.{i}.norm{k}.*", f"{_LAYERS}.{{i}}.norm{{k}}.*"),
     ("decoder.blocks.{i}.attn.qkv.weight", f"{_LAYERS}.{{i}}.self_attn.in_proj_weight"),
     ("decoder.blocks.{i}.attn.qkv.bias", f"{_LAYERS}.{{i}}.self_attn.in_proj_bias"),
     ("decoder.blocks.{i}.attn.proj.*", f"{_LAYERS}.{{i}}.self_attn.out_proj.*"),
     ("decoder.blocks.{i}.mlp.fc{k}.*", f"{_LAYERS}.{{i}}.linear{{k}}.*"),
     ("decoder.decoder_norm.*", f"{_PREDICTOR}.transformer.norm.*"),
-    ("decoder.mask_norm.*", f"{_PREDICTOR}.mask_norm.*"),
 )
 
 

@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -56,7 +55,7 @@ def evaluate_model(
     """
     check_finite(model.state_dict(), "The model is not evaluated")
     model = with_sliding_window(cfg, model)
-    results: Results = OrderedDict()
+    results: Results = {}
     run = at_test_precision(cfg, model)
     for name in cfg.DATASETS.TEST:
         folder = output_folder and os.path.join(output_folder, name)
@@ -69,7 +68,7 @@ def evaluate_model(
             logger.info(f"The evaluation of {name} was stopped.")
             return {}
         if comm.is_main_process():
-            metrics = OrderedDict((task + suffix, metrics[task]) for task in metrics)
+            metrics = {task + suffix: values for task, values in metrics.items()}
             logger.info(f"Evaluation of {name}:")
             print_csv_format(metrics)
             results[name] = metrics

@@ -8,19 +8,13 @@ from collections.abc import Sequence
 import torch
 from detectron2.engine import HookBase, TrainerBase, hooks
 from detectron2.utils import comm
-from detectron2.utils.events import (
-    CommonMetricPrinter,
-    EventStorage,
-    EventWriter,
-    TensorboardXWriter,
-)
+from detectron2.utils.events import EventStorage
 from torch import nn
 from tqdm import tqdm
 
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.checkpoint.classes import Category
 from mask_former.data.random_state import State, get_random_state, set_random_state
-from mask_former.evaluation.metrics_file import MetricsWriter
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +99,11 @@ class BestCheckpoint(HookBase):
         metrics = evaluated(self.trainer.storage)
         self._metric = self._metric or default_metric(metrics)
         if self._metric not in metrics:
-            self._warn(metrics)
+            if metrics:
+                logger.warning(
+                    "No best checkpoint is kept: TEST.BEST_CHECKPOINT_METRIC is "
+                    f"{self._metric!r}, but the evaluation reports {', '.join(metrics)}."
+                )
             return
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
         name = self._metric if self._metric in finite else self._instead(finite)
@@ -118,22 +116,15 @@ class BestCheckpoint(HookBase):
         name = "" if self._kept == self._metric else self._kept or default_metric(finite)
         if name:
             then = f"{name} decides which checkpoint is the best"
+        elif self._kept:
+            then = f"{self._path} stays"
         else:
-            then = (
-                f"{self._path} stays" if self._kept else "no best checkpoint is kept, the last is"
-            )
+            then = "no best checkpoint is kept, the last is"
         logger.warning(
             f"{self._metric} is not a number in this evaluation, as where a class has no ground "
             f"truth: {then}."
         )
         return name if name in finite else ""
-
-    def _warn(self, metrics: dict[str, float]) -> None:
-        if metrics:
-            logger.warning(
-                f"No best checkpoint is kept: TEST.BEST_CHECKPOINT_METRIC is {self._metric!r}, but "
-                f"the evaluation reports {', '.join(metrics)}."
-            )
 
     def _save(self, name: str, value: float) -> None:
         self._kept, self._best = name, value
@@ -206,16 +197,6 @@ class ProgressBar(HookBase):
     def after_train(self) -> None:
         if self._bar is not None:  # None: a hook failed before the first iteration
             self._bar.close()
-
-
-def build_writers(folder: str, max_iter: int) -> list[EventWriter]:
-    """Log lines, metrics.json and TensorBoard files, in `folder`, which is made if missing."""
-    os.makedirs(folder, exist_ok=True)
-    return [
-        CommonMetricPrinter(max_iter),
-        MetricsWriter(os.path.join(folder, "metrics.json")),
-        TensorboardXWriter(folder),
-    ]
 
 
 class PeriodicWriter(hooks.PeriodicWriter):

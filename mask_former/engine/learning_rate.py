@@ -66,7 +66,7 @@ def scaled_to_processes(cfg: CfgNode, processes: int) -> CfgNode:
     if reference in (0, processes):
         return cfg
     factor = processes / reference
-    scaled = cfg.clone()
+    scaled = _with_scaled_iterations(cfg, factor)
     scaled.defrost()
     solver = scaled.SOLVER
     solver.REFERENCE_WORLD_SIZE = processes
@@ -74,7 +74,6 @@ def scaled_to_processes(cfg: CfgNode, processes: int) -> CfgNode:
     solver.BASE_LR = solver.BASE_LR * factor
     solver.BASE_LR_END = solver.BASE_LR_END * factor
     solver.EMA_DECAY = solver.EMA_DECAY**factor
-    _scale_iterations(scaled, factor)
     scaled.freeze()
     logger.info(
         f"SOLVER.REFERENCE_WORLD_SIZE is {reference}, and there are {processes} processes: batch, "
@@ -86,18 +85,18 @@ def scaled_to_processes(cfg: CfgNode, processes: int) -> CfgNode:
 
 def with_iterations(cfg: CfgNode, max_iter: int) -> CfgNode:
     """`cfg` with SOLVER.MAX_ITER `max_iter`, and all other numbers of iterations in proportion."""
+    return _with_scaled_iterations(cfg, cfg.SOLVER.MAX_ITER / max_iter)
+
+
+def _with_scaled_iterations(cfg: CfgNode, factor: float) -> CfgNode:
+    """`cfg` with all numbers of iterations divided by `factor`."""
     scaled = cfg.clone()
     scaled.defrost()
-    _scale_iterations(scaled, cfg.SOLVER.MAX_ITER / max_iter)
+    for key in ITERATIONS:
+        section, name = section_of(scaled, key)
+        section[name] = _scaled(section[name], factor)
     scaled.freeze()
     return scaled
-
-
-def _scale_iterations(cfg: CfgNode, factor: float) -> None:
-    """Divide all numbers of iterations in `cfg` by `factor`."""
-    for key in ITERATIONS:
-        section, name = section_of(cfg, key)
-        section[name] = _scaled(section[name], factor)
 
 
 def _scaled(iterations: int | Sequence[int], factor: float) -> int | Sequence[int]:

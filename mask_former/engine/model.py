@@ -9,6 +9,7 @@ from torch import nn
 
 from mask_former.backbone.checkpointing import set_grad_checkpointing
 from mask_former.backbone.frozen_norm import fold_frozen_norms
+from mask_former.engine.keys import value_of
 from mask_former.engine.parameters import freeze
 from mask_former.errors import UserError
 
@@ -29,10 +30,8 @@ _HEADS = {
 def check_names(cfg: CfgNode) -> None:
     """Raise UserError if cfg names a component that is not registered, or a head that is another
     meta-architecture's."""
-    model = cfg.MODEL
-    names = (model.META_ARCHITECTURE, model.BACKBONE.NAME, model.SEM_SEG_HEAD.NAME)
-    for name, (key, registry) in zip(names, _REGISTRIES.items(), strict=True):
-        if name not in registry:
+    for key, registry in _REGISTRIES.items():
+        if (name := value_of(cfg, key)) not in registry:
             known = [known for known, _ in registry]
             nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
             raise UserError(
@@ -40,14 +39,13 @@ def check_names(cfg: CfgNode) -> None:
                 f"{', '.join(nearest)}. Components of your own are registered by the modules that "
                 "IMPORTS names."
             )
-    head = model.SEM_SEG_HEAD.NAME
+    chosen, head = cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.SEM_SEG_HEAD.NAME
     for architecture, heads in _HEADS.items():
-        if head in heads and model.META_ARCHITECTURE in _HEADS.keys() - {architecture}:
+        if head in heads and chosen in _HEADS.keys() - {architecture}:
             raise UserError(
-                f"MODEL.META_ARCHITECTURE is {model.META_ARCHITECTURE}, but "
-                f"MODEL.SEM_SEG_HEAD.NAME {head} is for {architecture}: set the one to that, or "
-                "the other to "
-                f"{' or '.join(_HEADS[model.META_ARCHITECTURE])}."
+                f"MODEL.META_ARCHITECTURE is {chosen}, but MODEL.SEM_SEG_HEAD.NAME {head} is for "
+                f"{architecture}: set the one to that, or the other to "
+                f"{' or '.join(_HEADS[chosen])}."
             )
 
 

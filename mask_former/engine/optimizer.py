@@ -271,8 +271,6 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
         "constant_ending": solver.POLY_LR_CONSTANT_ENDING,
     }
     if name == TWO_STAGE:
-        backbone_warmup_iters = solver.BACKBONE_WARMUP_ITERS
-        return TwoStageWarmupPolyLR(
-            optimizer, backbone_warmup_iters=backbone_warmup_iters, **options
-        )
+        options["backbone_warmup_iters"] = solver.BACKBONE_WARMUP_ITERS
+        return TwoStageWarmupPolyLR(optimizer, **options)
     return WarmupPolyLRToEnd(optimizer, **options)

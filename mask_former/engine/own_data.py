@@ -165,7 +165,7 @@ def _outputs(names: list[str], given: Mapping[str, str]) -> Iterator[_Said]:
     if not _SWITCHES.keys() <= given.keys():
         with suppress(MissingFileError):
             evaluated = {task.switch for name in names for task in annotated_tasks(name)}
+    why = ", ".join(f"data set {name!r} is of the type {type_}" for name, type_ in types.items())
     for key, switch in _SWITCHES.items():
         accepted = (True, False) if switch in possible else (False,)
-        why = ", ".join(f"data set {name!r} is of the type {types[name]}" for name in names)
         yield _Said(key, switch in evaluated, accepted, why)

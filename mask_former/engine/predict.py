@@ -58,18 +58,6 @@ def select_task(cfg: CfgNode, task: str | None = None, threshold: float | None =
     return task
 
 
-def with_stored_classes(cfg: CfgNode) -> CfgNode:
-    """`cfg` with the classes that MODEL.WEIGHTS was trained on, if the file says so; see
-    `data.metadata.with_classes`.
-
-    Raises:
-        UserError: the file is missing or broken.
-    """
-    file = local_file(cfg.MODEL.WEIGHTS)
-    classes = read_classes(file)
-    return cfg if classes is None else with_classes(cfg, classes, file)
-
-
 class DefaultPredictor:
     """Segments images, as the evaluation does: same resizing, same channel order.
 
@@ -117,7 +105,9 @@ class DefaultPredictor:
         if not cfg.MODEL.WEIGHTS:
             raise UserError("MODEL.WEIGHTS is empty: name the file with the trained weights")
         check_device(cfg)
-        cfg = with_stored_classes(cfg)
+        file = local_file(cfg.MODEL.WEIGHTS)
+        if classes := read_classes(file):
+            cfg = with_classes(cfg, classes, file)
         model = build_model(cfg)
         precision = prepare(cfg, model, training=False)
         MaskFormerCheckpointer(model, accept_backbone=False).load(cfg.MODEL.WEIGHTS)

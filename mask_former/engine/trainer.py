@@ -1,6 +1,7 @@
 """The training loop."""
 
 import logging
+import os
 import time
 import weakref
 from typing import Any
@@ -9,7 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import HookBase, hooks
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter
+from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
 
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.checkpoint.compatibility import check_finite
@@ -23,7 +24,6 @@ from mask_former.engine.hooks import (
     ModelSchedule,
     PeriodicWriter,
     RandomState,
-    build_writers,
     is_due,
 )
 from mask_former.engine.interruption import asked_anywhere, shield_workers
@@ -41,7 +41,7 @@ from mask_former.engine.train_loop import TrainLoop
 from mask_former.engine.trainer_parts import TrainerParts
 from mask_former.engine.validation_loss import with_validation_loss
 from mask_former.errors import NonFiniteError
-from mask_former.evaluation.metrics_file import drop_metrics_from
+from mask_former.evaluation.metrics_file import MetricsWriter, drop_metrics_from
 from mask_former.precision import prepare
 
 logger = logging.getLogger(__name__)
@@ -200,8 +200,14 @@ class Trainer(TrainerParts, TrainLoop):
         return result
 
     def build_writers(self) -> list[EventWriter]:
-        """Log lines, metrics.json and TensorBoard."""
-        return build_writers(self.cfg.OUTPUT_DIR, self.max_iter)
+        """Log lines, metrics.json and TensorBoard files, in OUTPUT_DIR."""
+        folder = self.cfg.OUTPUT_DIR
+        os.makedirs(folder, exist_ok=True)
+        return [
+            CommonMetricPrinter(self.max_iter),
+            MetricsWriter(os.path.join(folder, "metrics.json")),
+            TensorboardXWriter(folder),
+        ]
 
     def _evaluate(self) -> Results:
         # Evaluating more or less often must not change the training.

@@ -91,9 +91,7 @@ def annotated_tasks(dataset_name: str) -> list[Task]:
 def build_evaluator(
     cfg: CfgNode, dataset_name: str, output_folder: str | None = None
 ) -> Evaluators:
-    """Build the evaluators of a data set for the outputs that `cfg` switches on.
-
-    A data set is evaluated for its main task, and for others whose annotations its metadata name.
+    """Build the evaluators of a data set, for those `annotated_tasks` that `cfg` switches on.
 
     Args:
         cfg: read for MODEL.MASK_FORMER.TEST.{SEMANTIC_ON, PANOPTIC_ON, INSTANCE_ON} and

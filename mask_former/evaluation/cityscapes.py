@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Sequence
-from functools import cached_property, reduce
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +14,8 @@ from detectron2.utils import comm
 from mask_former.data.reading import read_labels
 from mask_former.data.records import Record, load_records
 from mask_former.errors import UserError
-from mask_former.evaluation.evaluator import Evaluator
-from mask_former.evaluation.tables import class_table, score_table
+from mask_former.evaluation.evaluator import Evaluator, gathered
+from mask_former.evaluation.tables import class_table, mean_or_nan, score_table
 
 logger = logging.getLogger(__name__)
 
@@ -103,26 +103,20 @@ class CityscapesInstanceEvaluator(Evaluator):
             {"segm": AP, AP50, and AP-NAME of every class}, in percent; NaN where nothing is
             annotated.
         """
-        parts = comm.gather(self._images)
+        images = gathered(self._images)
         if not comm.is_main_process():
             return None
-        images = reduce(dict.__or__, parts)
         total = len(list(self._gt_dir.glob(f"*/*{INSTANCE_SUFFIX}")))
         self._warn_of_missing(len(images), total, "AP is over these only")
+        matches = {name: [image[name] for image in images.values()] for name in _THINGS}
         precision = 100 * np.array(
-            [
-                [
-                    average_precision([image[name] for image in images.values()], t)
-                    for name in _THINGS
-                ]
-                for t in THRESHOLDS
-            ]
+            [[average_precision(matches[name], t) for name in _THINGS] for t in THRESHOLDS]
         )
         of_class = dict(zip(_THINGS, precision.mean(axis=0).tolist(), strict=True))
         annotated = ~np.isnan(precision[0])
         metrics = {
-            "AP": float(precision[:, annotated].mean()) if annotated.any() else float("nan"),
-            "AP50": float(precision[0, annotated].mean()) if annotated.any() else float("nan"),
+            "AP": mean_or_nan(precision[:, annotated]),
+            "AP50": mean_or_nan(precision[0, annotated]),
         }
         logger.info("AP of Cityscapes:\n%s", score_table([list(metrics.values())], list(metrics)))
         logger.info("AP by class:\n%s", class_table(of_class, "AP"))

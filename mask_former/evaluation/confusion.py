@@ -13,6 +13,7 @@ from mask_former.evaluation.panoptic_quality import (
     check_maps,
     overlap_statistics,
 )
+from mask_former.evaluation.tables import mean_or_nan
 
 
 class ConfusionMatrix:
@@ -130,17 +131,13 @@ class ConfusionMatrix:
             iou = np.where(occurs, correct / (pred_area + gt_area - correct), np.nan)
             weights = gt_area / gt_area.sum()
             return {
-                "mIoU": 100 * _mean(iou[occurs]),
+                "mIoU": 100 * mean_or_nan(iou[occurs]),
                 "fwIoU": 100 * float(np.nansum(iou * weights)) if occurs.any() else math.nan,
                 **_by_class("IoU", class_names, iou),
-                "mACC": 100 * _mean(acc[occurs]),
+                "mACC": 100 * mean_or_nan(acc[occurs]),
                 "pACC": 100 * float(correct.sum() / gt_area.sum()),
                 **_by_class("ACC", class_names, acc),
             }
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if values.size else float("nan")
 
 
 def _by_class(metric: str, class_names: Sequence[str], values: np.ndarray) -> dict[str, float]:

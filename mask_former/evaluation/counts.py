@@ -22,8 +22,8 @@ from mask_former.checkpoint.atomic_write import explained_write_errors
 from mask_former.data.classes import class_names
 from mask_former.data.records import Record, load_records, segments_of, unique_records
 from mask_former.errors import UserError
-from mask_former.evaluation.evaluator import Evaluator
-from mask_former.evaluation.tables import score_table
+from mask_former.evaluation.evaluator import Evaluator, gathered
+from mask_former.evaluation.tables import mean_or_nan, score_table
 
 logger = logging.getLogger(__name__)
 
@@ -123,10 +123,9 @@ class CountEvaluator(Evaluator):
             {"count": MAE, RMSE, and MAE-NAME and RMSE-NAME of every class}, in objects; smaller is
             better. NaN where every image has a crowd.
         """
-        parts = comm.gather(self._images)
+        images = gathered(self._images)
         if not comm.is_main_process():
             return None
-        images = {name: counts for part in parts for name, counts in part.items()}
         self._warn_of_missing(
             len(images), len(self._ground_truth), "objects are counted in these only"
         )
@@ -138,20 +137,12 @@ class CountEvaluator(Evaluator):
 
     def _log(self, metrics: Mapping[str, float], predicted: np.ndarray, true: np.ndarray) -> None:
         known = ~np.isnan(true)
+        sums = [numbers.sum(axis=0, where=known) for numbers in (true, predicted)]
         rows = [
-            [name, true[known[:, i], i].sum(), predicted[known[:, i], i].sum()]
-            + [metrics[f"{metric}-{name}"] for metric in ("MAE", "RMSE")]
-            for i, name in enumerate(self._classes.values())
+            [name, *of_class, metrics[f"MAE-{name}"], metrics[f"RMSE-{name}"]]
+            for name, *of_class in zip(self._classes.values(), *sums, strict=True)
         ]
-        rows.append(
-            [
-                "all",
-                sum(r[1] for r in rows),
-                sum(r[2] for r in rows),
-                metrics["MAE"],
-                metrics["RMSE"],
-            ]
-        )
+        rows.append(["all", *map(sum, sums), metrics["MAE"], metrics["RMSE"]])
         headers = ["class", "annotated", "predicted", "MAE", "RMSE"]
         logger.info("Numbers of objects:\n%s", score_table(rows, headers))
 
@@ -196,9 +187,7 @@ def count_errors(
     with np.errstate(invalid="ignore"):
         mae = np.nansum(abs(error), axis=0) / known
         rmse = np.sqrt(np.nansum(error**2, axis=0) / known)
-    metrics = {}
-    for name, values in (("MAE", mae), ("RMSE", rmse)):
-        metrics[name] = float(values[known > 0].mean()) if known.any() else float("nan")
+    metrics = {"MAE": mean_or_nan(mae[known > 0]), "RMSE": mean_or_nan(rmse[known > 0])}
     for name, values in (("MAE", mae), ("RMSE", rmse)):
         metrics |= dict(zip((f"{name}-{c}" for c in class_names), values.tolist(), strict=True))
     return metrics

@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Hashable, Mapping
+from functools import reduce
 from typing import Any
 
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
 
-from mask_former.data.records import Record, check_a_few
+from mask_former.data.records import Record, check_a_few, load_records, unique_records
 from mask_former.errors import UserError, prefixed
 
 logger = logging.getLogger(__name__)
@@ -53,6 +55,15 @@ class Evaluator(DatasetEvaluator):
         """Read the annotation of a record of `_ground_truth`, to see whether it is sound."""
         raise NotImplementedError
 
+    def _records_by(self, key: str, annotation: str) -> dict[Any, Record]:
+        """The records that name an `annotation`, by `record[key]`.
+
+        Raises:
+            UserError: an image has two annotations.
+        """
+        records = (r for r in load_records(self._dataset_name) if annotation in r)
+        return unique_records(self._dataset_name, records, key, annotation)
+
     def _warn_of_missing(self, num_images: int, total: int, consequence: str) -> None:
         """Warn if not all of the annotated images have been predicted."""
         if num_images < total:
@@ -63,3 +74,8 @@ class Evaluator(DatasetEvaluator):
                 total,
                 consequence,
             )
+
+
+def gathered(images: dict[Hashable, Any]) -> dict[Hashable, Any]:
+    """What is kept of images in all processes, for the main one; empty in the others."""
+    return reduce(dict.__or__, comm.gather(images), {})

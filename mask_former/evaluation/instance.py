@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import itertools
 import logging
 import os
 from collections.abc import Collection, Hashable, Mapping
@@ -19,7 +18,7 @@ from mask_former.data.coco_json import CocoFile, read_instances
 from mask_former.data.records import Record, image_size, load_records, required_field
 from mask_former.data.writing import write_json
 from mask_former.errors import MissingFileError, NonFiniteError, UserError
-from mask_former.evaluation.evaluator import Evaluator
+from mask_former.evaluation.evaluator import Evaluator, gathered
 from mask_former.evaluation.tables import class_table, score_table
 
 logger = logging.getLogger(__name__)
@@ -128,12 +127,11 @@ class InstanceEvaluator(Evaluator):
             {"bbox": metrics, "segm": metrics}, in percent: AP, AP50, AP75, APs, APm, APl and
             AP-NAME of every category; NaN where nothing is annotated.
         """
-        parts = comm.gather(self._images)
+        images = gathered(self._images)
         if not comm.is_main_process():
             return None
-        images = {image_id: results for part in parts for image_id, results in part.items()}
         self._warn_of_missing(len(images), len(self._file.images), "AP counts the others as missed")
-        results = list(itertools.chain(*(images[image_id] for image_id in sorted(images))))
+        results = [result for image_id in sorted(images) for result in images[image_id]]
         if self._output_folder:
             write_json(os.path.join(self._output_folder, "instances.json"), results)
         return {iou_type: self._average_precision(results, iou_type) for iou_type in _IOU_TYPES}

@@ -24,19 +24,19 @@ class MetricsWriter(EventWriter):
     Unlike Detectron2's `JSONWriter` it leaves out what is not finite, such as the AP of a class
     without ground truth: JSON has no NaN.
 
+    Losses are medians of 20 iterations, as there.
+
     Args:
         path: of the file.
-        window: of so many iterations losses are the median.
     """
 
-    def __init__(self, path: str, window: int = 20) -> None:
+    def __init__(self, path: str) -> None:
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  (until `close`)
-        self._window = window
         self._last = -1
 
     def write(self) -> None:
         entries: dict[int, Entry] = defaultdict(dict)
-        latest = get_event_storage().latest_with_smoothing_hint(self._window)
+        latest = get_event_storage().latest_with_smoothing_hint(window_size=20)
         for name, (value, iteration) in latest.items():
             if iteration > self._last and math.isfinite(value):
                 entries[iteration][name] = value

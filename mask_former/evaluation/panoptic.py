@@ -12,25 +12,11 @@ from detectron2.utils import comm
 from mask_former.data.classes import contiguous_ids
 from mask_former.data.coco_format import image_entry
 from mask_former.data.reading import read_ids, read_size
-from mask_former.data.records import (
-    Record,
-    image_size,
-    load_records,
-    read_segment_map,
-    unique_records,
-)
+from mask_former.data.records import Record, image_size, read_segment_map
 from mask_former.errors import UserError, prefixed
-from mask_former.evaluation.evaluator import Evaluator
-from mask_former.evaluation.panoptic_quality import (
-    PanopticQuality,
-    SegmentInfo,
-    invisible_segments,
-)
-from mask_former.evaluation.results import (
-    relative_names,
-    save_panoptic,
-    write_result,
-)
+from mask_former.evaluation.evaluator import Evaluator, gathered
+from mask_former.evaluation.panoptic_quality import PanopticQuality, SegmentInfo, invisible_segments
+from mask_former.evaluation.results import relative_names, save_panoptic, write_result
 from mask_former.evaluation.tables import class_table, score_table
 
 logger = logging.getLogger(__name__)
@@ -114,13 +100,13 @@ class PanopticEvaluator(Evaluator):
             {"panoptic_seg": PQ, SQ, RQ, PQ_th, SQ_th, RQ_th, PQ_st, SQ_st, RQ_st}, in percent.
         """
         parts = comm.gather(self._quality)
-        saved = comm.gather(self._saved)
-        invisible = comm.gather(self._invisible)
+        saved = gathered(self._saved)
+        invisible = gathered(self._invisible)
         if not comm.is_main_process():
             return None
         quality = reduce(PanopticQuality.merge, parts)
         self._warn_of_missing(len(quality), len(self._ground_truth), "PQ is over these only")
-        if count := sum(reduce(dict.__or__, invisible).values()):
+        if count := sum(invisible.values()):
             logger.warning(
                 "%s: %d segments are listed in the annotation, but have no pixel in its PNG; PQ "
                 "counts them as missed.",
@@ -128,8 +114,7 @@ class PanopticEvaluator(Evaluator):
                 count,
             )
         if self._output_folder:
-            merged = {key: entry for part in saved for key, entry in part.items()}
-            entries = (merged[image_id] for image_id in sorted(merged, key=str))
+            entries = (saved[image_id] for image_id in sorted(saved, key=str))
             write_result(self._output_folder, "panoptic", entries, self._metadata)
         metrics = quality.compute()
         _log(metrics, dict(zip(self._class_names, 100 * quality.per_class().pq, strict=True)))
@@ -158,17 +143,8 @@ class PanopticEvaluator(Evaluator):
 
     @cached_property
     def _ground_truth(self) -> dict[Hashable, Record]:
-        """The record of each image id, which names the PNG and its segments.
-
-        Raises:
-            UserError: an image has two annotations.
-        """
-        return unique_records(
-            self._dataset_name,
-            (r for r in load_records(self._dataset_name) if "pan_seg_file_name" in r),
-            "image_id",
-            "pan_seg_file_name",
-        )
+        """The record of each image id, which names the PNG and its segments."""
+        return self._records_by("image_id", "pan_seg_file_name")
 
 
 def _relative(files: dict[Hashable, str], root: str | None) -> dict[Hashable, str]:

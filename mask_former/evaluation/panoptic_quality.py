@@ -12,6 +12,7 @@ import numpy as np
 
 from mask_former.data.label_map import run_lengths
 from mask_former.errors import UserError
+from mask_former.evaluation.tables import mean_or_nan
 
 VOID = 0
 """The segment id of pixels without annotation, or without prediction."""
@@ -104,7 +105,7 @@ class PanopticQuality:
         occurs = ~np.isnan(scores.pq)
         groups = {"": occurs, "_th": occurs & self.is_thing, "_st": occurs & ~self.is_thing}
         return {
-            name + suffix: 100 * float(score[group].mean()) if group.any() else float("nan")
+            name + suffix: 100 * mean_or_nan(score[group])
             for suffix, group in groups.items()
             for name, score in (("PQ", scores.pq), ("SQ", scores.sq), ("RQ", scores.rq))
         }

@@ -20,8 +20,7 @@ which `semantic.json` gives both. Image ids are the data set's own in an evaluat
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from detectron2.data import Metadata
@@ -37,6 +36,7 @@ from mask_former.errors import UserError
 
 Json = dict[str, Any]
 ImageId = int | str
+Value = TypeVar("Value")
 
 
 class ResultWriter:
@@ -91,12 +91,7 @@ class ResultWriter:
     def __enter__(self) -> "ResultWriter":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if not self._images:
             return
         write_json(self.folder / "images.json", self._images)
@@ -116,12 +111,13 @@ def write_result(
         kind: panoptic or semantic.
         entries: of each image its `image_entry` and its annotation.
     """
-    images, annotations = [], []
-    for image, annotation in entries:
-        images.append(image)
-        annotations.append(annotation)
-    content = {"images": images, "annotations": annotations}
-    write_json(Path(folder, f"{kind}.json"), content | {"categories": result_categories(metadata)})
+    entries = list(entries)
+    content = {
+        "images": [image for image, _ in entries],
+        "annotations": [annotation for _, annotation in entries],
+        "categories": result_categories(metadata),
+    }
+    write_json(Path(folder, f"{kind}.json"), content)
 
 
 def find_image_ids(files: Sequence[str | Path], source: str) -> list[ImageId]:
@@ -143,21 +139,23 @@ def find_image_ids(files: Sequence[str | Path], source: str) -> list[ImageId]:
     else:
         images = entries(read_json(source), "images", source, ("id", "file_name"))
         known = {str(image["file_name"]): as_id(image["id"], f"{source}: id") for image in images}
-        ids = [_image_id(Path(file), known, source) for file in files]
+        ids = [by_end_of_path(known, file) for file in files]
     first: dict[ImageId, str | Path] = {}
     for id_, file in zip(ids, files, strict=True):
+        if id_ is None:
+            raise UserError(
+                f"{source} has no image with the file_name of {file}, and so no id for it."
+            )
         if first.setdefault(id_, file) != file:
             raise UserError(f"{file} has the image id {id_!r}, like {first[id_]} ({source}).")
     return ids
 
 
-def _image_id(file: Path, known: Mapping[str, ImageId], source: str) -> ImageId:
-    parts = file.parts
-    names = ("/".join(parts[start:]) for start in range(len(parts)))  # the longest first
-    for name in names:
-        if name in known:
-            return known[name]
-    raise UserError(f"{source} has no image with the file_name of {file}, and so no id for it.")
+def by_end_of_path(known: Mapping[str, Value], path: str | Path) -> Value | None:
+    """What is known by a path or, without some of its folders, by its end; the longest decides."""
+    parts = Path(path).parts
+    ends = ("/".join(parts[start:]) for start in range(len(parts)))
+    return next((known[end] for end in ends if end in known), None)
 
 
 def relative_names(files: Sequence[str | Path], root: str | Path | None = None) -> list[str]:
@@ -196,20 +194,16 @@ def save_panoptic(
     ids = np.asarray(panoptic_map.cpu() if isinstance(panoptic_map, Tensor) else panoptic_map)
     write_image(path, encode_ids(ids))
     dataset_ids = dataset_category_ids(metadata)
-    segments = []
-    for info in segments_info:
-        mask = ids == info["id"]
-        if not mask.any():
-            continue
-        segments.append(
-            {
-                "id": int(info["id"]),
-                "category_id": dataset_ids.get(info["category_id"], info["category_id"]),
-                **shape_info(mask),
-                "iscrowd": 0,
-            }
-        )
-    return segments
+    return [
+        {
+            "id": int(info["id"]),
+            "category_id": dataset_ids.get(info["category_id"], info["category_id"]),
+            **shape_info(mask),
+            "iscrowd": 0,
+        }
+        for info in segments_info
+        if (mask := ids == info["id"]).any()
+    ]
 
 
 def save_semantic(path: str | Path, sem_seg: Tensor | np.ndarray) -> None:

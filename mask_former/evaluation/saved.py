@@ -19,6 +19,7 @@ from mask_former.data.json_files import Json, as_id, as_text, described, entries
 from mask_former.data.reading import read_ids, read_labels
 from mask_former.data.records import Record
 from mask_former.errors import UserError, listed
+from mask_former.evaluation.results import by_end_of_path
 
 logger = logging.getLogger(__name__)
 
@@ -108,9 +109,7 @@ class SavedSemantic:
         return self._files.keys()
 
     def _file(self, record: Record) -> Path | None:
-        parts = Path(_without_suffix(record["file_name"])).parts
-        names = ("/".join(parts[start:]) for start in range(len(parts)))
-        return next((self._files[name] for name in names if name in self._files), None)
+        return by_end_of_path(self._files, _without_suffix(record["file_name"]))
 
     def __contains__(self, record: Record) -> bool:
         return self._file(record) is not None

@@ -11,22 +11,11 @@ from detectron2.utils import comm
 
 from mask_former.data.coco_format import image_entry
 from mask_former.data.reading import read_size
-from mask_former.data.records import (
-    Record,
-    image_size,
-    load_records,
-    read_encoded_labels,
-    read_label_map,
-    unique_records,
-)
+from mask_former.data.records import Record, image_size, read_encoded_labels, read_label_map
 from mask_former.errors import NonFiniteError, UserError, prefixed
 from mask_former.evaluation.confusion import ConfusionMatrix
-from mask_former.evaluation.evaluator import Evaluator
-from mask_former.evaluation.results import (
-    relative_names,
-    save_semantic,
-    write_result,
-)
+from mask_former.evaluation.evaluator import Evaluator, gathered
+from mask_former.evaluation.results import relative_names, save_semantic, write_result
 from mask_former.evaluation.tables import class_table, score_table
 
 logger = logging.getLogger(__name__)
@@ -103,14 +92,13 @@ class SemanticEvaluator(Evaluator):
             class, PQ_St, SQ_St, RQ_St}, in percent.
         """
         parts = comm.gather(self._confusion)
-        saved = comm.gather(self._saved)
+        saved = gathered(self._saved)
         if not comm.is_main_process():
             return None
         confusion = reduce(ConfusionMatrix.merge, parts)
         self._warn_of_missing(len(confusion), len(self._ground_truth), "mIoU is over these only")
         if self._output_folder:
-            merged = {key: entry for part in saved for key, entry in part.items()}
-            entries = (merged[file] for file in self._ground_truth if file in merged)
+            entries = (saved[file] for file in self._ground_truth if file in saved)
             write_result(self._output_folder, "semantic", entries, self._metadata)
         metrics = confusion.compute(self._class_names)
         quality = confusion.quality().compute()
@@ -159,14 +147,5 @@ class SemanticEvaluator(Evaluator):
 
     @cached_property
     def _ground_truth(self) -> dict[str, Record]:
-        """The record of each image file, which names its annotation.
-
-        Raises:
-            UserError: an image has two annotations.
-        """
-        return unique_records(
-            self._dataset_name,
-            (r for r in load_records(self._dataset_name) if "sem_seg_file_name" in r),
-            "file_name",
-            "sem_seg_file_name",
-        )
+        """The record of each image file, which names its annotation."""
+        return self._records_by("file_name", "sem_seg_file_name")

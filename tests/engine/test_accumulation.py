@@ -10,19 +10,11 @@ from mask_former.engine.step import TrainStep
 from mask_former.errors import UserError
 from tests.engine import tiny
 
-# One image size, because a batch is padded to its largest image, and each part has its own; no
-# dropout. SGD, because Adam makes steps of full length of the rounding errors of a zero gradient.
 OPTIONS = {
+    **tiny.LIKE_ITS_PARTS,
     "DATASETS__TEST": (),
-    "INPUT__MIN_SIZE_TRAIN": (64,),
-    "INPUT__SIZE_DIVISIBILITY": 96,
-    "MODEL__MASK_FORMER__DROPOUT": 0.0,
-    "SOLVER__OPTIMIZER": "SGD",
-    "SOLVER__BASE_LR": 0.05,
-    "SOLVER__BACKBONE_MULTIPLIER": 1.0,
     "SOLVER__IMS_PER_BATCH": 4,
     "SOLVER__MAX_ITER": 4,
-    "SOLVER__EMA_DECAY": 0.5,
 }
 WEIGHTS = [1.0 + i / 4 for i in range(tiny.NUM_CLASSES)]
 PER_PIXEL = {

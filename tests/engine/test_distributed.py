@@ -11,22 +11,8 @@ from tests.engine import tiny
 
 def test_two_processes_train_like_one(shapes_root, tmp_path):
     """The same global batch, on one and on two processes: the same losses, to 1e-5 of their value,
-    and the same weights, to 1e-5.
-
-    SGD, because Adam makes steps of full length of the rounding errors of a zero gradient. One
-    image size, because a batch is padded to its largest image, and each process has its own batch.
-    """
-    options = {
-        "DATASETS__TEST": (),
-        "INPUT__MIN_SIZE_TRAIN": (64,),
-        "INPUT__SIZE_DIVISIBILITY": 96,
-        "MODEL__MASK_FORMER__DROPOUT": 0.0,
-        "SOLVER__OPTIMIZER": "SGD",
-        "SOLVER__BASE_LR": 0.05,
-        "SOLVER__BACKBONE_MULTIPLIER": 1.0,
-        "SOLVER__MAX_ITER": 10,
-        "SOLVER__EMA_DECAY": 0.5,
-    }
+    and the same weights, to 1e-5."""
+    options = tiny.LIKE_ITS_PARTS | {"DATASETS__TEST": (), "SOLVER__MAX_ITER": 10}
     one = tiny.tiny_cfg(tmp_path / "one", **options)
     two = tiny.tiny_cfg(tmp_path / "two", **options)
     codes, output = tiny.run_in_two(two)

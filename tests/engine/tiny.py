@@ -36,6 +36,18 @@ from tests import forks
 # Of the shapes data set; things come first.
 NUM_THINGS, NUM_CLASSES = 6, 10
 CHANNELS = {"res2": 8, "res3": 16, "res4": 16, "res5": 32}
+# A batch trains like its parts then, whether they come one by one or to several processes. One size
+# of image, because a part is padded to its own largest image; no dropout. SGD, because Adam makes
+# steps of full length of the rounding errors of a zero gradient.
+LIKE_ITS_PARTS = {
+    "INPUT__MIN_SIZE_TRAIN": (64,),
+    "INPUT__SIZE_DIVISIBILITY": 96,
+    "MODEL__MASK_FORMER__DROPOUT": 0.0,
+    "SOLVER__OPTIMIZER": "SGD",
+    "SOLVER__BASE_LR": 0.05,
+    "SOLVER__BACKBONE_MULTIPLIER": 1.0,
+    "SOLVER__EMA_DECAY": 0.5,
+}
 
 
 @BACKBONE_REGISTRY.register()

@@ -57,3 +57,20 @@ def evaluate_as_one(monkeypatch) -> Callable[[DatasetEvaluator, DatasetEvaluator
         return main.evaluate()
 
     return evaluate
+
+
+@pytest.fixture
+def evaluate_in_two(evaluate_as_one) -> Callable[..., tuple[dict, dict]]:
+    """The metrics of two processes, the second padded with the first image; and those of one."""
+
+    def evaluate(
+        make: Callable[[], DatasetEvaluator], records: list[dict], outputs: list[dict]
+    ) -> tuple[dict, dict]:
+        whole, one, two = make(), make(), make()
+        whole.process(records, outputs)
+        expected = whole.evaluate()
+        one.process(records[:3], outputs[:3])
+        two.process(records[3:] + records[:1], outputs[3:] + outputs[:1])
+        return evaluate_as_one(one, two), expected
+
+    return evaluate

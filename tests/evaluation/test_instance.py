@@ -183,16 +183,9 @@ def test_nothing_annotated_is_nan(dataset, tmp_path):
     assert all(math.isnan(value) for value in evaluator.evaluate()["segm"].values())
 
 
-def test_processes_are_gathered_and_an_image_counts_once(dataset, evaluate_as_one):
-    """Two processes, the second padded with the first image."""
+def test_processes_are_gathered_and_an_image_counts_once(dataset, evaluate_in_two):
     name, truth = dataset
-    outputs = predictions(truth)
-    whole, one, two = (InstanceEvaluator(name) for _ in range(3))
-    whole.process(records(), outputs)
-    expected = whole.evaluate()
-    one.process(records()[:3], outputs[:3])
-    two.process(records()[3:] + records()[:1], outputs[3:] + outputs[:1])
-    assert_same(evaluate_as_one(one, two), expected)
+    assert_same(*evaluate_in_two(lambda: InstanceEvaluator(name), records(), predictions(truth)))
 
 
 def test_predictions_are_saved_as_coco_results(dataset, tmp_path):

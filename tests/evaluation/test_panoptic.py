@@ -150,16 +150,10 @@ def test_nothing_is_saved_unless_asked(dataset, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_processes_are_reduced_and_an_image_counts_once(dataset, evaluate_as_one):
-    """Two processes, the second padded with the first image."""
+def test_processes_are_reduced_and_an_image_counts_once(dataset, evaluate_in_two):
     name, maps = dataset
-    outputs = shifted(maps)
-    whole, one, two = (PanopticEvaluator(name) for _ in range(3))
-    whole.process(records(), outputs)
-    expected = whole.evaluate()
-    one.process(records()[:3], outputs[:3])
-    two.process(records()[3:] + records()[:1], outputs[3:] + outputs[:1])
-    assert evaluate_as_one(one, two) == expected
+    found, expected = evaluate_in_two(lambda: PanopticEvaluator(name), records(), shifted(maps))
+    assert found == expected
 
 
 def test_other_processes_return_nothing(dataset, monkeypatch):

@@ -10,9 +10,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from mask_former.checkpoint.hugging_face.eomt_config import (
-    TYPES as EOMT_TYPES,
-)
+from mask_former.checkpoint.hugging_face.eomt_config import TYPES as EOMT_TYPES
 from mask_former.checkpoint.hugging_face.eomt_config import (
     config_from_eomt,
     config_to_eomt,
@@ -32,9 +30,9 @@ from mask_former.checkpoint.hugging_face.keys import (
 )
 from mask_former.checkpoint.hugging_face.mapping import (
     Keys,
-    coerced,
+    from_ours,
+    from_theirs,
     get,
-    labels,
     nested,
     require,
 )
@@ -69,14 +67,12 @@ def config_from_hugging_face(
     is_swin = kind != "resnet"
     model = MASK2FORMER if config.get("model_type") == "mask2former" else MASK_FORMER
     require({**model.theirs, **(THEIR_SWIN if is_swin else THEIR_RESNET)}, config)
-    if is_swin:
-        keys = {**model.ours, **OUR_SWIN}
-    else:
-        keys = {**model.ours, **OUR_RESNET, **_resnet_keys(config)}
-    for theirs, ours, default in model.keys + (SWIN if is_swin else RESNET):
-        keys[ours] = coerced(theirs, get(config, theirs, default), default)
-    keys["MODEL.SEM_SEG_HEAD.NUM_CLASSES"] = len(get(config, "id2label", {"0": "", "1": ""}))
-    return {**keys, **input_keys(processor or {})}
+    return {
+        **model.ours,
+        **(OUR_SWIN if is_swin else OUR_RESNET | _resnet_keys(config)),
+        **from_theirs(model.keys + (SWIN if is_swin else RESNET), config),
+        **input_keys(processor or {}),
+    }
 
 
 def config_to_hugging_face(cfg: CfgNode, class_names: Sequence[str] | None = None) -> Keys:
@@ -96,8 +92,7 @@ def config_to_hugging_face(cfg: CfgNode, class_names: Sequence[str] | None = Non
     is_swin = backbone == "D2SwinTransformer"
     require(OUR_SWIN if is_swin else OUR_RESNET, cfg)
     flat = {**model.theirs, **(THEIR_SWIN if is_swin else THEIR_RESNET)}
-    for theirs, ours, _ in model.keys + (SWIN if is_swin else RESNET):
-        flat[theirs] = get(cfg, ours, None)
+    flat |= from_ours(model.keys + (SWIN if is_swin else RESNET), cfg, class_names)
     if not is_swin:
         flat.update(_resnet_architecture(cfg))
     flat["backbone_config.model_type"] = model.swin if is_swin else "resnet"
@@ -108,8 +103,6 @@ def config_to_hugging_face(cfg: CfgNode, class_names: Sequence[str] | None = Non
         require({key: cfg.MODEL.MASK_FORMER.NHEADS}, cfg)
     flat["backbone_config.out_features"] = [f"stage{i}" for i in range(1, 5)]
     flat["architectures"] = [model.name]
-    num_classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-    flat |= labels(num_classes, class_names)
     return nested(flat)
 
 

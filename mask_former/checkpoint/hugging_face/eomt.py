@@ -3,8 +3,8 @@ EomtDinov3ForUniversalSegmentation."""
 
 import torch
 
-from mask_former.checkpoint.hugging_face.layout import Layout
-from mask_former.checkpoint.names import Pair, Weights
+from mask_former.checkpoint.hugging_face.layout import Layout, joined
+from mask_former.checkpoint.names import Pair, Weights, moved
 
 _OURS = "backbone.model."
 _LAYER = "layers.{i}."
@@ -16,10 +16,8 @@ _POSITIONS, _OUR_POSITIONS = "embeddings.position_embeddings.weight", f"{_OURS}p
 _BOTH: tuple[Pair, ...] = (
     ("embeddings.cls_token", f"{_OURS}cls_token"),
     ("embeddings.register_tokens", f"{_OURS}reg_token"),
-    *((f"{_LAYER}{norm}.*", f"{_BLOCK}{norm}.*") for norm in ("norm1", "norm2")),
-    (f"{_LAYER}attention.q_proj.weight", f"{_BLOCK}attn.qkv.weight[0]"),
-    (f"{_LAYER}attention.k_proj.weight", f"{_BLOCK}attn.qkv.weight[1]"),
-    (f"{_LAYER}attention.v_proj.weight", f"{_BLOCK}attn.qkv.weight[2]"),
+    *moved(_LAYER, _BLOCK, "norm1.*", "norm2.*"),
+    *joined(f"{_LAYER}attention.", "_proj.weight", f"{_BLOCK}attn.qkv.weight"),
     ("layernorm.*", f"{_OURS}norm.*"),
     ("query.*", f"{_PREDICTOR}query_feat.*"),
     ("class_predictor.*", f"{_PREDICTOR}class_embed.*"),
@@ -35,12 +33,10 @@ _BOTH: tuple[Pair, ...] = (
 _DINOV2: tuple[Pair, ...] = (
     (_POSITIONS, _OUR_POSITIONS),
     ("embeddings.patch_embeddings.projection.*", f"{_OURS}patch_embed.proj.*"),
-    (f"{_LAYER}attention.q_proj.bias", f"{_BLOCK}attn.qkv.bias[0]"),
-    (f"{_LAYER}attention.k_proj.bias", f"{_BLOCK}attn.qkv.bias[1]"),
-    (f"{_LAYER}attention.v_proj.bias", f"{_BLOCK}attn.qkv.bias[2]"),
+    *joined(f"{_LAYER}attention.", "_proj.bias", f"{_BLOCK}attn.qkv.bias"),
     (f"{_LAYER}attention.out_proj.*", f"{_BLOCK}attn.proj.*"),
     *((f"{_LAYER}layer_scale{n}.lambda1", f"{_BLOCK}ls{n}.gamma") for n in (1, 2)),
-    *((f"{_LAYER}mlp.fc{n}.*", f"{_BLOCK}mlp.fc{n}.*") for n in (1, 2)),
+    *moved(_LAYER, _BLOCK, "mlp.fc1.*", "mlp.fc2.*"),
 )
 _DINOV3: tuple[Pair, ...] = (
     ("embeddings.patch_embeddings.*", f"{_OURS}patch_embed.proj.*"),

@@ -7,17 +7,18 @@ from detectron2.config import CfgNode
 
 from mask_former.checkpoint.hugging_face.mapping import (
     Keys,
+    Rows,
     coerced,
+    from_ours,
+    from_theirs,
     get,
-    labels,
     nested,
     require,
 )
 from mask_former.checkpoint.hugging_face.processor import input_keys, processor_config
 from mask_former.errors import UserError
 
-# (their key, our key, their default)
-_KEYS = (
+_KEYS: Rows = (
     ("image_size", "MODEL.VIT.IMG_SIZE", 640),
     ("patch_size", "MODEL.VIT.PATCH_SIZE", 16),
     ("num_blocks", "MODEL.EOMT.NUM_BLOCKS", 4),
@@ -116,16 +117,13 @@ def config_from_eomt(config: Mapping[str, Any], processor: Mapping[str, Any]) ->
             f"and use_swiglu_ffn is {get(config, 'use_swiglu_ffn', False)}; timm has ViTs of "
             f"{encoder.sizes}, with use_swiglu_ffn in the giant one only"
         )
-    keys = {**_OURS, "MODEL.VIT.NAME": name}
-    for theirs, ours, default in _KEYS:
-        keys[ours] = coerced(theirs, get(config, theirs, default), default)
+    keys = {**_OURS, "MODEL.VIT.NAME": name, **from_theirs(_KEYS, config)}
     keys["MODEL.VIT.NORM_EPS"] = float(get(config, "layer_norm_eps", 1e-6))
     keys["MODEL.MASK_FORMER.SIZE_DIVISIBILITY"] = keys["MODEL.VIT.IMG_SIZE"]
     # Their files are of models whose masks are annealed.
     blocks = keys["MODEL.EOMT.NUM_BLOCKS"]
     keys["MODEL.EOMT.ANNEALING_START"] = [0] * blocks
     keys["MODEL.EOMT.ANNEALING_END"] = [1] * blocks
-    keys["MODEL.SEM_SEG_HEAD.NUM_CLASSES"] = len(get(config, "id2label", {"0": "", "1": ""}))
     return {**keys, **input_keys(processor)}
 
 
@@ -143,14 +141,14 @@ def config_to_eomt(cfg: CfgNode, class_names: Sequence[str] | None) -> Keys:
     kind, size = sizes[name]
     encoder = _ENCODERS[kind]
     flat = {**_THEIRS, **encoder.theirs, "model_type": kind, "architectures": [encoder.name]}
-    flat |= {theirs: get(cfg, ours, None) for theirs, ours, _ in _KEYS}
+    flat |= from_ours(_KEYS, cfg, class_names)
     flat["hidden_size"], flat["num_hidden_layers"], flat["num_attention_heads"], hidden = size
     if kind == "eomt":
         flat["use_swiglu_ffn"] = name == _GATED
     else:
         flat["intermediate_size"] = hidden
     flat["layer_norm_eps"] = cfg.MODEL.VIT.NORM_EPS or encoder.norm_eps
-    return nested(flat | labels(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, class_names))
+    return nested(flat)
 
 
 def processor_to_eomt(cfg: CfgNode) -> Keys:

@@ -25,9 +25,9 @@ def find_weights(path: str) -> str:
     """
     if not Path(path).is_dir():
         return path
-    for name in WEIGHTS_NAMES:
-        if (Path(path) / name).is_file():
-            return str(Path(path) / name)
+    for file in (Path(path, name) for name in WEIGHTS_NAMES):
+        if file.is_file():
+            return str(file)
     raise MissingFileError(f"The folder {path} holds none of {', '.join(WEIGHTS_NAMES)}.")
 
 
@@ -60,9 +60,9 @@ def write_folder(
     folder: str, weights: Weights, config: Mapping[str, Any], processor: Mapping[str, Any]
 ) -> None:
     """Write what `from_pretrained` of `transformers` reads."""
-    write_weights(str(Path(folder) / WEIGHTS_NAMES[0]), weights)
+    write_weights(str(Path(folder, WEIGHTS_NAMES[0])), weights)
     for name, content in ((CONFIG_NAME, config), (PROCESSOR_NAME, processor)):
-        with replaced_when_complete(str(Path(folder) / name)) as f:
+        with replaced_when_complete(Path(folder, name)) as f:
             f.write((json.dumps(content, indent=2) + "\n").encode())
 
 

@@ -2,8 +2,8 @@
 
 from typing import Any, NamedTuple
 
-# (their key, our key, their default)
-Rows = tuple[tuple[str, str, Any], ...]
+from mask_former.checkpoint.hugging_face.mapping import Rows
+
 _MASK_FORMER_KEYS: Rows = (
     ("fpn_feature_size", "MODEL.SEM_SEG_HEAD.CONVS_DIM", 256),
     ("mask_feature_size", "MODEL.SEM_SEG_HEAD.MASK_DIM", 256),

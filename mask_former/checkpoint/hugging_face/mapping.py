@@ -1,11 +1,14 @@
 """Reading and writing nested configurations by the full names of their keys."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mask_former.errors import UserError
 
 Keys = dict[str, Any]
+# (their key, our key, their default)
+Rows = tuple[tuple[str, str, Any], ...]
+NUM_CLASSES = "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
 
 
 def get(config: Mapping[str, Any], key: str, default: Any) -> Any:
@@ -29,10 +32,23 @@ def coerced(key: str, value: Any, default: Any) -> Any:
         raise UserError(f"{key} is {value!r}, but should be a {kind}, like {default!r}") from error
 
 
+def from_theirs(rows: Rows, config: Mapping[str, Any]) -> Keys:
+    """Our keys for theirs, and for the classes that their configuration lists."""
+    keys = {ours: coerced(key, get(config, key, default), default) for key, ours, default in rows}
+    return keys | {NUM_CLASSES: len(get(config, "id2label", {"0": "", "1": ""}))}
+
+
+def from_ours(rows: Rows, cfg: Mapping[str, Any], class_names: Sequence[str] | None) -> Keys:
+    """The way back, with made-up names of classes where they are not as many."""
+    return {theirs: get(cfg, ours, None) for theirs, ours, _ in rows} | _labels(
+        get(cfg, NUM_CLASSES, 0), class_names
+    )
+
+
 def require(constants: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """Raise UserError unless `config` has the value of every key of `constants`, or none."""
     for key, needed in constants.items():
-        value = get(config, key, None if needed is None else needed)
+        value = get(config, key, needed)
         if value != needed:
             raise UserError(f"{key} is {value!r}; the two models have in common only {needed!r}")
 
@@ -49,8 +65,8 @@ def nested(keys: Mapping[str, Any]) -> Keys:
     return result
 
 
-def labels(num_classes: int, class_names: Any) -> Keys:
-    """Their two dictionaries of classes, with made-up names where there are not as many."""
+def _labels(num_classes: int, class_names: Sequence[str] | None) -> Keys:
+    """Their two dictionaries of classes."""
     if class_names is None or len(class_names) != num_classes:
         class_names = [f"LABEL_{i}" for i in range(num_classes)]
     return {

@@ -2,8 +2,8 @@
 
 from mask_former.backbone.swin_block import relative_position_index
 from mask_former.checkpoint.hugging_face.backbones import ENCODER, RESNET, swin
-from mask_former.checkpoint.hugging_face.layout import Layout
-from mask_former.checkpoint.names import Pair, Weights
+from mask_former.checkpoint.hugging_face.layout import Layout, joined
+from mask_former.checkpoint.names import Pair, Weights, moved
 
 # Here both project queries, keys and values by one weight.
 JOINT_IN_BOTH = ".transformer_cross_attention_layers."
@@ -32,9 +32,10 @@ PAIRS: tuple[Pair, ...] = (
     # Pixel decoder
     (f"{_DECODER}input_projections.{{i}}.{{j}}.*", f"{_OUR_DECODER}input_proj.{{i}}.{{j}}.*"),
     (f"{_DECODER}level_*", f"{_OUR_DECODER}transformer.level_*"),
-    *(
-        (f"{_ENCODER_LAYER}self_attn.{name}.*", f"{_OUR_ENCODER_LAYER}self_attn.{name}.*")
-        for name in ("sampling_offsets", "attention_weights", "value_proj", "output_proj")
+    *moved(
+        f"{_ENCODER_LAYER}self_attn.",
+        f"{_OUR_ENCODER_LAYER}self_attn.",
+        *("sampling_offsets.*", "attention_weights.*", "value_proj.*", "output_proj.*"),
     ),
     (f"{_ENCODER_LAYER}self_attn_layer_norm.*", f"{_OUR_ENCODER_LAYER}norm1.*"),
     (f"{_ENCODER_LAYER}fc1.*", f"{_OUR_ENCODER_LAYER}linear1.*"),
@@ -57,9 +58,7 @@ PAIRS: tuple[Pair, ...] = (
     (f"{_LAYER}cross_attn.in_proj_*", f"{_CROSS}multihead_attn.in_proj_*"),
     (f"{_LAYER}cross_attn.out_proj.*", f"{_CROSS}multihead_attn.out_proj.*"),
     (f"{_LAYER}cross_attn_layer_norm.*", f"{_CROSS}norm.*"),
-    (f"{_LAYER}self_attn.q_proj.*", f"{_SELF}self_attn.in_proj_*[0]"),
-    (f"{_LAYER}self_attn.k_proj.*", f"{_SELF}self_attn.in_proj_*[1]"),
-    (f"{_LAYER}self_attn.v_proj.*", f"{_SELF}self_attn.in_proj_*[2]"),
+    *joined(f"{_LAYER}self_attn.", "_proj.*", f"{_SELF}self_attn.in_proj_*"),
     (f"{_LAYER}self_attn.out_proj.*", f"{_SELF}self_attn.out_proj.*"),
     (f"{_LAYER}self_attn_layer_norm.*", f"{_SELF}norm.*"),
     (f"{_LAYER}fc1.*", f"{_FFN}linear1.*"),
@@ -74,16 +73,13 @@ PAIRS: tuple[Pair, ...] = (
     # Made of the configuration, there and here.
     ("criterion.empty_weight", None),
     # Names within a model of transformers 5; its files keep those above.
-    (f"{_SWIN_BLOCK}attention.q_proj.*", f"{_OUR_SWIN_BLOCK}attn.qkv.*[0]"),
-    (f"{_SWIN_BLOCK}attention.k_proj.*", f"{_OUR_SWIN_BLOCK}attn.qkv.*[1]"),
-    (f"{_SWIN_BLOCK}attention.v_proj.*", f"{_OUR_SWIN_BLOCK}attn.qkv.*[2]"),
+    *joined(f"{_SWIN_BLOCK}attention.", "_proj.*", f"{_OUR_SWIN_BLOCK}attn.qkv.*"),
     (f"{_SWIN_BLOCK}attention.o_proj.*", f"{_OUR_SWIN_BLOCK}attn.proj.*"),
     (
         f"{_SWIN_BLOCK}attention.relative_position_bias.relative_*",
         f"{_OUR_SWIN_BLOCK}attn.relative_*",
     ),
-    (f"{_SWIN_BLOCK}mlp.fc1.*", f"{_OUR_SWIN_BLOCK}mlp.fc1.*"),
-    (f"{_SWIN_BLOCK}mlp.fc2.*", f"{_OUR_SWIN_BLOCK}mlp.fc2.*"),
+    *moved(_SWIN_BLOCK, _OUR_SWIN_BLOCK, "mlp.fc1.*", "mlp.fc2.*"),
     *swin(SWIN),
 )
 

@@ -23,10 +23,8 @@ def input_keys(processor: Mapping[str, Any]) -> Keys:
     size = processor.get("size", {})
     if isinstance(size, int):  # before transformers 4.27
         size = {"shortest_edge": size, "longest_edge": processor.get("max_size", 1333)}
-    mean, std = (
-        processor.get("image_mean", _IMAGENET_MEAN),
-        processor.get("image_std", _IMAGENET_STD),
-    )
+    mean = processor.get("image_mean", _IMAGENET_MEAN)
+    std = processor.get("image_std", _IMAGENET_STD)
     keys = {
         # The published keys have three decimals; a product of floats has noise behind them.
         "MODEL.PIXEL_MEAN": [round(255 * x, 6) for x in mean],

@@ -7,7 +7,7 @@ import torch
 
 from mask_former.checkpoint.hugging_face import eomt, mask2former
 from mask_former.checkpoint.hugging_face.backbones import ENCODER, RESNET, swin
-from mask_former.checkpoint.hugging_face.layout import Layout
+from mask_former.checkpoint.hugging_face.layout import Layout, joined
 from mask_former.checkpoint.names import (
     COUNTER,
     Pair,
@@ -29,9 +29,7 @@ _OUR_LAYER = f"{_PREDICTOR}transformer.decoder.layers.{{i}}."
 
 def _attention(theirs: str, ours: str) -> tuple[Pair, ...]:
     return (
-        (f"{_LAYER}{theirs}.q_proj.*", f"{_OUR_LAYER}{ours}.in_proj_*[0]"),
-        (f"{_LAYER}{theirs}.k_proj.*", f"{_OUR_LAYER}{ours}.in_proj_*[1]"),
-        (f"{_LAYER}{theirs}.v_proj.*", f"{_OUR_LAYER}{ours}.in_proj_*[2]"),
+        *joined(f"{_LAYER}{theirs}.", "_proj.*", f"{_OUR_LAYER}{ours}.in_proj_*"),
         (f"{_LAYER}{theirs}.out_proj.*", f"{_OUR_LAYER}{ours}.out_proj.*"),
     )
 
