@@ -118,6 +118,7 @@ def memory_format(cfg: CfgNode, *, training: bool) -> str:
         AVX2, float32        1.17 (backward pass 1.4)  0.87 (panoptic, 800x1216), 1.0 (640x640),
                                                        1.13 (256x256)
         AVX-512, float32     0.76 (backward pass 0.8)  0.87 (256x256)
+        the same, AMD Zen 4  1.0 (512x512)
         AVX-512, bfloat16    0.75 (backward pass 0.8)  0.75 (256x256)
 
         H200, float32        1.14, Swin-T 1.02         1.12, Swin-T 0.96

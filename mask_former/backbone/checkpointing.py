@@ -66,7 +66,7 @@ def linear_of(function: Callable[[Tensor], Tensor], x: Tensor, linear: nn.Linear
 
     What the layer is given is computed again; the product is not, since PyTorch stops as soon as it
     has what was kept. Mask2Former with Swin-T trains on a CPU with 0.86 of the memory in 1.02 times
-    the time. On GPUs all is kept: there the host would have more to do than the device. So it is on
+    the time (Intel Xeon), MaskFormer with 0.93 in 1.05 (AMD EPYC). On GPUs all is kept: there the host would have more to do than the device. So it is on
     the meta device, on which their memory is estimated.
     """
     compiling = torch.compiler.is_compiling()
