@@ -22,6 +22,7 @@ from mask_former.checkpoint.compatibility import (
     HEAD,
     backbone_weights,
     check_finite,
+    check_strides,
     class_head,
     describe_mismatches,
     has_head,
@@ -41,8 +42,9 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
       harms the one before.
     - Weights that are not finite are not saved.
     - What is loaded fits. A whole model fits weight by weight; a file without a head is a
-      backbone, and must hold all weights of its `pretrained_part`, or at least half of them. A
-      class head is loaded only for the classes that it was trained on, where these are known.
+      backbone, and must hold all weights of its `pretrained_part`, or at least half of them and
+      of each kind all or none. A class head is loaded only for the classes that it was trained
+      on, where these are known.
 
     Args:
         model: the model, or what DistributedDataParallel made of it.
@@ -156,6 +158,8 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
         ):
             return weights
         conversion = to_ours(weights, source, file)
+        if source == "torchvision":
+            check_strides(file, self.model)
         self.logger.info(
             f"Weights of '{source}', converted: {len(conversion.weights)}; "
             f"left out: {conversion.left_out}"
@@ -189,6 +193,8 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
             )
         weights = checkpoint["model"]
         backbone = self.model.backbone
+        if checkpoint.get("__author__") == "torchvision":  # by Detectron2's script
+            check_strides(file, backbone)
         # Of those that others publish under several names, or for several sizes of image.
         if hasattr(backbone, "convert_weights"):
             weights = backbone.convert_weights(weights)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
+from detectron2.modeling.backbone.resnet import BottleneckBlock, DeformBottleneckBlock
 from torch import Tensor, nn
 
 from mask_former.checkpoint.names import Weights, without_counters
@@ -14,6 +15,7 @@ BACKBONE = "backbone."
 HEAD = "sem_seg_head."
 MAX_LISTED = 10  # names in an error message
 
+_BACKBONE_REMEDY = "\nMODEL.WEIGHTS must be of the architecture that MODEL.BACKBONE names."
 _PREDICTOR = f"{HEAD}predictor."
 # MaskFormer's classifier, or a convolution that classifies pixels; Segmenter's, or its masks' norm.
 _CLASSIFIER = re.compile(re.escape(_PREDICTOR) + r"((class_embed|head|mask_norm)\.\w+|weight|bias)")
@@ -55,11 +57,16 @@ def backbone_weights(
             may be missing. Empty: all of it, but Detectron2's files lack some.
 
     Raises:
-        UserError: weights of that part, or more than half of the backbone's, are missing.
+        UserError: weights of that part are missing; or more than half of the backbone's, some of a
+            kind of which there are others (a deeper network's), or they have another shape.
     """
     # The backbone alone: its "norm.weight" is no norm of the head.
     backbone = {name: tensor for name, tensor in model.items() if name.startswith(BACKBONE)}
-    weights = align_and_update_state_dicts(backbone, weights, c2_conversion=is_caffe2)
+    in_file = weights.keys()
+    try:
+        weights = align_and_update_state_dicts(backbone, weights, c2_conversion=is_caffe2)
+    except ValueError as error:  # the ends of names fit several weights
+        raise UserError(f"{file} does not fit the backbone: {error}{_BACKBONE_REMEDY}") from error
     if pretrained:
         part = f"{BACKBONE}{pretrained}"
         backbone = {name: tensor for name, tensor in backbone.items() if name.startswith(part)}
@@ -70,13 +77,39 @@ def backbone_weights(
         for name, tensor in backbone.items()
         if name not in weights or weights[name].shape != tensor.shape
     }
-    if len(absent) > (0 if pretrained else len(backbone) / 2):
+    # Files may lack all weights of a kind, such as the norms of Swin's outputs, or an FPN.
+    kinds = {_kind(name) for name in backbone.keys() - absent.keys()}
+    wrong = {
+        name: problem
+        for name, problem in absent.items()
+        if pretrained or _kind(name) in kinds or {name, name.removeprefix(BACKBONE)} & in_file
+    }
+    if wrong or len(absent) > len(backbone) / 2:
         raise UserError(
             f"{file} does not fit the backbone: of its {len(backbone)} weights "
-            f"{len(backbone) - len(absent)} were found.{_listing(absent)}\n"
-            "MODEL.WEIGHTS must be of the architecture that MODEL.BACKBONE names."
+            f"{len(backbone) - len(absent)} were found."
+            f"{_listing(wrong or absent)}{_BACKBONE_REMEDY}"
         )
     return weights
+
+
+def _kind(name: str) -> str:
+    """A name without the numbers of layers: `res4.5.conv1.weight` -> `res4.#.conv1.weight`."""
+    return re.sub(r"(?<=\.)\d+(?=\.)", "#", name)
+
+
+def check_strides(file: str, model: nn.Module) -> None:
+    """Raise UserError if blocks of a ResNet stride elsewhere than torchvision's, whose weights they
+    get: they would compute something else."""
+    for block in model.modules():
+        if isinstance(block, BottleneckBlock | DeformBottleneckBlock) and block.conv1.stride != (
+            1,
+            1,
+        ):
+            raise UserError(
+                f"{file} holds torchvision's weights, of a network that strides in its 3x3 "
+                "convolutions: set MODEL.RESNETS.STRIDE_IN_1X1 to False."
+            )
 
 
 def mismatches(incompatible: Any) -> dict[str, str]:

@@ -27,7 +27,10 @@ NAME_RULES: tuple[tuple[str, str | None], ...] = (
     # Published checkpoints keep the class weights of the loss; here cfg alone says them.
     (r"^criterion\.empty_weight$", None),
     # Before the head held its pixel decoder as a module of its own.
-    (r"^sem_seg_head\.(?!pixel_decoder\.|predictor\.)", "sem_seg_head.pixel_decoder."),
+    (
+        r"^sem_seg_head\.(?=(adapter_\d|layer_\d|mask_features|input_proj|transformer)\.)",
+        "sem_seg_head.pixel_decoder.",
+    ),
     # Mask2Former's query features, in its published files.
     (r"^sem_seg_head\.predictor\.static_query\.", "sem_seg_head.predictor.query_feat."),
     # STDC's layers, which its authors' module holds once more by the strides of their maps.

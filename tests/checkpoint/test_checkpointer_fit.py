@@ -123,6 +123,49 @@ def test_half_a_backbone_is_enough(tmp_path):
     assert "of its 6 weights 2 were found" in load_error(save(tmp_path / "less.pth", weights))
 
 
+def deep(blocks, size=2, window=2):
+    """Blocks with two norms, and one of the output that no classifier has."""
+    model = Model()
+    model.backbone = nn.Module()
+    model.backbone.blocks = nn.ModuleList(
+        nn.ModuleDict({"norm1": nn.LayerNorm(size), "norm2": nn.LayerNorm(size)})
+        for _ in range(blocks)
+    )
+    model.backbone.positions = nn.Parameter(torch.zeros(window))
+    model.backbone.norm1 = nn.LayerNorm(size)
+    return model
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_a_backbone_of_another_depth_or_window(tmp_path, prefix):
+    weights = {
+        prefix + name.removeprefix("backbone."): torch.ones_like(weight)
+        for name, weight in state(deep(3)).items()
+        if name.startswith("backbone.") and not name.startswith("backbone.norm1.")
+    }
+    path = save(tmp_path / "3.pth", weights)
+    model = deep(3)
+    MaskFormerCheckpointer(model).load(path)
+    assert model.backbone.blocks[2].norm2.bias.eq(1).all()
+    text = load_error(path, deep(4))  # more than half of it is in the file
+    assert "blocks.3.norm1.weight: missing in the file" in text
+    assert "backbone.norm1" not in text
+    text = load_error(path, deep(3, window=5))
+    assert "of its 15 weights 12 were found.\n  backbone.positions" in text
+
+
+def test_names_whose_ends_fit_several_weights(tmp_path):
+    weights = {"norm1.weight": torch.ones(2), "norm1.bias": torch.ones(2)}
+    assert "does not fit the backbone" in load_error(save(tmp_path / "a.pth", weights), deep(1))
+
+
+def test_a_head_of_others_is_loaded_by_its_own_names(tmp_path):
+    model = Model()
+    model.sem_seg_head = nn.Sequential(nn.Linear(2, 2))
+    path = save(tmp_path / "a.pth", state(model))
+    MaskFormerCheckpointer(model).load(path)
+
+
 def test_a_backbone_is_no_trained_model(tmp_path):
     path = save(tmp_path / "R-50.pth", backbone_weights())
     assert "holds no head" in load_error(path, accept_backbone=False)

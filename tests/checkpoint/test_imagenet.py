@@ -27,11 +27,11 @@ class Model(nn.Module):
         self.sem_seg_head = nn.Linear(1, 1)
 
 
-def resnet_of_detectron2(depth):
+def resnet_of_detectron2(depth, stride_in_1x1=False):
     cfg = get_cfg()
     cfg.MODEL.RESNETS.DEPTH = depth
     cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64 if depth < 50 else 256
-    cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
+    cfg.MODEL.RESNETS.STRIDE_IN_1X1 = stride_in_1x1
     cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     return build_resnet_backbone(cfg, ShapeSpec(channels=3))
 
@@ -61,6 +61,14 @@ def assert_same_features(features, expected):
     assert features.keys() == expected.keys()
     for name in expected:
         torch.testing.assert_close(features[name], expected[name], atol=1e-5, rtol=1e-4)
+
+
+def test_a_resnet_that_strides_elsewhere(tmp_path):
+    """The weights fit, and would compute something else."""
+    torch.save(torchvision.models.resnet50().state_dict(), tmp_path / "theirs.pth")
+    checkpointer = MaskFormerCheckpointer(Model(resnet_of_detectron2(50, stride_in_1x1=True)))
+    with pytest.raises(ValueError, match="theirs.pth.*STRIDE_IN_1X1 to False"):
+        checkpointer.load(str(tmp_path / "theirs.pth"))
 
 
 @torch.no_grad()
