@@ -100,6 +100,14 @@ def check_numbers(cfg: CfgNode) -> None:
             raise UserError(f"SOLVER.{key} is {cfg.SOLVER[key]}, but must be at least 1.")
     check_reference(cfg)
     class_weights(cfg)
+    ends = list(cfg.MODEL.EOMT.ANNEALING_END)
+    if max(ends, default=0) > cfg.SOLVER.MAX_ITER:
+        raise UserError(
+            f"MODEL.EOMT.ANNEALING_END is {ends}, but the training ends at SOLVER.MAX_ITER "
+            f"{cfg.SOLVER.MAX_ITER}: attention would be masked to the last, and not in inference. "
+            "Scale ANNEALING_START and ANNEALING_END with MAX_ITER, or set both to [] to keep the "
+            "masks in inference, too."
+        )
     if cfg.TEST.LOSS.ENABLED and not loss_datasets(cfg):
         raise UserError(
             "TEST.LOSS.ENABLED is True, but DATASETS.TEST and TEST.LOSS.DATASETS are empty: name a "

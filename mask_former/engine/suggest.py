@@ -9,7 +9,10 @@ from detectron2.config import CfgNode
 from mask_former.data import large_scale_jitter
 from mask_former.data.discovery import Suggestion
 from mask_former.data.report import DatasetReport
+from mask_former.engine.keys import value_of
+from mask_former.engine.learning_rate import with_iterations
 from mask_former.engine.memory import MIB, device_memory, training_memory
+from mask_former.engine.optimizer import TWO_STAGE
 from mask_former.precision import training_precision
 
 # Images larger than that are made smaller; segments are to stay at least so wide.
@@ -22,6 +25,18 @@ _QUERIES_MARGIN = 1.25
 _EPOCHS, _FEWEST, _MOST = 50, 5_000, 2_000_000
 # A batch has at most this part of the images, but so many.
 _BATCHES, _SMALLEST = 10, 2
+# Numbers of iterations that change as SOLVER.MAX_ITER does; the scheduler that reads them, if one
+# does; what happens then.
+_IN_PROPORTION = (
+    ("SOLVER.STEPS", "WarmupMultiStepLR", "where the rate falls"),
+    ("SOLVER.BACKBONE_WARMUP_ITERS", TWO_STAGE, "of the backbone, which comes later"),
+    (
+        "MODEL.EOMT.ANNEALING_START",
+        "",
+        "where masked attention begins to disappear, block by block",
+    ),
+    ("MODEL.EOMT.ANNEALING_END", "", "where it is gone, as in inference"),
+)
 # Of the memory of a device, the part that an estimate may fill.
 _FILLED = 0.75
 _MOST_WORKERS = 8
@@ -69,6 +84,9 @@ def _queries(cfg: CfgNode, report: DatasetReport) -> list[Suggestion]:
 
 
 def _sizes(cfg: CfgNode, report: DatasetReport) -> list[Suggestion]:
+    if cfg.MODEL.VIT.IMG_SIZE or cfg.TEST.WINDOW.SIZE:
+        why = "with all other sizes the recipe's: its network is for images, or windows, of one"
+        return [Suggestion("INPUT.MIN_SIZE_TEST", cfg.INPUT.MIN_SIZE_TEST, why)]
     sides = np.array([size for size, n in report.sizes().items() for _ in range(n)])
     shorter, longer = (int(np.median(side)) for side in (sides.min(axis=1), sides.max(axis=1)))
     side, why = _side(report, shorter)
@@ -174,9 +192,12 @@ def _schedule(cfg: CfgNode, report: DatasetReport, published_batch: int) -> list
         f"but in at least {least} iterations. More can help"
     )
     found = [Suggestion("SOLVER.MAX_ITER", iterations, why)]
-    if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
-        steps = [step * iterations // solver.MAX_ITER for step in solver.STEPS]
-        found.append(Suggestion("SOLVER.STEPS", steps, "where the rate falls, as in the recipe"))
+    scaled = with_iterations(cfg, iterations)
+    for key, scheduler, what in _IN_PROPORTION:
+        value = value_of(scaled, key)
+        if value and scheduler in ("", solver.LR_SCHEDULER_NAME):
+            value = list(value) if isinstance(value, tuple) else value
+            found.append(Suggestion(key, value, f"{what}, in proportion to the recipe's"))
     warmup = min(max(solver.WARMUP_ITERS, 10), iterations // 10)
     found.append(
         Suggestion("SOLVER.WARMUP_ITERS", warmup, "in which the rate grows to its full height")

@@ -148,6 +148,7 @@ def test_a_device_that_there_is_none_of(tmp_path):
     [
         ({"SOLVER__CHECKPOINT_PERIOD": 0}, "SOLVER.CHECKPOINT_PERIOD is 0"),
         ({"SOLVER__MAX_ITER": 0}, "SOLVER.MAX_ITER is 0"),
+        ({"MODEL__EOMT__ANNEALING_END": [10, 10**6]}, r"ANNEALING_END is \[10, 1000000\].*Scale"),
         ({"MODEL__MASK_FORMER__TEST__SEMANTIC_ON": False,
           "MODEL__MASK_FORMER__TEST__PANOPTIC_ON": False}, "shapes_val_panoptic.*PANOPTIC_ON True"),
     ],

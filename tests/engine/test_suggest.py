@@ -11,6 +11,7 @@ from mask_former.engine.memory import Memory
 GIB = 2**30
 ADE20K = "configs/ade20k-150/maskformer_R50_bs16_160k.yaml"
 JITTER = "configs/mask2former/coco/instance-segmentation/maskformer2_R50_bs16_50ep.yaml"
+EOMT = "configs/eomt/ade20k/semantic/eomt_large_512.yaml"
 DETR = "configs/coco-panoptic/maskformer_panoptic_R50_bs64_554k.yaml"
 
 
@@ -53,6 +54,26 @@ def test_large_scale_jitter(machine):
     found = values(JITTER)
     assert found["INPUT.IMAGE_SIZE"] == 640 and "INPUT.CROP.SIZE" not in found
     assert machine == [(640, 640)]
+
+
+def test_a_network_for_one_size_keeps_the_sizes_of_its_recipe(machine):
+    found = values(EOMT, [(96, 128)])
+    assert found["INPUT.MIN_SIZE_TEST"] == 512 and "INPUT.IMAGE_SIZE" not in found
+    assert machine == [(512, 512)]
+
+
+def test_all_numbers_of_iterations_are_in_proportion():
+    cfg = load_config(EOMT)
+    recipe, found = cfg.SOLVER.MAX_ITER, values(EOMT)
+    factor = found["SOLVER.MAX_ITER"] / recipe
+    assert factor < 0.5
+    ends = [round(factor * end) for end in cfg.MODEL.EOMT.ANNEALING_END]
+    assert found["MODEL.EOMT.ANNEALING_END"] == ends and ends[-1] <= found["SOLVER.MAX_ITER"]
+    starts = [round(factor * start) for start in cfg.MODEL.EOMT.ANNEALING_START]
+    assert found["MODEL.EOMT.ANNEALING_START"] == starts
+    warmup = round(factor * cfg.SOLVER.BACKBONE_WARMUP_ITERS)
+    assert found["SOLVER.BACKBONE_WARMUP_ITERS"] == warmup
+    assert "SOLVER.STEPS" not in found  # its schedule has none
 
 
 def test_crops_that_are_larger_than_the_images():
