@@ -53,8 +53,10 @@ class EarlyStopping(HookBase):
         missing = last >= 0 and self._is_due(last) and self._state["iteration"] != last
         if not (missing or self.reached):
             return
-        logger.info(f"The evaluation after iteration {last} is made up for.")
-        metrics = flatten_results_dict(self._evaluate() or {})
+        metrics = evaluated(self.trainer.storage)  # of one that has been made up for
+        if not comm.all_gather(bool(metrics))[0]:
+            logger.info(f"The evaluation after iteration {last} is made again.")
+            metrics = flatten_results_dict(self._evaluate() or {})
         if missing:
             self.trainer.storage.iter = last  # until the first step
             self.trainer.storage.put_scalars(**metrics, smoothing_hint=False)

@@ -3,7 +3,8 @@
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from detectron2.engine import HookBase, TrainerBase, hooks
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.checkpoint.classes import Category
 from mask_former.data.random_state import State, get_random_state, set_random_state
+from mask_former.evaluation.metrics_file import read_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +47,36 @@ def is_better(name: str, value: float, than: float) -> bool:
     *_, task, metric = ["", *name.split("/")]
     measure, _, _ = metric.partition("-")  # without the name of a class
     return value < than if "loss" in measure or task.startswith("count") else value > than
+
+
+class Evaluation(hooks.EvalHook):
+    """Detectron2's, which makes up for the evaluation of the checkpoint that a training is resumed
+    from, where an interruption came between the two.
+
+    Args:
+        period: iterations between two evaluations; 0: one at the end.
+        evaluate: evaluates in all processes; returns the metrics in the main one.
+        metrics_file: the metrics.json that holds those which were made.
+    """
+
+    def __init__(self, period: int, evaluate: Callable[[], Any], metrics_file: str) -> None:
+        super().__init__(period, evaluate)
+        self._metrics_file = metrics_file
+
+    def before_train(self) -> None:
+        last = self.trainer.start_iter - 1
+        if last < 0 or not self._period or (last + 1) % self._period:
+            return
+        if not comm.all_gather(self._was_made(last))[0]:
+            logger.info(f"The evaluation after iteration {last} is made up for.")
+            self.trainer.storage.iter = last  # until the first step
+            self._do_eval()
+
+    def _was_made(self, iteration: int) -> bool:
+        if not os.path.isfile(self._metrics_file):
+            return False
+        entries = read_metrics(self._metrics_file)
+        return any(e["iteration"] == iteration and any("/" in name for name in e) for e in entries)
 
 
 class BestCheckpoint(HookBase):
@@ -87,7 +119,7 @@ class BestCheckpoint(HookBase):
             self._kept, self._best = best["metric"], best["value"]
             self._metric = self._metric or self._kept
             logger.info(f"Best so far: {self._kept} {best['value']:.4f} ({self._path})")
-        self._keep_best()  # of an evaluation that is made up for, see `EarlyStopping`
+        self._keep_best()  # of an evaluation that is made up for
 
     def after_step(self) -> None:
         self._keep_best()

@@ -101,12 +101,12 @@ def param_groups(
     `no_weight_decay()` names, such as its learned positions, by `weight_decay_embed`.
 
     Returns:
-        Dicts with "params", "lr", "weight_decay", for a torch optimizer; the order of groups and
-        parameters follows from the model alone, so that saved optimizer states keep fitting. The
-        groups are as few as possible: each costs its own kernels. With `backbone_apart` those of
-        the backbone hold nothing else, and say so.
+        Dicts with "params", "lr", "weight_decay", for a torch optimizer, and the "names" of the
+        parameters, by which `fit_to_config` knows whether a saved state fits: it goes by position.
+        The groups are as few as possible: each costs its own kernels. With `backbone_apart` those
+        of the backbone hold nothing else, and say so.
     """
-    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float, bool], dict[str, nn.Parameter]] = {}
     factors = layer_factors(
         [name for name, _ in model.named_parameters()], layer_decay, layer_pattern
     )
@@ -121,11 +121,11 @@ def param_groups(
         elif isinstance(module, nn.Embedding) or name in embeddings:
             decay = weight_decay_embed
         apart = backbone_apart and name.startswith(BACKBONE)
-        groups.setdefault((rate, decay, apart), []).append(parameter)
+        groups.setdefault((rate, decay, apart), {})[name] = parameter
     return [
-        {"params": params, "lr": rate, "weight_decay": decay}
+        {"params": [*named.values()], "names": [*named], "lr": rate, "weight_decay": decay}
         | ({IN_BACKBONE: True} if apart else {})
-        for (rate, decay, apart), params in groups.items()
+        for (rate, decay, apart), named in groups.items()
     ]
 
 

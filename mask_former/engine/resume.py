@@ -63,18 +63,23 @@ def _check_resumable(state: dict[str, Any], optimizer: Optimizer) -> None:
             "The checkpoint that is to be resumed was not written by this trainer. To start a "
             "training from its weights, name it in MODEL.WEIGHTS and leave out --resume."
         )
-    # Adam's groups have betas. Not all keys: they grow in number with PyTorch's versions.
-    saved, current = (
-        [(len(group["params"]), "betas" in group) for group in groups]
-        for groups in (state["optimizer"]["param_groups"], optimizer.state_dict()["param_groups"])
-    )
-    if saved != current:
+    saved, current = (x["param_groups"] for x in (state["optimizer"], optimizer.state_dict()))
+    if len(saved) != len(current) or not all(map(_same_weights, saved, current)):
         raise UserError(
             "The optimizer of the checkpoint that is to be resumed does not fit the configuration: "
             "SOLVER.OPTIMIZER is another one, or SOLVER.BACKBONE_MULTIPLIER, SOLVER.LR_FACTORS, "
             "SOLVER.WEIGHT_DECAY*, MODEL.FREEZE or MODEL.BACKBONE.FREEZE_AT group the weights in "
             "another way."
         )
+
+
+def _same_weights(saved: dict[str, Any], current: dict[str, Any]) -> bool:
+    """Whether a group of an optimizer has averages of the weights of another, one by one."""
+    if "names" in saved and saved["names"] != current.get("names"):  # older checkpoints have none
+        return False
+    # Adam's groups have betas. Not all keys: they grow in number with PyTorch's versions.
+    same_kind = ("betas" in saved) == ("betas" in current)
+    return same_kind and len(saved["params"]) == len(current["params"])
 
 
 def check_resumed(checkpointer: MaskFormerCheckpointer, start_iter: int) -> None:

@@ -21,6 +21,7 @@ from mask_former.engine.ema import build_ema
 from mask_former.engine.evaluate import Results
 from mask_former.engine.hooks import (
     BestCheckpoint,
+    Evaluation,
     ModelSchedule,
     PeriodicWriter,
     RandomState,
@@ -189,7 +190,8 @@ class Trainer(TrainerParts, TrainLoop):
                 hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)
             )
         # After the checkpoint, which is there then if the evaluation fails.
-        result.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
+        metrics_file = os.path.join(cfg.OUTPUT_DIR, "metrics.json")
+        result.append(Evaluation(cfg.TEST.EVAL_PERIOD, self._evaluate, metrics_file))
         metric = cfg.TEST.BEST_CHECKPOINT_METRIC
         if patience := cfg.SOLVER.EARLY_STOPPING_PATIENCE:
             result.append(EarlyStopping(patience, cfg.TEST.EVAL_PERIOD, metric, self._evaluate))

@@ -164,9 +164,10 @@ def test_killed_between_the_decision_and_the_checkpoint(tmp_path, given, monkeyp
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
 
 
-def test_the_evaluation_that_is_made_up_for_may_be_the_best(tmp_path, given, monkeypatch):
+@pytest.mark.parametrize("patience", [0, 2])  # 0: there is no early end
+def test_the_evaluation_that_is_made_up_for_may_be_the_best(tmp_path, given, monkeypatch, patience):
     """Killed in the third evaluation, that after iteration 5, which then is the best."""
-    cfg = cfg_of(tmp_path, CHECKPOINT_PERIOD=2)
+    cfg = cfg_of(tmp_path, patience, CHECKPOINT_PERIOD=2)
     given(1, 2)
     with monkeypatch.context() as patch:
         evaluate = Given.evaluate
@@ -176,12 +177,22 @@ def test_the_evaluation_that_is_made_up_for_may_be_the_best(tmp_path, given, mon
     last = torch.load(tmp_path / "model_0000005.pth", weights_only=True)
     given(1, 2, 9, 4, 3, made=2)
     trainer, _ = run(cfg, resume=True)
-    assert trainer.iter == 10
+    assert trainer.iter == (10 if patience else 20)
     best = torch.load(tmp_path / "model_best.pth", weights_only=True)
     assert (best["metric"], best["value"], best["iteration"]) == ("sem_seg/mIoU", 9, 5)
     assert torch.equal(best["model"]["w"], last["model"]["w"])
     found = {e["iteration"]: e.get("sem_seg/mIoU") for e in read_metrics(tmp_path / "metrics.json")}
     assert [found[iteration] for iteration in (1, 3, 5, 7, 9)] == [1, 2, 9, 4, 3]
+
+
+def test_an_evaluation_that_was_made_is_not_made_again(tmp_path, given):
+    """Killed in iteration 4, after the evaluation and the checkpoint of iteration 3."""
+    cfg = cfg_of(tmp_path, 0, CHECKPOINT_PERIOD=2)
+    given(*METRICS)
+    with pytest.raises(KeyboardInterrupt):
+        run(cfg, Stop(4))
+    run(cfg, resume=True)
+    assert Given.made == 10
 
 
 def test_two_processes_end_together(shapes_root, tmp_path):

@@ -38,9 +38,15 @@ def test_a_killed_run_continues_as_if_nothing_had_happened(shapes_root, tmp_path
     ours, theirs = (load(Path(cfg.OUTPUT_DIR) / "model_final.pth") for cfg in (killed, straight))
     for name, weight in theirs["model"].items():
         assert torch.equal(weight, ours["model"][name]), name
-    for part in ("optimizer", "step", "iteration"):
-        torch.testing.assert_close(ours["trainer"][part], theirs["trainer"][part], rtol=0, atol=0)
-    assert ours["trainer"]["hooks"]["LRScheduler"] == theirs["trainer"]["hooks"]["LRScheduler"]
+    ours, theirs = ours["trainer"], theirs["trainer"]
+    assert ours["optimizer"]["param_groups"] == theirs["optimizer"]["param_groups"]
+    for found, expected_part in (
+        (ours["optimizer"]["state"], theirs["optimizer"]["state"]),
+        (ours["step"], theirs["step"]),
+        (ours["iteration"], theirs["iteration"]),
+    ):
+        torch.testing.assert_close(found, expected_part, rtol=0, atol=0)
+    assert ours["hooks"]["LRScheduler"] == theirs["hooks"]["LRScheduler"]
     assert record["metrics"] == expected["metrics"]
     assert load(folder / "model_best.pth")["value"] == 99.0
     iterations = iterations_of(folder / "metrics.json")
@@ -94,6 +100,19 @@ def test_what_cannot_be_resumed(shapes_root, tmp_path, change, options, message)
     cfg = tiny.tiny_cfg(folder, SOLVER__MAX_ITER=2, DATASETS__TEST=(), **options)
     with pytest.raises(ValueError, match=message):
         tiny.run_here(cfg, "--resume")
+
+
+def test_averages_are_not_given_to_other_weights(shapes_root, tmp_path):
+    """Of groups that are as large as before, and hold others."""
+    options = {"DATASETS__TEST": (), "SOLVER__MAX_ITER": 1}
+    first, second = ([[rf"mask_embed\.layers\.{i}\.", 0.5]] for i in (0, 1))
+    tiny.run_here(tiny.tiny_cfg(tmp_path / "run", SOLVER__LR_FACTORS=first, **options))
+    options["SOLVER__MAX_ITER"] = 2
+    other = tiny.tiny_cfg(tmp_path / "run", SOLVER__LR_FACTORS=second, **options)
+    with pytest.raises(ValueError, match="SOLVER.LR_FACTORS"):
+        tiny.run_here(other, "--resume")
+    same = tiny.tiny_cfg(tmp_path / "run", SOLVER__LR_FACTORS=first, **options)
+    tiny.run_here(same, "--resume")
 
 
 def test_a_run_is_not_resumed_with_a_batch_scaled_to_other_processes(shapes_root, tmp_path):
