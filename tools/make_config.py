@@ -10,6 +10,7 @@ docs/OWN_DATA.md begins with this command.
 import argparse
 import io
 import os
+import re
 import shlex
 import sys
 import textwrap
@@ -24,6 +25,8 @@ from detectron2.config import CfgNode
 
 import mask_former  # noqa: F401  (registers the components and the data sets)
 from mask_former import model_zoo
+from mask_former.checkpoint.atomic_write import explained_write_errors, make_folder_of
+from mask_former.checkpoint.checkpointer import local_file
 from mask_former.data.datasets.custom import PATHS
 from mask_former.data.discovery import Suggestion, discover
 from mask_former.data.report import DatasetReport, examine
@@ -63,6 +66,7 @@ MODELS: dict[str, dict[str, str]] = {
 # Images of each data set that are looked at.
 LIMIT = 1000
 WIDTH = 100
+_SHOWN = 10  # faults, and remarks
 _ALL_ELSE = "the recipe, for all that is not below"
 
 
@@ -78,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help=f"{', '.join(MODELS)}, a recipe's name, or a yaml file (%(default)s)",
     )
     add("--output", type=Path, default=Path("mine.yaml"), help="the config (%(default)s)")
-    add("--name", default="mine", help="of the data set (%(default)s)")
+    add("--name", help="of the data set; default: that of the config")
     add("--classes", default="", help="a file of the classes, or NAME,NAME,...; of label maps")
     add("--ignore", default="", help="NAME,...: label maps' classes that say 'not annotated'")
     add("--label-suffix", default="", help="of label maps, such as _mask.png for photo_mask.png")
@@ -91,12 +95,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(argv)
     args.processes = args.processes or (gpus if args.device == "cuda" else 1)
+    stem = re.sub(r"\W", "_", args.output.stem)
+    args.name = args.name or (stem if stem.isidentifier() else "mine")
+
     with reported_errors():
         if args.output.exists() and not args.overwrite:
             raise ExistingFileError(f"{args.output} exists: name another one, or --overwrite.")
-        args.output.parent.mkdir(parents=True, exist_ok=True)
+        make_folder_of(args.output)
         text = make(args, shlex.join(argv))
-        args.output.write_text(text, encoding="utf-8")
+        with explained_write_errors(args.output):
+            args.output.write_text(text, encoding="utf-8")
         with redirect_stderr(io.StringIO()):  # what follows from the data has been said
             load_config(str(args.output))
     print(text)
@@ -136,6 +144,8 @@ def make(args: argparse.Namespace, command: str) -> str:
             Suggestion("MODEL.WEIGHTS", args.weights, "to start from"),
             Suggestion("MODEL.WEIGHTS_WITHOUT_CLASS_HEAD", True, "its classes were others"),
         ]
+    if args.weights and "://" not in args.weights:
+        local_file(args.weights)
     opts = [x for s in (*data, *model) for x in (s.key, s.value)]
     cfg = load_config(recipe, opts)
     report, *others = examine(cfg, limit=LIMIT)
@@ -179,8 +189,9 @@ def _check(reports: Sequence[DatasetReport]) -> None:
     """Raise UserError unless the data are without a fault, and hold segments."""
     faults = [fault for report in reports for fault in report.all_faults()]
     if faults:
-        count = f"{len(faults)} faults, the first of which" if len(faults) > 1 else "a fault, which"
-        raise UserError(f"The data have {count} is: {faults[0].message}")
+        lines = [f"\n  {fault.message}" for fault in faults[:_SHOWN]]
+        more = f"\n  ... and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+        raise UserError(f"The data have faults:{''.join(lines)}{more}")
     if not reports[0].segments_per_image().any():
         raise UserError("No image has a segment: there is nothing to learn.")
 
@@ -206,6 +217,7 @@ def _facts(report: DatasetReport) -> list[str]:
         f"{report.num_images} images to train on{seen}; {len(report.classes)} classes"
         + (f" ({missing} without a segment)" if missing else ""),
         f"{report.annotated_share():.1%} of the pixels are annotated",
+        *(f"May be a mistake: {remark.message}" for remark in report.remarks[:_SHOWN]),
     ]
 
 

@@ -51,6 +51,17 @@ def explained_write_errors(path: str | Path) -> Iterator[None]:
             reason = reason.__context__
         if reason is None:
             raise
-        raise UnwritableFileError(
-            f"{path} cannot be written: {reason.strerror or reason}."
-        ) from error
+        why = reason.strerror or str(reason)
+        if isinstance(reason, FileExistsError | NotADirectoryError):
+            why = f"{reason.filename} is not a folder"
+        raise UnwritableFileError(f"{path} cannot be written: {why}.") from error
+
+
+def make_folder_of(path: str | Path) -> None:
+    """Make the folder that a file is to be written to, if it is missing.
+
+    Raises:
+        UnwritableFileError: the file system refuses it.
+    """
+    with explained_write_errors(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -134,8 +134,10 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
             UserError: the file is broken, wants something run, or is for another model, or for
                 other classes.
         """
-        if path:
-            path = local_file(path)
+        if not path:
+            self.logger.info("MODEL.WEIGHTS is empty: all weights are random.")
+            return {}
+        path = local_file(path)
         self._without_class_head = without_class_head
         try:
             return super().load(path, checkpointables)

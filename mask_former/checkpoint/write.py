@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 import yaml
 
-from mask_former.checkpoint.atomic_write import replaced_when_complete
+from mask_former.checkpoint.atomic_write import make_folder_of, replaced_when_complete
 from mask_former.checkpoint.classes import KEY as CLASSES
 from mask_former.checkpoint.classes import Category
 from mask_former.checkpoint.names import Weights
@@ -28,7 +28,7 @@ def write_weights(path: str, weights: Weights, classes: Sequence[Category] | Non
     writer = WRITERS.get(Path(path).suffix.lower())
     if writer is None:
         raise UserError(f"{path}: weights are written to files named {', '.join(WRITERS)}.")
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    make_folder_of(path)
     writer(path, weights, {} if classes is None else {CLASSES: list(classes)})
 
 

@@ -28,6 +28,7 @@ from mask_former.data.occurrence import annotation_remarks, class_remarks, segme
 from mask_former.data.reading import (
     check_same_size,
     check_size_of_file,
+    elsewhere,
     read_header,
     read_size,
 )
@@ -144,7 +145,7 @@ def check_files_exist(records: Sequence[Record], hint: str = "") -> None:
     if missing:
         raise MissingFileError(
             f"{len(missing)} files are missing: {listed(missing, 3)}. Is the data set complete, "
-            f"and the folder that it is registered with right{hint}?"
+            f"and the folder that it is registered with right{hint}?{elsewhere(missing[0])}"
         )
 
 

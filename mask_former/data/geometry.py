@@ -28,7 +28,10 @@ MARGIN = 1.0
 EMPTY = "have a mask without a pixel: it is not learned, and counts as missed in evaluation"
 TOO_FEW_POINTS = "have polygons of fewer than three points, which are left out"
 FRACTIONS = "have all coordinates in 0..1: are they fractions of the image's size?"
-OTHER_BOX = "have a bbox that is not that of the mask: is it [x, y, width, height]?"
+OTHER_BOX = (
+    "have a bbox that is not that of the mask: is it [x, y, width, height], and are both in pixels "
+    "of the image as it is now?"
+)
 _CHUNK = 20_000
 _FORMAT = (
     "A mask is a list of polygons, [[x1, y1, x2, y2, ...], ...] in pixels, or run lengths, "

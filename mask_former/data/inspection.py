@@ -145,7 +145,7 @@ class Inspector:
             _READERS[annotation_type(self.mapper_name)](self, record, size, found)
         if not found.faults and not len(found.classes):
             key = "DATALOADER.FILTER_EMPTY_ANNOTATIONS"
-            left_out = f"no segment: left out of training, unless {key} is False"
+            left_out = f"no segment: a training leaves it out, unless {key} is False"
             nothing = "no segment: nothing is learned from it"
             found.remark("empty", left_out if "annotations" in record else nothing)
         return found

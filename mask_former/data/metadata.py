@@ -73,6 +73,11 @@ def thing_classes(cfg: CfgNode) -> list[int]:
     # A semantic data set may be among them, which has no things.
     known = {name: sorted(ids.values()) for name, ids in things.items() if ids is not None}
     if not known:
+        if unknown := [name for name in names if name not in DatasetCatalog]:
+            raise UserError(
+                f"Data sets are not registered: {listed(unknown)}. `cfg.merge_from_file` does not "
+                "act on DATASETS.CUSTOM: read the config by `mask_former.engine.load_config`."
+            )
         raise UserError(
             "The config switches on panoptic or instance segmentation, which needs to know which "
             f"classes are things, but the classes of {listed(names) or 'no data set'} are those of "

@@ -4,6 +4,7 @@ Only formats of pictures are opened, and only where the header says what was exp
 start other programs for some formats, and a header may promise gigabytes.
 """
 
+import glob
 import os
 import struct
 from collections.abc import Iterator
@@ -257,6 +258,15 @@ def _opened(file_name: str | Path) -> Iterator[Image.Image]:
         yield image
 
 
+def elsewhere(missing: str | Path) -> str:
+    """A hint where a missing file may be, for an error message; "" without one."""
+    path = Path(missing)
+    if "\\" in path.name:
+        return " Its name has backslashes: folders are divided by / here."
+    found = next(path.parent.glob(f"*/{glob.escape(path.name)}"), None)
+    return f" There is {found}: is its folder meant?" if found else ""
+
+
 @contextmanager
 def explained_read_errors(file_name: str | Path) -> Iterator[None]:
     """Turn whatever goes wrong in reading an image into an error that names the file.
@@ -271,7 +281,7 @@ def explained_read_errors(file_name: str | Path) -> Iterator[None]:
     except FileNotFoundError as error:
         place = "" if os.path.isabs(file_name) else f" (from {os.getcwd()})"
         raise MissingFileError(
-            f"{file_name}{place} is missing. Is the data set complete?"
+            f"{file_name}{place} is missing. Is the data set complete?{elsewhere(file_name)}"
         ) from error
     except Exception as error:  # decoders raise anything: OSError, SyntaxError, struct.error...
         raise UserError(

@@ -7,7 +7,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mask_former.checkpoint.atomic_write import explained_write_errors, replaced_when_complete
+from mask_former.checkpoint.atomic_write import (
+    explained_write_errors,
+    make_folder_of,
+    replaced_when_complete,
+)
 from mask_former.errors import NonFiniteError
 
 _JPEG_QUALITY = 95
@@ -48,7 +52,6 @@ def write_json(path: str | Path, content: Any) -> None:
         text = json.dumps(content, allow_nan=False)  # several times as fast as json.dump
     except ValueError as error:
         raise NonFiniteError(f"{path} is not written: {error}. {NonFiniteError.REMEDY}") from error
-    with explained_write_errors(path):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    make_folder_of(path)
     with replaced_when_complete(path) as file:
         file.write(text.encode())

@@ -2,7 +2,8 @@
 
 from mask_former.engine.config import get_cfg, load_config
 from mask_former.engine.errors import reported_errors
-from mask_former.engine.hooks import BestCheckpoint, ProgressBar
+from mask_former.engine.evaluation_hooks import BestCheckpoint
+from mask_former.engine.hooks import ProgressBar
 from mask_former.engine.interruption import Interrupted
 from mask_former.engine.launch import is_first_process, launch
 from mask_former.engine.model import build_model

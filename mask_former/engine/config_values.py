@@ -85,6 +85,7 @@ _LENGTHS = {
     "MODEL.PIXEL_MEAN": (3, 3),
     "MODEL.PIXEL_STD": (3, 3),
     "INPUT.MIN_SIZE_TRAIN": (1, _INF),
+    "TEST.AUG.MIN_SIZES": (1, _INF),
     "INPUT.CROP.SIZE": (2, 2),
 }
 

@@ -9,7 +9,7 @@ from detectron2.engine import HookBase
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
-from mask_former.engine.hooks import default_metric, evaluated, is_better
+from mask_former.engine.evaluation_hooks import default_metric, evaluated, is_better
 
 logger = logging.getLogger(__name__)
 

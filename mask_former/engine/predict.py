@@ -142,6 +142,11 @@ class DefaultPredictor:
             return self.model(inputs)
 
     def _prepare(self, image: np.ndarray) -> dict[str, Any]:
+        if not isinstance(image, np.ndarray):
+            raise UserError(
+                f"an image is uint8 (H, W, 3), this one is {type(image).__name__}; cv2.imread "
+                "gives None where there is no such file, or none that it can read"
+            )
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise UserError(f"an image is uint8 (H, W, 3), this one is {image.dtype} {image.shape}")
         height, width = image.shape[:2]

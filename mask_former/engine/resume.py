@@ -8,7 +8,6 @@ from detectron2.utils import comm
 from torch.optim import Optimizer
 
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
-from mask_former.engine.interruption import EXIT_CODE
 from mask_former.engine.keys import flatten, value_of
 from mask_former.errors import MissingFileError, UserError
 
@@ -95,7 +94,7 @@ def describe_kept(checkpointer: MaskFormerCheckpointer, done: int, of: int) -> s
     """What an interrupted training has kept after `done` iterations."""
     return (
         f"{done} of {of} iterations are kept in {checkpointer.get_checkpoint_file()}; the same "
-        f"command with --resume goes on from there. (Exit code {EXIT_CODE}.)"
+        "command with --resume goes on from there."
     )
 
 

@@ -28,8 +28,9 @@ from mask_former.engine.learning_rate import check_reference, rate_of_another_ba
 from mask_former.engine.model import check_names
 from mask_former.engine.own_data import register_own
 from mask_former.engine.sliding_window import window_of
-from mask_former.errors import ExistingFileError, UnwritableFileError, UserError
-from mask_former.evaluation.build import build_evaluator
+from mask_former.engine.validation_loss import TASK as VALIDATION
+from mask_former.errors import ExistingFileError, UnwritableFileError, UserError, listed
+from mask_former.evaluation.build import build_evaluator, reported_tasks
 from mask_former.precision import inference_precision, training_precision
 
 # What a run leaves in its folder, and another one would continue or overwrite.
@@ -73,6 +74,21 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
     check_classes_of_weights(cfg, args)
     for name in cfg.DATASETS.TEST:
         build_evaluator(cfg, name).check_ground_truth()
+    if not args.eval_only:
+        check_best_metric(cfg)
+
+
+def check_best_metric(cfg: CfgNode) -> None:
+    """Raise UserError if TEST.BEST_CHECKPOINT_METRIC is of a task that is not evaluated."""
+    metric = cfg.TEST.BEST_CHECKPOINT_METRIC
+    tasks = set().union(*(reported_tasks(cfg, name) for name in cfg.DATASETS.TEST))
+    tasks |= {VALIDATION} if cfg.TEST.LOSS.ENABLED else set()
+    if metric and cfg.TEST.EVAL_PERIOD and not tasks.intersection(metric.split("/")[:-1]):
+        raise UserError(
+            f"TEST.BEST_CHECKPOINT_METRIC is {metric!r}, but what is evaluated are the metrics of "
+            f"{listed(sorted(tasks)) or 'nothing'}. It is TASK/METRIC, such as "
+            f"{min(tasks, default='sem_seg')}/..., or empty for the main one."
+        )
 
 
 def check_device(cfg: CfgNode) -> None:
@@ -100,6 +116,9 @@ def check_numbers(cfg: CfgNode) -> None:
             raise UserError(f"SOLVER.{key} is {cfg.SOLVER[key]}, but must be at least 1.")
     check_reference(cfg)
     class_weights(cfg)
+    steps = list(cfg.SOLVER.STEPS)
+    if "Step" in cfg.SOLVER.LR_SCHEDULER_NAME and steps != sorted(set(steps)):
+        raise UserError(f"SOLVER.STEPS is {steps}; each must be larger than the one before.")
     ends = list(cfg.MODEL.EOMT.ANNEALING_END)
     if max(ends, default=0) > cfg.SOLVER.MAX_ITER:
         raise UserError(

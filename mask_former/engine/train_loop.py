@@ -10,7 +10,7 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor
 
 from mask_former.engine.errors import is_bug
-from mask_former.engine.interruption import Interrupted, asked, noted_signals
+from mask_former.engine.interruption import EXIT_CODE, Interrupted, asked, noted_signals
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,9 @@ class TrainLoop(TrainerBase):
             finally:
                 self.after_train()
             if self.stopping:
-                message = f"{self.stopping} ended the training. {self.kept()}"
+                message = (
+                    f"{self.stopping} ended the training. {self.kept()} (Exit code {EXIT_CODE}.)"
+                )
                 logger.warning(message)
                 raise Interrupted(message if comm.is_main_process() else "")
 

@@ -19,14 +19,13 @@ from mask_former.data.random_state import preserved_random_state
 from mask_former.engine.early_stopping import EarlyStopping
 from mask_former.engine.ema import build_ema
 from mask_former.engine.evaluate import Results
-from mask_former.engine.hooks import (
+from mask_former.engine.evaluation_hooks import (
     BestCheckpoint,
+    Curves,
     Evaluation,
-    ModelSchedule,
     PeriodicWriter,
-    RandomState,
-    is_due,
 )
+from mask_former.engine.hooks import ModelSchedule, RandomState, is_due
 from mask_former.engine.interruption import asked_anywhere, shield_workers
 from mask_former.engine.learning_rate import scaled_to_processes
 from mask_former.engine.resume import (
@@ -41,7 +40,7 @@ from mask_former.engine.summary import summarize
 from mask_former.engine.train_loop import TrainLoop
 from mask_former.engine.trainer_parts import TrainerParts
 from mask_former.engine.validation_loss import with_validation_loss
-from mask_former.errors import NonFiniteError
+from mask_former.errors import NonFiniteError, UserError
 from mask_former.evaluation.metrics_file import MetricsWriter, drop_metrics_from
 from mask_former.precision import prepare
 
@@ -141,7 +140,10 @@ class Trainer(TrainerParts, TrainLoop):
 
     def run_step(self) -> None:
         start = time.perf_counter()
-        batch = next(self._batches)
+        try:
+            batch = next(self._batches)
+        except UserError as error:
+            raise type(error)(f"{error} {self._keep_last()}") from error
         data_time = time.perf_counter() - start
         try:
             losses = self.step.forward_backward(batch)
@@ -172,6 +174,18 @@ class Trainer(TrainerParts, TrainLoop):
             self.checkpointer.save(name or f"model_{self.iter:07d}", iteration=self.iter)
         comm.synchronize()  # Processes that end may end the others.
 
+    def _keep_last(self) -> str:
+        """Save a checkpoint of the iteration before this one, and say what is kept."""
+        if self.iter == self.start_iter:
+            return ""
+        if comm.get_world_size() > 1:  # the others know nothing of it
+            return "The last checkpoint is what --resume goes on from, when that is mended."
+        self.iter -= 1
+        self.keep()
+        text = self.kept()
+        self.iter += 1
+        return f"When that is mended: {text}"
+
     def kept(self) -> str:
         done = min(self.iter + 1, self.max_iter)
         return describe_kept(self.checkpointer, done, self.max_iter)
@@ -199,6 +213,7 @@ class Trainer(TrainerParts, TrainLoop):
             classes = self.checkpointer.classes
             result.append(BestCheckpoint(self.final_model, cfg.OUTPUT_DIR, metric, classes))
             result.append(PeriodicWriter(self.build_writers(), period=20))
+            result.append(Curves(cfg.OUTPUT_DIR))
         return result
 
     def build_writers(self) -> list[EventWriter]:

@@ -29,12 +29,14 @@ class Task:
         switch: the key of cfg.MODEL.MASK_FORMER.TEST that switches the output on.
         annotation: the key of the metadata that names the ground truth.
         evaluator: called with the config, the name of the data set and the output folder.
+        reports: the keys of its results.
     """
 
     metric: str
     switch: str
     annotation: str
     evaluator: Callable[[CfgNode, str, str | None], DatasetEvaluator]
+    reports: tuple[str, ...]
 
 
 SEMANTIC = Task(
@@ -43,17 +45,29 @@ SEMANTIC = Task(
     "sem_seg_root",
     # What training ignores is ignored.
     lambda cfg, name, folder: SemanticEvaluator(name, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE, folder),
+    ("sem_seg",),
 )
 PANOPTIC = Task(
-    "PQ", "PANOPTIC_ON", "panoptic_json", lambda _, name, folder: PanopticEvaluator(name, folder)
+    "PQ",
+    "PANOPTIC_ON",
+    "panoptic_json",
+    lambda _, name, folder: PanopticEvaluator(name, folder),
+    ("panoptic_seg",),
 )
 INSTANCE = Task(
-    "AP", "INSTANCE_ON", "json_file", lambda _, name, folder: InstanceEvaluator(name, folder)
+    "AP",
+    "INSTANCE_ON",
+    "json_file",
+    lambda _, name, folder: InstanceEvaluator(name, folder),
+    ("segm", "bbox"),
 )
 # In Cityscapes one folder has the annotations of all tasks.
 CITYSCAPES_SEMANTIC = replace(SEMANTIC, annotation="gt_dir")
-CITYSCAPES_INSTANCE = Task(
-    "AP", "INSTANCE_ON", "gt_dir", lambda _, name, __: CityscapesInstanceEvaluator(name)
+CITYSCAPES_INSTANCE = replace(
+    INSTANCE,
+    annotation="gt_dir",
+    evaluator=lambda _, name, __: CityscapesInstanceEvaluator(name),
+    reports=("segm",),
 )
 
 EVALUATORS: dict[str, tuple[Task, ...]] = {
@@ -105,9 +119,9 @@ def build_evaluator(
     Raises:
         UserError: unknown `evaluator_type`; nothing that can be evaluated is switched on.
     """
-    possible = annotated_tasks(dataset_name)
-    tasks = [task for task in possible if cfg.MODEL.MASK_FORMER.TEST[task.switch]]
+    tasks = _evaluated_tasks(cfg, dataset_name)
     if not tasks:
+        possible = annotated_tasks(dataset_name)
         switches = " or ".join(
             f"MODEL.MASK_FORMER.TEST.{task.switch} True (for {task.metric})" for task in possible
         )
@@ -123,6 +137,17 @@ def build_evaluator(
     # Beside a model on the CPU no core is idle.
     on_cpu = torch.device(cfg.MODEL.DEVICE).type == "cpu"
     return Evaluators(evaluators) if on_cpu else BackgroundEvaluators(evaluators)
+
+
+def reported_tasks(cfg: CfgNode, dataset_name: str) -> set[str]:
+    """The keys of the results of `build_evaluator`."""
+    found = {key for task in _evaluated_tasks(cfg, dataset_name) for key in task.reports}
+    return found | ({"count"} if cfg.TEST.COUNT.ENABLED else set())
+
+
+def _evaluated_tasks(cfg: CfgNode, dataset_name: str) -> list[Task]:
+    possible = annotated_tasks(dataset_name)
+    return [task for task in possible if cfg.MODEL.MASK_FORMER.TEST[task.switch]]
 
 
 def _count_evaluator(cfg: CfgNode, dataset_name: str) -> CountEvaluator:

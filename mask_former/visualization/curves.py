@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mask_former.checkpoint.atomic_write import explained_write_errors, make_folder_of
 from mask_former.errors import UserError
 from mask_former.evaluation.metrics_file import read_metrics
 
@@ -44,8 +45,9 @@ def plot_curves(metrics: str | Path, output: str | Path, *, title: str = "") -> 
     _plot(rate_axes, entries, ["lr"], "learning rate")
     _add_minutes(loss_axes, entries)
     figure.suptitle(title, fontweight="bold")
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=130)
+    make_folder_of(output)
+    with explained_write_errors(output):
+        figure.savefig(output, dpi=130)
 
 
 def _plot(

@@ -107,15 +107,16 @@ def draw_instances(
     Args:
         image: uint8 (H, W, 3), BGR.
         instances: Detectron2's `Instances` with `pred_masks` (n, H, W) and `pred_classes` (n,),
-            and optionally `scores` (n,).
+            and optionally `scores` (n,) and `iscrowd` (n,).
         metadata, scale, labels, and the result: as in `draw_panoptic`.
     """
     masks = to_numpy(instances.pred_masks).astype(bool)
     classes = to_numpy(instances.pred_classes).tolist()
     infos = [{"id": number, "category_id": c} for number, c in enumerate(classes, start=1)]
-    if instances.has("scores"):
-        for info, score in zip(infos, to_numpy(instances.scores).tolist(), strict=True):
-            info["score"] = score
+    for field, key in (("scores", "score"), ("iscrowd", "iscrowd")):
+        if instances.has(field):
+            for info, value in zip(infos, to_numpy(instances.get(field)).tolist(), strict=True):
+                info[key] = value
     painted = np.zeros(image.shape[:2], np.int32)
     for i in np.argsort(-masks.sum(axis=(1, 2)), kind="stable").tolist():
         painted[masks[i]] = i + 1

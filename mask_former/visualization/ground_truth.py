@@ -1,10 +1,11 @@
 """Drawing the annotations of records like predictions."""
 
+import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from detectron2.data import Metadata
 from detectron2.data.transforms import NoOpTransform
 from detectron2.structures import Instances
@@ -44,9 +45,20 @@ def draw_ground_truth(
         label_map = read_label_map(record, size, num_classes, ignore_label)
         return draw_semantic(image, label_map, metadata, **options)
     annotations = read_annotations(record, size, num_classes)
-    target = instance_target(annotations, NoOpTransform(), size)
-    instances = Instances(size, pred_masks=target.masks.tensor, pred_classes=target.labels)
-    return draw_instances(image, instances, metadata, **options)
+    parts = []
+    for crowd in (False, True):
+        chosen = [{**a, "iscrowd": 0} for a in annotations if bool(a.get("iscrowd")) == crowd]
+        target = instance_target(chosen, NoOpTransform(), size)
+        labels = target.labels
+        parts.append(
+            Instances(
+                size,
+                pred_masks=target.masks.tensor,
+                pred_classes=labels,
+                iscrowd=torch.full_like(labels, crowd, dtype=torch.bool),
+            )
+        )
+    return draw_instances(image, Instances.cat(parts), metadata, **options)
 
 
 def ground_truth_sheet(
@@ -74,12 +86,15 @@ def ground_truth_sheet(
     Raises:
         FileNotFoundError, ValueError: as `draw_ground_truth`.
     """
+    files = [str(record["file_name"]) for record in records]
+    # Below the folder that all have in common, in case that several have files of one name.
+    common = os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
     cells = []
-    for record in records:
-        image = read_image(record["file_name"], "BGR", exif=exif)
+    for record, file in zip(records, files, strict=True):
+        image = read_image(file, "BGR", exif=exif)
         scale = width / max(image.shape[:2])
         picture = draw_ground_truth(image, record, metadata, scale=scale)
-        cells.append([_with_name(picture, Path(record["file_name"]).name, width)])
+        cells.append([_with_name(picture, os.path.relpath(file, common), width)])
     sheet = make_sheet(cells, [""], across=across)
     return make_sheet([[sheet]], [title])
 

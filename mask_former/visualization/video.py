@@ -10,6 +10,7 @@ from types import TracebackType
 import cv2
 import numpy as np
 
+from mask_former.checkpoint.atomic_write import make_folder_of
 from mask_former.errors import MissingFileError, UnwritableFileError, UserError
 
 # The codecs of OpenCV's own wheels, by suffix and in order of preference. OpenCV raises nothing
@@ -105,7 +106,7 @@ class VideoWriter:
         self.num_frames += 1
 
     def _open(self, size: tuple[int, int]) -> cv2.VideoWriter:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder_of(self.path)
         codecs = CODECS[self.path.suffix.lower()]
         for codec in codecs:
             fourcc = cv2.VideoWriter.fourcc(*codec)

@@ -8,6 +8,7 @@ from mask_former.config import add_mask_former_config
 from mask_former.data.agreement import check_classes
 from mask_former.data.checks import check_data, check_records
 from mask_former.data.mapper import MaskFormerDatasetMapper
+from mask_former.data.reading import read_image
 
 NAME, OTHER = "test_checks_panoptic", "test_checks_other"
 
@@ -85,6 +86,23 @@ def test_no_data_set(cfg, key):
     cfg.DATASETS[key] = ()
     with pytest.raises(ValueError, match=f"DATASETS.{key} is empty: name a data set"):
         check_data(cfg, eval_only=key == "TEST")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("5.png", r"There is .*moved.5\.png: is its folder meant\?"),
+        ("a\\5.png", "has backslashes: folders are divided by /"),
+    ],
+)
+def test_where_a_missing_file_may_be(cfg, records, tmp_path, name, hint):
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "5.png").rename(tmp_path / "moved" / "5.png")
+    records[5]["file_name"] = records[5]["pan_seg_file_name"] = str(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match=hint):
+        check_data(cfg)
+    with pytest.raises(FileNotFoundError, match=hint):
+        read_image(records[5]["file_name"], "RGB")
 
 
 def test_missing_folder(cfg, tmp_path):

@@ -8,7 +8,8 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from mask_former.data.random_state import get_random_state, set_random_state
-from mask_former.engine.hooks import BestCheckpoint, ProgressBar, RandomState, is_better
+from mask_former.engine.evaluation_hooks import BestCheckpoint, is_better
+from mask_former.engine.hooks import ProgressBar, RandomState
 
 
 def draw():

@@ -56,6 +56,11 @@ def test_precision(dtype):
     assert model.dtype == (dtype or torch.float32)
 
 
+def test_an_image_that_cv2_has_not_read():
+    with pytest.raises(ValueError, match="this one is NoneType; cv2.imread gives None"):
+        DefaultPredictor(model=Recorder())(None)
+
+
 @pytest.mark.parametrize("image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)])
 def test_what_is_no_image(image):
     with pytest.raises(ValueError, match=r"uint8 \(H, W, 3\)"):

@@ -1,8 +1,11 @@
+import cv2
 import pytest
 import torch
 from detectron2.engine import HookBase
 
+from mask_former.errors import UserError
 from tests.engine.toy import (
+    ToyLoader,
     ToyTrainer,
     dataset,  # noqa: F401  (a fixture)
     toy_cfg,
@@ -91,6 +94,32 @@ def test_weights_that_are_not_finite_end_a_training(tmp_path, checkpoints, evalu
         trainer.train()
     assert trainer.last_results == {}
     assert not list(tmp_path.glob("model*"))
+
+
+class Unreadable(ToyLoader):
+    """The third batch has an image that cannot be read."""
+
+    def __iter__(self):
+        for iteration, batch in enumerate(super().__iter__(), self.start_iter):
+            if iteration == 2:
+                raise UserError("2.jpg cannot be read as an image")
+            yield batch
+
+
+def test_an_image_that_cannot_be_read_costs_no_iteration(tmp_path, monkeypatch):
+    cfg = toy_cfg(tmp_path, CHECKPOINT_PERIOD=10)
+    message = "2.jpg cannot be read.*mended: 2 of 4 iterations are kept in .*1.pth.*--resume"
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=message):
+        patch.setattr("tests.engine.toy.ToyLoader", Unreadable)
+        train(cfg)
+    resumed, _, _ = train(cfg, resume=True)
+    straight, _, _ = train(toy_cfg(tmp_path / "straight"))
+    assert resumed.start_iter == 2 and torch.equal(resumed.model.w, straight.model.w)
+
+
+def test_the_curves_are_drawn(tmp_path):
+    train(toy_cfg(tmp_path))
+    assert cv2.imread(str(tmp_path / "curves.png")).shape[1] > 1000
 
 
 def test_weights_that_are_not_finite_are_not_evaluated(tmp_path):

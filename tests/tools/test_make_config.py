@@ -59,12 +59,25 @@ def test_a_config_is_not_overwritten(folders, tmp_path, capsys):
 
 
 def test_wrong_data_are_refused(folders, tmp_path, capsys):
-    save(tmp_path / "labels" / "train" / "0.png", [[0, 1]])
+    for name in ("0.png", "1.png"):
+        save(tmp_path / "labels" / "train" / name, [[0, 1]])
     with pytest.raises(SystemExit, match="2"):
         run(folders, tmp_path / "mine.yaml")
     said = capsys.readouterr().err
-    assert "The data have a fault" in said and "Sizes differ" in said
+    assert "The data have faults:" in said and said.count("Sizes differ") == 2
     assert not (tmp_path / "mine.yaml").exists()
+
+
+def test_weights_that_are_not_there(folders, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run(folders, tmp_path / "mine.yaml", "--weights", str(tmp_path / "none.pth"))
+    assert f"no weights file {tmp_path / 'none.pth'}" in capsys.readouterr().err
+
+
+def test_the_data_set_has_the_name_of_the_config(folders, tmp_path):
+    run(folders, tmp_path / "my-trees.yaml")
+    cfg = load_config(str(tmp_path / "my-trees.yaml"))
+    assert cfg.DATASETS.TRAIN == ("my_trees_train",) and cfg.OUTPUT_DIR == "output/my_trees"
 
 
 def test_an_unknown_model(folders, tmp_path, capsys):
@@ -74,7 +87,9 @@ def test_an_unknown_model(folders, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("weights", ["", "my.pth"])
-def test_weights(folders, tmp_path, weights):
+def test_weights(folders, tmp_path, monkeypatch, weights):
+    (tmp_path / "my.pth").touch()
+    monkeypatch.chdir(tmp_path)
     output = tmp_path / "mine.yaml"
     flags = ["--weights", weights] if weights else []
     assert main([*folders, "--output", str(output), "--model", "mask2former-R50", *flags]) == 0

@@ -36,6 +36,21 @@ def test_semantic(tmp_path, image):
     assert np.array_equal(draw_ground_truth(image, record, METADATA), expected)
 
 
+def square(left, **more):
+    right = left + 20.0
+    polygon = [left, 10.0, right, 10.0, right, 30.0, left, 30.0]
+    return {"category_id": 0, "segmentation": [polygon], **more}
+
+
+def test_crowds_are_drawn_as_such(image):
+    record = {"file_name": "image.jpg", "annotations": [square(0.0, iscrowd=1), square(25.0)]}
+    ids = np.zeros((40, 50), np.int32)
+    ids[10:30, 25:45], ids[10:30, :20] = 1, 2
+    infos = [{"id": 1, "category_id": 0}, {"id": 2, "category_id": 0, "iscrowd": True}]
+    expected = draw_panoptic(image, ids, infos, METADATA, scale=4)
+    assert np.array_equal(draw_ground_truth(image, record, METADATA, scale=4), expected)
+
+
 def test_instances(image):
     polygon = [10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]
     record = {

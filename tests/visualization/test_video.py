@@ -71,6 +71,15 @@ def test_frames_that_got_lost_are_noticed(tmp_path):
         writer.num_frames = 9
 
 
+def test_a_folder_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "notadir").touch()
+    with (
+        pytest.raises(OSError, match="o.mp4 cannot be written: .*notadir is not a folder"),
+        VideoWriter(tmp_path / "notadir" / "o.mp4", 10) as writer,
+    ):
+        writer.write(np.zeros((8, 8, 3), np.uint8))
+
+
 def test_wrong_suffix_and_changing_sizes(tmp_path):
     with pytest.raises(ValueError, match=r"clip.gif.*\.mp4"):
         VideoWriter(tmp_path / "clip.gif", 24)
