@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import cv2
@@ -59,11 +60,24 @@ def run(task: str) -> None:
         assert not (isinstance(result, int) and result), command
 
 
+def run_python(task: str) -> None:
+    """Run the document's example on one of the images."""
+    shutil.copy(next(Path("mine/images").glob("*")), "photo.jpg")
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    names: dict = {}
+    exec(compile(code, "OWN_DATA.md", "exec"), names)
+    assert {"leaf", "beetle"} <= set(names["names"])
+    assert {"semantic": "sem_seg", "panoptic": "panoptic_seg"}.get(task, task) in names[
+        "prediction"
+    ]
+
+
 def run_all(folder: str) -> None:
     """Run the commands for each task in a folder of its own."""
     for task in METRIC:
         os.chdir(Path(folder, task))
         run(task)
+        run_python(task)
 
 
 def test_the_commands(tmp_path):
