@@ -130,12 +130,13 @@ def read_label_image(file_name: str | Path) -> LabelImage:
             raise UserError(
                 f"{file_name} has {image.n_frames} frames, but a label map is one. Save it as PNG."
             )
+        orientation = orientation_of(image)  # of a TIFF, PIL forgets it once it is loaded
         palette = None
         if image.mode == "P":
             palette = np.zeros((256, 3), dtype=np.uint8)
             colors = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
             palette[: len(colors)] = colors
-        return LabelImage(np.asarray(oriented(image, orientation_of(image), exif=False)), palette)
+        return LabelImage(np.asarray(oriented(image, orientation, exif=False)), palette)
 
 
 def read_ids(file_name: str | Path) -> np.ndarray:

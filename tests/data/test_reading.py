@@ -124,6 +124,10 @@ def test_annotations_are_not_turned(tmp_path, noise, name):
     path = save(tmp_path / name, noise[..., 0], exif=exif)
     assert np.array_equal(read_labels(path), noise[..., 0])
     assert read_size(path) == (HEIGHT, WIDTH)
+    palette = Image.fromarray(noise[..., 0])
+    palette.putpalette(list(range(256)) * 3)
+    palette.save(path, exif=exif)
+    assert np.array_equal(read_labels(path), noise[..., 0])
     ids = read_ids(save(tmp_path / "ids.png", noise, exif=exif))
     assert np.array_equal(ids, noise.astype(int) @ [1, 256, 65536])
 
