@@ -55,6 +55,10 @@ class SavedPanoptic:
         """The ids of the images."""
         return self._annotations.keys()
 
+    def unused(self, records: Iterable[Record]) -> set[Hashable]:
+        """The predictions for none of the records."""
+        return self._annotations.keys() - {record["image_id"] for record in records}
+
     def __contains__(self, record: Record) -> bool:
         return record["image_id"] in self._annotations
 
@@ -103,6 +107,10 @@ class SavedSemantic:
     def keys(self) -> Iterable[str]:
         """The names of the predictions."""
         return self._files.keys()
+
+    def unused(self, records: Iterable[Record]) -> set[Path]:
+        """The predictions for none of the records."""
+        return set(self._files.values()) - {self._file(record) for record in records}
 
     def _file(self, record: Record) -> Path | None:
         return by_end_of_path(self._files, _without_suffix(record["file_name"]))

@@ -148,6 +148,22 @@ def test_images_that_the_ground_truth_lacks_are_left_out_and_counted(data, found
     assert "Not scored: 1 results, of 1 images that the ground truth lacks." in caplog.text
 
 
+def test_maps_that_the_ground_truth_lacks_are_counted(data, found, tmp_path, caplog):
+    (tmp_path / "names.txt").write_text("\n".join(NAMES) + "\n")
+    flags = ["--labels", data / "labels", "--classes", tmp_path / "names.txt"]
+    run(found / "labels", *flags)
+    assert "Not scored" not in caplog.text
+    shutil.copy(found / "labels/field_0.png", found / "labels/other.png")
+    run(found / "labels", *flags)
+    assert "Not scored: 1 images that the ground truth lacks." in caplog.text
+    caplog.clear()
+    (data / "labels" / "again").mkdir()
+    shutil.copy(data / "labels/field_0.png", data / "labels/again/field_0.png")
+    (found / "labels/other.png").unlink()
+    assert "field_0.png is a prediction for " in refused(found / "labels", *flags)
+    assert "Not scored" not in caplog.text
+
+
 def test_classes_of_results_and_ground_truth_agree(data, found):
     truth = ["--panoptic-json", data / "panoptic.json"]
     change(found / "panoptic.json", lambda c: c["categories"][0].update(name="beetle"))
