@@ -64,7 +64,7 @@ class InstanceEvaluator(Evaluator):
         Raises:
             FileNotFoundError, UserError: what `process` would raise later.
         """
-        assert self._category_ids
+        _ = self._category_ids  # reads them
         for record in load_records(self._dataset_name):
             image = self._file.images.get(required_field(record, "image_id"))
             self._check_image(image, record)
