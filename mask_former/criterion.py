@@ -158,8 +158,8 @@ class SetCriterion(nn.Module):
         """What the mask losses and the cross entropy are divided by.
 
         They follow from the ground truth alone: number of segments, at least 1; sum of the weights
-        of the classes that the queries learn, where segments without a query (more than there are
-        queries) weigh what the others of their image do on average.
+        of the classes that the queries learn, or 1 where it is 0. Segments without a query (more
+        than there are queries) weigh what the others of their image do on average.
         """
         labels = [t.labels for t in targets] if self._labels is None else self._labels
         counts = [len(x) for x in labels]
@@ -173,7 +173,7 @@ class SetCriterion(nn.Module):
         count = torch.full((), float(sum(counts)), device=weights.device)
         average = self._average or average_over_processes
         count, weight = average(torch.stack([count, weights.sum() + no_object]))
-        return count.clamp(min=1), weight.clamp(min=torch.finfo(torch.float32).tiny)
+        return count.clamp(min=1), weight.where(weight > 0, 1)
 
     def class_loss(
         self, predictions: Sequence[Prediction], targets: Sequence[Target], matching: Matching

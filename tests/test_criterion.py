@@ -198,12 +198,20 @@ def test_more_segments_than_queries_have_the_divisor_of_those_that_are_matched(s
     assert weight.item() == pytest.approx(matched + 0.2 * (3 * Q - matched))
 
 
-def test_a_batch_whose_classes_weigh_nothing_has_no_class_loss():
+@pytest.mark.parametrize("class_weight", [1.0, 100.0])
+def test_a_batch_whose_classes_weigh_nothing_has_no_class_loss(class_weight):
+    """Nor gradients of one."""
     predictions, targets = make_batch(layers=1)
     criterion = SetCriterion(
-        num_classes=K, matcher=HungarianMatcher(), no_object_weight=0.0, class_weights=[0.0] * K
+        num_classes=K,
+        matcher=HungarianMatcher(),
+        no_object_weight=0.0,
+        class_weights=[0.0] * K,
+        class_weight=class_weight,
     )
-    assert criterion(predictions, targets)["loss_ce"].item() == 0
+    loss = criterion(predictions, targets)["loss_ce"]
+    loss.backward()
+    assert loss.item() == 0 and (predictions[0].class_logits.grad == 0).all()
 
 
 def part_of(predictions, targets, images):

@@ -12,7 +12,8 @@ from mask_former.errors import UserError, listed
 
 def check_classes(cfg: CfgNode, dataset_name: str) -> None:
     """Raise UserError unless the data set has MODEL.SEM_SEG_HEAD.NUM_CLASSES classes of different
-    names, and ignores the label that the config ignores."""
+    names, and ignores the label that the config ignores, which is none of its classes unless its
+    metadata say so."""
     key, classes = _key(cfg), classes_of(cfg, dataset_name)
     if len(classes) != cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
         raise UserError(
@@ -31,6 +32,13 @@ def check_classes(cfg: CfgNode, dataset_name: str) -> None:
         raise UserError(
             f"Data set {dataset_name!r} has the ignore_label {ignored} in its metadata, but "
             f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {value}. Which label is ignored? Set both to it."
+        )
+    if key == "stuff_classes" and ignored is None and 0 <= value < len(classes):
+        raise UserError(
+            f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {value}, but that is the class {classes[value]!r} "
+            f"of data set {dataset_name!r}, which would be neither learned nor evaluated. Set it "
+            f"to a label that no class has, such as {255 if len(classes) <= 255 else 65535}; or, "
+            f"if that class is to be ignored, set ignore_label in its metadata to {value}."
         )
 
 

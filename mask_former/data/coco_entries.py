@@ -198,17 +198,26 @@ def check_segments(
 
 def _check_segment(segment: Json, place: str, stuff: dict[Hashable, bool], ids: set[int]) -> None:
     """Check one segment, and add its id to those before, `ids`."""
-    id_ = segment["id"]
-    if type(id_) is float and id_.is_integer():
-        id_ = segment["id"] = int(id_)
-    if type(id_) is not int or not 0 < id_ <= _MAX_SEGMENT_ID:
-        raise UserError(
-            f"{place}: the id of a segment is {described(id_)}, but must be a whole number in "
-            f"1..{_MAX_SEGMENT_ID}, the colour R + 256 G + 65536 B of its pixels."
-        )
+    id_ = segment["id"] = segment_id(segment["id"], place)
     if id_ in ids:
         raise UserError(f"{place} lists the segment {id_} twice.")
     ids.add(id_)
     of_segment = partial("{}, segment {}".format, place, id_)
     check_reference(segment, "category", of_segment, stuff)
     segment["iscrowd"] = _flag(segment, "iscrowd", of_segment)
+
+
+def segment_id(value: Any, place: str) -> int:
+    """The id of a segment of a panoptic PNG; UserError if it is none.
+
+    Args:
+        value: what a JSON says.
+        place: what the list of segments is called in an error message.
+    """
+    id_ = int(value) if type(value) is float and value.is_integer() else value
+    if type(id_) is not int or not 0 < id_ <= _MAX_SEGMENT_ID:
+        raise UserError(
+            f"{place}: the id of a segment is {described(id_)}, but must be a whole number in "
+            f"1..{_MAX_SEGMENT_ID}, the colour R + 256 G + 65536 B of its pixels."
+        )
+    return id_

@@ -1,11 +1,15 @@
-"""The headers of image files: sizes, and the orientation of EXIF."""
+"""The headers of image files: sizes, bits, and the orientation of EXIF."""
 
+import struct
 from typing import NamedTuple
 
 from PIL import Image
 
+PNG, PNG_START = b"\x89PNG\r\n\x1a\n", 26  # bytes, with the header
+
 # Tags; what undoes the orientation.
 _ORIENTATION, _TIFF_WIDTH, _TIFF_HEIGHT = 0x0112, 256, 257
+_TIFF_BITS, _TIFF_PLANES = 258, 284
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -63,3 +67,41 @@ def oriented(image: Image.Image, orientation: int, exif: bool) -> Image.Image:
     if is_turned:  # back; a quarter has another inverse
         orientation = {6: 8, 8: 6}.get(orientation, orientation)
     return image.transpose(_TRANSPOSE[orientation])
+
+
+def depth_of(image: Image.Image) -> int:
+    """Bits a pixel and channel of an opened PNG or TIFF, which is left where it stands; 8 of other
+    formats."""
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(_TIFF_BITS, (1,)))
+    if image.format != "PNG":
+        return 8
+    position = image.fp.tell()
+    image.fp.seek(0)
+    header = png_header(image.fp.read(PNG_START))
+    image.fp.seek(position)
+    return header.depth
+
+
+def has_large_planes(image: Image.Image) -> bool:
+    """Whether it is a TIFF whose channels follow each other, of more than 8 bits, which PIL takes
+    for 8."""
+    planes = image.format == "TIFF" and image.tag_v2.get(_TIFF_PLANES) == 2
+    return planes and depth_of(image) > 8 and len(image.getbands()) > 1
+
+
+class PngHeader(NamedTuple):
+    width: int
+    height: int
+    depth: int
+    color: int
+
+
+def png_header(data: bytes) -> PngHeader:
+    """The header of a PNG, by the first bytes of the file; OSError if it is none."""
+    if not data.startswith(PNG) or len(data) < PNG_START:
+        raise OSError("no PNG, or a broken one")
+    header = PngHeader(*struct.unpack(">IIBB", data[16:PNG_START]))
+    if header.width * header.height > 2 * Image.MAX_IMAGE_PIXELS:
+        raise OSError(f"{header.width} x {header.height} pixels are too many")
+    return header

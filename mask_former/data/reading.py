@@ -6,11 +6,9 @@ start other programs for some formats, and a header may promise gigabytes.
 
 import glob
 import os
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,7 +17,17 @@ from PIL import Image
 
 from mask_former.data.coco_format import decode_ids
 from mask_former.data.label_encoding import LabelImage
-from mask_former.data.orientation import Header, header_of, orientation_of, oriented
+from mask_former.data.orientation import (
+    PNG,
+    PNG_START,
+    Header,
+    depth_of,
+    has_large_planes,
+    header_of,
+    orientation_of,
+    oriented,
+    png_header,
+)
 from mask_former.errors import MissingFileError, UserError
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -30,7 +38,6 @@ _LOSSY_TIFF = ("jpeg", "old-jpeg", "tiff_jpeg", "webp")
 _16_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 # Formats whose 16 bits PIL may give as 32; they have no more.
 _16_BIT_AS_32 = ("PNG", "PPM")
-_PNG, _PNG_START = b"\x89PNG\r\n\x1a\n", 26  # bytes, with the header
 _PNG_GREY, _PNG_COLOURS = 0, (2, 3, 6)
 
 
@@ -55,12 +62,17 @@ def read_image(
     Raises:
         FileNotFoundError: there is no such file.
         UserError: the file is no picture, a broken one, of another size, or its pixels are
-            floating-point numbers or of 32 bits.
+            floating-point numbers, of 32 bits, or 16-bit planes.
     """
     with _opened(file_name) as image:
         header = header_of(image)
         if size is not None:
             check_size_of_file(file_name, header, size, exif)
+        if has_large_planes(image):
+            raise UserError(
+                f"{file_name} has 16-bit channels one after another (PlanarConfiguration 2), which "
+                "PIL misreads. Save it as PNG, or with 8 bits."
+            )
         has_16_bits = image.mode in _16_BIT or (image.mode == "I" and image.format in _16_BIT_AS_32)
         image = oriented(image, header.orientation, exif)
         if has_16_bits:
@@ -105,7 +117,7 @@ def read_label_image(file_name: str | Path) -> LabelImage:
 
     Raises:
         FileNotFoundError: there is no such file.
-        UserError: the file is broken, or in a format that may change values.
+        UserError: the file is broken, in a format that may change values, or PIL would scale them.
     """
     with _opened(file_name) as image:
         compression = image.info.get("compression") if image.format == "TIFF" else None
@@ -114,21 +126,18 @@ def read_label_image(file_name: str | Path) -> LabelImage:
                 f"{file_name} is {image.format}{f' ({compression})' if compression else ''}, which "
                 "changes labels at their borders. Make label maps again, as PNG."
             )
-        if image.format == "PNG" and image.mode == "L" and _depth(image.fp) < 8:
-            raise UserError(
-                f"{file_name} has fewer than 8 bits a pixel, which are read as shades of grey, "
-                "not as numbers. Save it with 8 bits."
-            )
+        _check_values_are_kept(file_name, image)
         if getattr(image, "n_frames", 1) > 1:
             raise UserError(
                 f"{file_name} has {image.n_frames} frames, but a label map is one. Save it as PNG."
             )
+        orientation = orientation_of(image)  # of a TIFF, PIL forgets it once it is loaded
         palette = None
         if image.mode == "P":
             palette = np.zeros((256, 3), dtype=np.uint8)
             colors = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
             palette[: len(colors)] = colors
-        return LabelImage(np.asarray(oriented(image, orientation_of(image), exif=False)), palette)
+        return LabelImage(np.asarray(oriented(image, orientation, exif=False)), palette)
 
 
 def read_ids(file_name: str | Path) -> np.ndarray:
@@ -141,7 +150,7 @@ def read_ids(file_name: str | Path) -> np.ndarray:
     with explained_read_errors(file_name):
         with PathManager.open(str(file_name), "rb") as file:
             data = file.read()
-        header = _png_header(data)
+        header = png_header(data)
         if header.depth > 8 or header.color not in _PNG_COLOURS:
             kind = "grey values" if header.color not in _PNG_COLOURS else "colours"
             raise UserError(
@@ -166,10 +175,10 @@ def read_size(file_name: str | Path) -> tuple[int, int]:
     """Height and width of a label map, which has no EXIF, by its header. Raises as `read_image`."""
     with explained_read_errors(file_name):
         with PathManager.open(str(file_name), "rb") as file:
-            start = file.read(_PNG_START)
-        if not start.startswith(_PNG):
+            start = file.read(PNG_START)
+        if not start.startswith(PNG):
             return read_header(file_name).size
-        header = _png_header(start)  # several times as fast as PIL
+        header = png_header(start)  # several times as fast as PIL
         return header.height, header.width
 
 
@@ -222,30 +231,27 @@ def check_image_format(image_format: str) -> None:
         raise UserError(f"INPUT.FORMAT is {image_format!r}, but images are read as RGB or BGR.")
 
 
-class _PngHeader(NamedTuple):
-    width: int
-    height: int
-    depth: int
-    color: int
-
-
-def _png_header(data: bytes) -> _PngHeader:
-    """The header of a PNG, by the first bytes of the file; OSError if it is none."""
-    if not data.startswith(_PNG) or len(data) < _PNG_START:
-        raise OSError("no PNG, or a broken one")
-    header = _PngHeader(*struct.unpack(">IIBB", data[16:_PNG_START]))
-    if header.width * header.height > 2 * Image.MAX_IMAGE_PIXELS:
-        raise OSError(f"{header.width} x {header.height} pixels are too many")
-    return header
-
-
-def _depth(png: BinaryIO) -> int:
-    """Bits a pixel and channel of an open PNG, which is left where it stands."""
-    position = png.tell()
-    png.seek(0)
-    header = _png_header(png.read(_PNG_START))
-    png.seek(position)
-    return header.depth
+def _check_values_are_kept(file_name: str | Path, image: Image.Image) -> None:
+    """Raise UserError where PIL would change the values of an image that is not yet loaded: it
+    knows grey values of 8, 16 and 32 bits, and colours of 8."""
+    bits = depth_of(image)
+    if image.mode == "L" and bits < 8:
+        raise UserError(
+            f"{file_name} has fewer than 8 bits a pixel, which are read as shades of grey, "
+            "not as numbers. Save it with 8 bits."
+        )
+    if bits > 8 and len(image.getbands()) > 1:
+        raise UserError(
+            f"{file_name} has several channels of {bits} bits, of which only the upper 8 are read. "
+            "Save numbers as grey values of 8 or 16 bits, colours with 8."
+        )
+    codec, *_, options = image.tile[0]
+    white = 65535 if image.mode == "I" else 255
+    if codec.startswith("ppm") and isinstance(options, tuple) and options[-1] != white:
+        raise UserError(
+            f"{file_name} has the largest value {options[-1]}, by which the others are scaled. "
+            "Save it as PNG."
+        )
 
 
 @contextmanager

@@ -21,12 +21,12 @@ _RANGES: tuple[tuple[float, float, str], ...] = (
     (0, _INF, "SOLVER.WEIGHT_DECAY"),
     (0, _INF, "SOLVER.WEIGHT_DECAY_EMBED SOLVER.WEIGHT_DECAY_NORM SOLVER.GAMMA SOLVER.STEPS"),
     (0, _INF, "SOLVER.WARMUP_FACTOR SOLVER.WARMUP_ITERS SOLVER.CLIP_GRADIENTS.CLIP_VALUE"),
-    (0, _INF, "SOLVER.POLY_LR_POWER SOLVER.POLY_LR_CONSTANT_ENDING SOLVER.LAYER_DECAY"),
+    (0, _INF, "SOLVER.POLY_LR_POWER SOLVER.POLY_LR_CONSTANT_ENDING"),
     (0, _INF, "SOLVER.BACKBONE_WARMUP_ITERS MODEL.EOMT.ANNEALING_START MODEL.EOMT.ANNEALING_END"),
     (0, 255, "INPUT.PADDING_VALUE"),
     (1, _INF, "MODEL.EOMT.NUM_BLOCKS"),
     (0, _INF, "MODEL.EOMT.ANNEALING_POWER"),
-    (0, 1, "SOLVER.MOMENTUM SOLVER.EMA_DECAY"),
+    (0, 1, "SOLVER.MOMENTUM SOLVER.EMA_DECAY SOLVER.LAYER_DECAY"),
     (1, _INF, "SOLVER.ACCUMULATION_STEPS"),
     (0, _INF, "SOLVER.EARLY_STOPPING_PATIENCE SOLVER.REFERENCE_WORLD_SIZE"),
     (0, _INF, "MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS"),
@@ -58,6 +58,8 @@ _RANGES: tuple[tuple[float, float, str], ...] = (
     (0, 1, "MODEL.SWIN.DROP_RATE MODEL.SWIN.ATTN_DROP_RATE MODEL.SWIN.DROP_PATH_RATE"),
 )
 _RANGE = {key: (low, high) for low, high, keys in _RANGES for key in keys.split()}
+# An end of the range that is not in it.
+_EXCLUDED = {"SOLVER.EMA_DECAY": 1, "SOLVER.LAYER_DECAY": 0, "MODEL.SWIN.DROP_PATH_RATE": 1}
 _KINDS = {"texts": (str,), "whole numbers": (int,), "numbers": (int, float)}
 # Of lists that are empty by default.
 _KIND_OF_LIST = {
@@ -117,12 +119,14 @@ def check_value(key: str, value: Any, default: Any, source: str) -> None:
             if not _is(kind, element):
                 raise UserError(f"{place}its elements must be {kind}, not {element!r}.")
     low, high = _RANGE.get(key, (-_INF, _INF))
+    excluded = _EXCLUDED.get(key)
     for element in elements:
         if isinstance(element, float) and not math.isfinite(element):
             raise UserError(f"{place}must be a finite number.")
-        if isinstance(element, int | float) and not low <= element <= high:
+        if isinstance(element, int | float) and (not low <= element <= high or element == excluded):
             limit = f"at least {low}" if high == _INF else f"in {low}..{high}"
             limit = f"at most {high}" if low == -_INF else limit
+            limit += f", without {excluded}" if excluded is not None else ""
             raise UserError(f"{place}must be {limit}.")
 
 

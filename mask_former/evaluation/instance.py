@@ -64,7 +64,7 @@ class InstanceEvaluator(Evaluator):
         Raises:
             FileNotFoundError, UserError: what `process` would raise later.
         """
-        assert self._category_ids
+        _ = self._category_ids  # reads them
         for record in load_records(self._dataset_name):
             image = self._file.images.get(required_field(record, "image_id"))
             self._check_image(image, record)
@@ -87,13 +87,21 @@ class InstanceEvaluator(Evaluator):
         """Keep the predictions of some images, masks run-length encoded.
 
         Raises:
-            UserError: the JSON lacks an image, or a category of the metadata.
+            UserError: the JSON lacks an image, or a category of the metadata; masks of another size
+                than it says.
         """
         category_ids = self._category_ids
         for record, output in zip(inputs, outputs, strict=True):
             image_id = record["image_id"]
-            self._check_image(self._file.images.get(image_id), record)
+            image = self._file.images.get(image_id)
+            self._check_image(image, record)
             instances = output["instances"].to("cpu")
+            found, size = tuple(instances.pred_masks.shape[1:]), (image["height"], image["width"])
+            if found != size:
+                raise UserError(
+                    f"image {record.get('file_name')}, ground truth {self._metadata.json_file}: "
+                    f"the masks have height and width {found}, the ground truth {size}"
+                )
             if not bool(instances.scores.isfinite().all()):
                 raise NonFiniteError(
                     f"image {record.get('file_name')}: scores are NaN or infinite: are the weights "

@@ -32,7 +32,7 @@ from mask_former.data.classes import categories_of, dataset_category_ids
 from mask_former.data.coco_format import encode_ids, image_entry, shape_info
 from mask_former.data.json_files import as_id, entries, read_json
 from mask_former.data.writing import write_image, write_json
-from mask_former.errors import UserError
+from mask_former.errors import UserError, listed
 
 Json = dict[str, Any]
 ImageId = int | str
@@ -190,8 +190,16 @@ def save_panoptic(
     Returns:
         The segments for the JSON: id, category_id (the data set's), area in pixels, bbox
         (left, top, width, height) and iscrowd. Segments without a pixel are left out.
+
+    Raises:
+        UserError: a segment id that is no colour.
     """
     ids = np.asarray(panoptic_map.cpu() if isinstance(panoptic_map, Tensor) else panoptic_map)
+    if (wrong := ids[(ids < 0) | (ids >= 2**24)]).size:
+        raise UserError(
+            f"{path} is not written: the segment ids {listed(np.unique(wrong))} are no colours, "
+            "R + 256 G + 65536 B. Number the segments of each image from 1."
+        )
     write_image(path, encode_ids(ids))
     dataset_ids = dataset_category_ids(metadata)
     return [

@@ -3,7 +3,7 @@ in the same formats.
 """
 
 import logging
-import math
+import sys
 from collections.abc import Container, Hashable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 from detectron2.data import Metadata
 
 from mask_former.data.classes import class_names, contiguous_ids
+from mask_former.data.coco_entries import check_numbers, segment_id
 from mask_former.data.geometry import Masked, check_masks, mask_box, run_lengths_of
 from mask_former.data.json_files import Json, as_id, as_text, described, entries, read_json
 from mask_former.data.reading import read_ids, read_labels
@@ -54,6 +55,10 @@ class SavedPanoptic:
         """The ids of the images."""
         return self._annotations.keys()
 
+    def unused(self, records: Iterable[Record]) -> set[Hashable]:
+        """The predictions for none of the records."""
+        return self._annotations.keys() - {record["image_id"] for record in records}
+
     def __contains__(self, record: Record) -> bool:
         return record["image_id"] in self._annotations
 
@@ -61,18 +66,13 @@ class SavedPanoptic:
         _check_image_name(record, self._names, self.file)
         annotation = self._annotations[record["image_id"]]
         place = f"{self.file}: image {record['image_id']!r}"
-        segments = [
-            {"id": segment["id"], "category_id": self._category(segment, place)}
-            for segment in entries(annotation, "segments_info", place, ("id", "category_id"))
-        ]
+        segments = []
+        for segment in entries(annotation, "segments_info", place, ("id", "category_id")):
+            id_, known = segment_id(segment["id"], place), segment["category_id"]
+            category = _own_category(known, self._contiguous, f"{place}, segment {id_}")
+            segments.append({"id": id_, "category_id": category})
         name = as_text(annotation["file_name"], f"{place}: its file_name")
         return {"panoptic_seg": (torch.from_numpy(read_ids(self._root / name)), segments)}
-
-    def _category(self, segment: Json, place: str) -> int:
-        if type(segment["id"]) is not int:
-            raise UserError(f"{place}: a segment's id is {described(segment['id'])}.")
-        known = segment["category_id"]
-        return _own_category(known, self._contiguous, f"{place}, segment {segment['id']}")
 
 
 class SavedSemantic:
@@ -108,6 +108,10 @@ class SavedSemantic:
         """The names of the predictions."""
         return self._files.keys()
 
+    def unused(self, records: Iterable[Record]) -> set[Path]:
+        """The predictions for none of the records."""
+        return set(self._files.values()) - {self._file(record) for record in records}
+
     def _file(self, record: Record) -> Path | None:
         return by_end_of_path(self._files, _without_suffix(record["file_name"]))
 
@@ -140,7 +144,7 @@ def read_instance_results(
 
     Raises:
         UserError: the ground truth lacks all images, or a category; an instance without a sound
-            mask, or whose score is no number.
+            mask, or whose score or box is none.
     """
     beside = file.with_name("images.json")
     if beside.is_file():
@@ -162,14 +166,17 @@ def read_instance_results(
             others.append(ids["image_id"])
             continue
         value = result["score"]
-        if type(value) not in (int, float) or not math.isfinite(value):
+        # NaN is refused, too, and so are whole numbers of hundreds of digits.
+        if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
             raise UserError(f"{place}: its score is {described(value)}, but must be a number.")
         image = images[ids["image_id"]]
         size = image["height"], image["width"]
+        box = result.get("bbox")
+        check_numbers({"bbox": box}, partial(str, place), size)
         masked = {"segmentation": result["segmentation"]}
         check_masks(iter([Masked(masked, size, partial(str, place))]))
         rle = run_lengths_of(masked["segmentation"], size)
-        box = result.get("bbox") or mask_box(rle, size)
+        box = mask_box(rle, size) if box is None else box
         instance = {**ids, "score": value, "segmentation": rle, "bbox": box}
         found[ids["image_id"]].append(instance)
     if others and not any(found.values()):

@@ -126,7 +126,7 @@ def _process(
             f"{listed(list(saved.keys()), 3)}. (The demo numbers images, unless --image-ids says "
             "which ids they have.)"
         )
-    if others := len(list(saved.keys())) - len(found):
-        logger.warning("Not scored: %d images that the ground truth lacks.", others)
+    if others := saved.unused(found):
+        logger.warning("Not scored: %d images that the ground truth lacks.", len(others))
     for record in tqdm(found, unit="image", disable=None):
         evaluator.process([dict(record)], [saved[record]])

@@ -67,7 +67,8 @@ class SemanticEvaluator(Evaluator):
         Raises:
             FileNotFoundError: no ground truth file.
             UserError: an image without ground truth, or with a broken file; another number of
-                classes; sizes that disagree; labels out of range. The message names the file.
+                classes; sizes that disagree; labels out of range; two images whose predictions
+                would be saved under one name. The message names the file.
         """
         for record, output in zip(inputs, outputs, strict=True):
             annotated = self._ground_truth.get(record["file_name"])
@@ -125,9 +126,8 @@ class SemanticEvaluator(Evaluator):
         return sem_seg.cpu().numpy()
 
     def _save(self, record: Record, labels: np.ndarray) -> None:
-        number, name = self._names[record["file_name"]]
+        number, name, file = self._names[record["file_name"]]
         image_id = record.get("image_id", number)
-        file = str(Path(name).with_suffix(".png"))
         save_semantic(Path(self._output_folder, "semantic", file), labels)
         self._saved[record["file_name"]] = (
             image_entry(image_id, name, labels.shape),
@@ -135,11 +135,22 @@ class SemanticEvaluator(Evaluator):
         )
 
     @cached_property
-    def _names(self) -> dict[str, tuple[int, str]]:
-        """Of each image file its number, from 1, and its name relative to the folder of all."""
+    def _names(self) -> dict[str, tuple[int, str, str]]:
+        """Of each image file its number, from 1, its name relative to the folder of all, and where
+        its prediction is saved."""
         files = list(self._ground_truth)
         names = relative_names(files, self._metadata.get("image_root"))
-        return dict(zip(files, enumerate(names, start=1), strict=True))
+        found: dict[str, tuple[int, str, str]] = {}
+        first: dict[str, str] = {}
+        for number, (file, name) in enumerate(zip(files, names, strict=True), start=1):
+            png = str(Path(name).with_suffix(".png"))
+            if first.setdefault(png, file) != file:
+                raise UserError(
+                    f"The predictions for {first[png]} and {file} would both be saved as {png}: "
+                    "their names differ only in the suffix. Rename one."
+                )
+            found[file] = number, name, png
+        return found
 
     def _read(self, record: Record) -> None:
         size = image_size(record) or read_size(record["sem_seg_file_name"])

@@ -168,7 +168,7 @@ class PerPixelHead(nn.Module):
         total = self._weight(targets) if self._batch_weight is None else self._batch_weight
         average = self._average or average_over_processes
         total = average(total.to(targets.device, copy=True))  # in place
-        weight = self.loss_weight / total.clamp(min=torch.finfo(torch.float32).tiny)
+        weight = self.loss_weight / total.where(total > 0, 1)  # of nothing, the sum is 0
         suffixes = [f"_{i}" for i in range(len(layers) - 1)] + [""]
         return {
             f"loss_sem_seg{suffix}": weight

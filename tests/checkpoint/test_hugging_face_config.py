@@ -78,6 +78,30 @@ def test_the_image_processor_of_older_files():
 
 
 @pytest.mark.parametrize(
+    ("processor", "expected"),
+    [
+        ({"size": {"shortest_edge": 512, "longest_edge": None}}, (512, 100000)),
+        ({"do_resize": False, "size": {"shortest_edge": 640, "longest_edge": 2560}}, (0, 2560)),
+        ({"do_resize": False, "size": {"height": 384, "width": 384}}, (0, 1333)),
+    ],
+)
+def test_how_the_image_processor_resizes(processor, expected, caplog):
+    """0 is the size that the image has; null is no limit."""
+    keys = config_from_hugging_face({"backbone_config": {"model_type": "swin"}}, processor)
+    cfg = load_config(opts=[x for pair in keys.items() for x in pair])
+    assert expected == (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+    assert "left out" not in caplog.text
+
+
+def test_a_size_that_does_not_keep_the_shape_is_left_out_and_named(caplog):
+    keys = config_from_hugging_face(
+        {"backbone_config": {"model_type": "swin"}}, {"size": {"height": 384, "width": 256}}
+    )
+    assert not {"INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"} & keys.keys()
+    assert "{'height': 384, 'width': 256} is left out" in caplog.text
+
+
+@pytest.mark.parametrize(
     "section, key, value",
     [
         ("decoder_config", "activation_function", "gelu"),

@@ -9,6 +9,7 @@ from mask_former.data.agreement import check_classes
 from mask_former.data.checks import check_data, check_records
 from mask_former.data.mapper import MaskFormerDatasetMapper
 from mask_former.data.reading import read_image
+from mask_former.errors import UserError
 
 NAME, OTHER = "test_checks_panoptic", "test_checks_other"
 
@@ -49,6 +50,22 @@ def test_numbers_of_classes(cfg):
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 133
     with pytest.raises(ValueError, match=f"{NAME}.* 3 classes .*NUM_CLASSES is 133; set it to 3"):
         check_classes(cfg, NAME)
+
+
+def test_an_ignored_label_that_is_a_class(cfg):
+    cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = 2
+    with pytest.raises(UserError, match=f"IGNORE_VALUE is 2, .* class 'sky' .*{NAME}.*as 255"):
+        check_data(cfg)
+    MetadataCatalog.get(NAME).ignore_label = 2
+    check_classes(cfg, NAME)  # which is meant
+    cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = 3
+    check_classes(cfg, OTHER)
+
+
+def test_for_instances_no_label_is_ignored(cfg):
+    cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_instance"
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = 2, 1
+    check_classes(cfg, NAME)
 
 
 def test_for_instances_things_are_counted(cfg):

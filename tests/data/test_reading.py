@@ -14,6 +14,7 @@ from mask_former.data.reading import (
     read_ids,
     read_image,
     read_labels,
+    read_lossless,
     read_size,
 )
 from mask_former.errors import UserError
@@ -123,6 +124,10 @@ def test_annotations_are_not_turned(tmp_path, noise, name):
     path = save(tmp_path / name, noise[..., 0], exif=exif)
     assert np.array_equal(read_labels(path), noise[..., 0])
     assert read_size(path) == (HEIGHT, WIDTH)
+    palette = Image.fromarray(noise[..., 0])
+    palette.putpalette(list(range(256)) * 3)
+    palette.save(path, exif=exif)
+    assert np.array_equal(read_labels(path), noise[..., 0])
     ids = read_ids(save(tmp_path / "ids.png", noise, exif=exif))
     assert np.array_equal(ids, noise.astype(int) @ [1, 256, 65536])
 
@@ -156,22 +161,83 @@ def test_label_maps_are_read_as_they_are(tmp_path, noise, name, kind):
     assert np.array_equal(read_labels(save(tmp_path / name, values)), values)
 
 
-def test_label_maps_of_fewer_bits(tmp_path):
-    """PIL reads grey values of 2 bits, 1, 2, 3, as 85, 170, 255."""
+def png(depth, color, width, row):
+    """A PNG of one row, which has the given bytes."""
 
     def chunk(kind, data):
         return (
             struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         )
 
-    header = struct.pack(">IIBBBBB", 4, 1, 2, 0, 0, 0, 0)
-    pixels = zlib.compress(b"\0" + bytes([0b00011011]))
-    chunks = [chunk(b"IHDR", header), chunk(b"IDAT", pixels), chunk(b"IEND", b"")]
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, 1, depth, color, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress(b"\0" + row))
+    return b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b"")
+
+
+def set_tiff_tag(path, tag, value):
+    """Overwrite the value of a tag that has one number of 16 bits."""
+    data, start = path.read_bytes(), struct.pack("<HHI", tag, 3, 1)
+    assert data.count(start) == 1
+    place = data.index(start) + len(start)
+    path.write_bytes(data[:place] + struct.pack("<H", value) + data[place + 2 :])
+
+
+def test_label_maps_of_fewer_bits(tmp_path):
+    """PIL reads grey values of 2 bits, 1, 2, 3, as 85, 170, 255."""
     path = tmp_path / "x.png"
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    path.write_bytes(png(2, 0, 4, bytes([0b00011011])))
     assert read_image(path, "RGB")[0, :, 0].tolist() == [0, 85, 170, 255]
-    with pytest.raises(UserError, match="fewer than 8 bits"):
+    with pytest.raises(UserError, match=r"x\.png has fewer than 8 bits"):
         read_labels(path)
+    path = tmp_path / "x.tif"
+    save(path, np.ones((HEIGHT, WIDTH), np.uint8))
+    set_tiff_tag(path, 258, 4)
+    with pytest.raises(UserError, match=r"x\.tif has fewer than 8 bits"):
+        read_labels(path)
+
+
+def test_label_maps_of_16_bit_channels(tmp_path):
+    """Of these PIL keeps the upper byte: class 0 everywhere."""
+    labels = np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH)
+    for name, channels in (("rgb.png", 3), ("rgba.png", 4), ("rgb.tif", 3)):
+        cv2.imwrite(str(tmp_path / name), np.dstack([labels] * channels))
+    (tmp_path / "la.png").write_bytes(png(16, 4, 1, struct.pack(">HH", 3, 65535)))
+    (tmp_path / "rgb.ppm").write_bytes(b"P6 1 1 65535\n" + struct.pack(">HHH", 3, 3, 3))
+    for name in ("rgb.png", "rgba.png", "rgb.tif", "la.png"):
+        with pytest.raises(UserError, match=f"{name} has several channels of 16 bits.*8 or 16"):
+            read_lossless(tmp_path / name)
+    with pytest.raises(UserError, match=r"rgb\.ppm has the largest value 65535"):
+        read_lossless(tmp_path / "rgb.ppm")
+
+
+def test_label_maps_that_say_which_value_is_white(tmp_path):
+    """PIL scales values so that this becomes 255, or 65535."""
+    path = tmp_path / "x.pgm"
+    for header, values in (
+        (b"P5 2 1 1", b"\0\1"),
+        (b"P2 2 1 3", b"1 2\n"),
+        (b"P2 2 1 300", b"1 2\n"),
+    ):
+        path.write_bytes(header + b"\n" + values)
+        with pytest.raises(UserError, match=r"x\.pgm has the largest value .*as PNG"):
+            read_labels(path)
+    for header, values in (
+        (b"P5 2 1 255", b"\1\2"),
+        (b"P5 2 1 65535", b"\0\1\0\2"),
+        (b"P2 2 1 255", b"1 2\n"),
+    ):
+        path.write_bytes(header + b"\n" + values)
+        assert read_labels(path).tolist() == [[1, 2]]
+
+
+def test_planes_of_16_bits_are_refused(tmp_path):
+    """PIL takes each for one of 8 bits, whose pixels are the halves of half of the others."""
+    path = tmp_path / "x.tif"
+    cv2.imwrite(str(path), np.zeros((HEIGHT, WIDTH, 3), np.uint16))
+    assert read_image(path, "RGB").shape == (HEIGHT, WIDTH, 3)
+    set_tiff_tag(path, 284, 2)
+    with pytest.raises(UserError, match=r"x\.tif has 16-bit channels one after another"):
+        read_image(path, "RGB")
 
 
 @pytest.mark.parametrize(

@@ -126,11 +126,27 @@ def test_a_key_that_occurs_twice(write, text, lines):
         ("MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS", 0, "must be at least 1"),
         ("MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS", 0, "must be at least 1"),
         ("MODEL.VIT.PATCH_SIZE", -16, "must be at least 0"),
+        ("SOLVER.EMA_DECAY", 1.0, r"must be in 0\.\.1, without 1\."),
+        ("SOLVER.LAYER_DECAY", 0.0, r"must be in 0\.\.1, without 0\."),
+        ("SOLVER.LAYER_DECAY", 1.5, r"must be in 0\.\.1, without 0\."),
+        ("MODEL.SWIN.DROP_PATH_RATE", 1.0, r"must be in 0\.\.1, without 1\."),
     ],
 )
 def test_values_out_of_range(key, value, message):
     with pytest.raises(ValueError, match=f"command line: {key} is .*{message}"):
         load_config(opts=[key, value])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("SOLVER.EMA_DECAY", x) for x in (0.0, 0.9999)),
+        *(("SOLVER.LAYER_DECAY", x) for x in (0.01, 1.0)),
+    ],
+)
+def test_values_at_the_ends_of_their_range(key, value):
+    section, name = key.split(".")
+    assert load_config(opts=[key, value])[section][name] == value
 
 
 @pytest.mark.parametrize("base", [5, "[1]", "{a: b}"])

@@ -1,5 +1,8 @@
 """Several evaluators as one."""
 
+import json
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -88,3 +91,30 @@ def test_reset_forgets_an_error():
     evaluator.process(["first"], [-1])
     evaluator.reset()
     assert evaluator.evaluate() == {"sum": {"total": 0}}
+
+
+def test_ground_truth_is_checked_where_asserts_are_left_out(tmp_path):
+    images = [{"id": 1, "file_name": "a.png", "height": 2, "width": 3}]
+    categories = [{"id": 3, "name": "cat"}]
+    content = {"images": images, "annotations": [], "categories": categories}
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    code = f"""if True:
+        from detectron2.data import DatasetCatalog, MetadataCatalog
+        from mask_former.errors import UserError
+        from mask_former.evaluation import InstanceEvaluator
+        from mask_former.evaluation.counts import CountEvaluator
+        DatasetCatalog.register("x", lambda: [{{"file_name": "a.png", "image_id": 1}}])
+        MetadataCatalog.get("x").set(
+            thing_classes=["cat"],
+            thing_dataset_id_to_contiguous_id={{77: 0}},
+            json_file={str(tmp_path / "instances.json")!r},
+        )
+        for evaluator in (InstanceEvaluator("x"), CountEvaluator("x", 0.5)):
+            try:
+                evaluator.check_ground_truth()
+            except UserError as error:
+                print(error)
+    """
+    run = [sys.executable, "-O", "-c", code]
+    said = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    assert "lacks the categories [77]" in said and "have no objects to count" in said

@@ -9,7 +9,7 @@ from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import BitMasks, Instances
 from pycocotools import mask as coco_mask
 
-from mask_former.errors import NonFiniteError
+from mask_former.errors import NonFiniteError, UserError
 from mask_former.evaluation import InstanceEvaluator
 
 SIZE = 120  # large enough for COCO's small, medium and large objects
@@ -216,6 +216,13 @@ class TestErrors:
         scores = np.full(len(things), float("nan"))
         with pytest.raises(NonFiniteError, match=r"0\.jpg: scores are NaN"):
             evaluator.process(records()[:1], [output(things, scores)])
+
+    def test_masks_of_another_size(self, dataset):
+        """COCO's tools count them as misses."""
+        prediction = output(dataset[1][0])
+        prediction["instances"].pred_masks = prediction["instances"].pred_masks[:, :-1]
+        with pytest.raises(UserError, match=r"0\.jpg, .*instances\.json: .* \(119, 120\), .*120\)"):
+            InstanceEvaluator(dataset[0]).process(records()[:1], [prediction])
 
     def test_image_that_the_json_lacks(self, dataset):
         evaluator = InstanceEvaluator(dataset[0])

@@ -10,6 +10,7 @@ from PIL import Image
 
 from mask_former.data.classes import class_color
 from mask_former.data.records import read_id_map
+from mask_former.errors import UserError
 from mask_former.evaluation.results import (
     ResultWriter,
     find_image_ids,
@@ -66,6 +67,17 @@ def test_a_panoptic_map_survives_the_way_to_disk(tmp_path):
         {"id": 1, "category_id": 8, "area": 29, "bbox": [0, 0, 10, 6], "iscrowd": 0},
         {"id": 2**24 - 1, "category_id": 50, "area": 300, "bbox": [0, 10, 30, 10], "iscrowd": 0},
     ]
+
+
+@pytest.mark.parametrize("id_", [2**24, -1])
+def test_segment_ids_that_are_no_colours(tmp_path, id_):
+    """Of these the PNG would keep three bytes."""
+    ids = torch.ones(20, 30, dtype=torch.int64)
+    ids[2:6, 3:10] = id_
+    infos = [{"id": i, "category_id": 1} for i in (1, id_)]
+    with pytest.raises(UserError, match=rf"map\.png is not written: the segment ids {id_} are no"):
+        save_panoptic(tmp_path / "map.png", ids, infos, METADATA)
+    assert not (tmp_path / "map.png").exists()
 
 
 @pytest.mark.parametrize("num_classes", [256, 300])

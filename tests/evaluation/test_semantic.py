@@ -4,7 +4,7 @@ import torch
 from detectron2.evaluation import SemSegEvaluator
 from PIL import Image
 
-from mask_former.errors import NonFiniteError
+from mask_former.errors import NonFiniteError, UserError
 from mask_former.evaluation import SemanticEvaluator
 
 NAMES = ["sky", "sea", "sand", "rock", "never"]
@@ -113,6 +113,26 @@ def test_sixteen_bit_annotations(tmp_path, register):
     )
     assert result["pACC"] == pytest.approx(80)
     assert result["IoU-299"] == pytest.approx(50)
+
+
+def test_two_images_whose_names_differ_in_the_suffix(tmp_path, register):
+    """One prediction would overwrite the other."""
+    records = []
+    for image in ("x/a.jpg", "x/a.png", "y/a.jpg"):
+        path = tmp_path / f"{len(records)}.png"
+        Image.fromarray(np.zeros((2, 3), np.uint8)).save(path)
+        records.append({"file_name": image, "sem_seg_file_name": str(path)})
+    name = register(records, stuff_classes=NAMES)
+    outputs = [{"sem_seg": torch.zeros(2, 3, dtype=torch.int64)}] * 3
+    assert metrics(SemanticEvaluator(name), records, outputs)["pACC"] == 100
+    with pytest.raises(UserError, match=r"x/a\.jpg and x/a\.png would both be saved as .*Rename"):
+        metrics(SemanticEvaluator(name, output_folder=str(tmp_path / "out")), records, outputs)
+    assert not (tmp_path / "out" / "semantic.json").exists()
+    name = register([records[0], records[2]], stuff_classes=NAMES)
+    evaluator = SemanticEvaluator(name, output_folder=str(tmp_path / "out"))
+    metrics(evaluator, [records[0], records[2]], outputs[:2])
+    saved = {path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*.png")}
+    assert sorted(map(str, saved)) == ["semantic/x/a.png", "semantic/y/a.png"]
 
 
 class TestPanopticQualityOfStuff:

@@ -106,6 +106,16 @@ def test_a_batch_without_any_class_has_a_loss_of_zero(features, targets):
     assert all(p.grad is not None for p in head.parameters())
 
 
+@pytest.mark.parametrize(("label", "weights"), [(IGNORE, None), (1, [0.5, 0.0, 3.0])])
+def test_a_batch_of_no_weight_has_a_loss_and_gradients_of_zero(features, targets, label, weights):
+    """Also where the loss has a large weight."""
+    head = make(linear, loss_weight=100.0, class_weights=weights)
+    _, losses = head(features, torch.full_like(targets, label))
+    losses["loss_sem_seg"].backward()
+    assert losses["loss_sem_seg"].item() == 0
+    assert all((p.grad == 0).all() for p in head.parameters())
+
+
 def test_the_number_of_pixels_is_averaged_over_processes(features, targets, monkeypatch):
     head = make(linear)
     alone = head(features, targets)[1]["loss_sem_seg"]

@@ -148,6 +148,22 @@ def test_images_that_the_ground_truth_lacks_are_left_out_and_counted(data, found
     assert "Not scored: 1 results, of 1 images that the ground truth lacks." in caplog.text
 
 
+def test_maps_that_the_ground_truth_lacks_are_counted(data, found, tmp_path, caplog):
+    (tmp_path / "names.txt").write_text("\n".join(NAMES) + "\n")
+    flags = ["--labels", data / "labels", "--classes", tmp_path / "names.txt"]
+    run(found / "labels", *flags)
+    assert "Not scored" not in caplog.text
+    shutil.copy(found / "labels/field_0.png", found / "labels/other.png")
+    run(found / "labels", *flags)
+    assert "Not scored: 1 images that the ground truth lacks." in caplog.text
+    caplog.clear()
+    (data / "labels" / "again").mkdir()
+    shutil.copy(data / "labels/field_0.png", data / "labels/again/field_0.png")
+    (found / "labels/other.png").unlink()
+    assert "field_0.png is a prediction for " in refused(found / "labels", *flags)
+    assert "Not scored" not in caplog.text
+
+
 def test_classes_of_results_and_ground_truth_agree(data, found):
     truth = ["--panoptic-json", data / "panoptic.json"]
     change(found / "panoptic.json", lambda c: c["categories"][0].update(name="beetle"))
@@ -164,6 +180,12 @@ def test_classes_of_results_and_ground_truth_agree(data, found):
     ("key", "value", "message"),
     [
         ("score", None, "its score is null"),
+        ("score", float("nan"), "its score is a number, NaN"),
+        pytest.param("score", 10**400, "its score is a number, 1000", id="huge score"),
+        ("bbox", [float("nan")] * 4, "its bbox is a list, [nan, nan, nan, nan]"),
+        ("bbox", [0, 0, 0], "its bbox is a list, [0, 0, 0], but must be [x, y, width, height]"),
+        ("bbox", ["a", 1, 2, 3], "its bbox is a list, ['a', 1, 2, 3]"),
+        ("bbox", {"x": 1}, "its bbox is an object"),
         ("segmentation", [[0, 0, 1e9, 0, 1e9, 9]], "a polygon reaches from"),
         ("segmentation", {"size": [64, 64], "counts": [5]}, "cover 5 pixels"),
         ("segmentation", None, "has no mask"),
@@ -173,6 +195,22 @@ def test_instances_that_are_none(data, found, key, value, message):
     change(found / "instances.json", lambda content: content[1].update({key: value}))
     said = refused(found / "instances.json", "--instances-json", data / "instances.json")
     assert "result 1" in said and message in said
+
+
+def test_an_instance_whose_box_is_null_has_that_of_its_mask(data, found):
+    truth = ["--instances-json", data / "instances.json"]
+    expected = run(found / "instances.json", *truth)["bbox"]["AP"]
+    change(found / "instances.json", lambda content: [x.update(bbox=None) for x in content])
+    assert run(found / "instances.json", *truth)["bbox"]["AP"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("id_", [10**20, 0, 2**24, True, "1"])
+def test_panoptic_segments_whose_id_is_no_colour(data, found, id_):
+    change(
+        found / "panoptic.json", lambda c: c["annotations"][1]["segments_info"][0].update(id=id_)
+    )
+    said = refused(found / "panoptic.json", "--panoptic-json", data / "panoptic.json")
+    assert "the id of a segment is" in said and "1..16777215" in said
 
 
 def test_results_that_are_not_there(data, found, tmp_path):

@@ -1,5 +1,6 @@
 """The image processors of `transformers`: how images come to a model."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,20 +8,24 @@ from detectron2.config import CfgNode
 
 from mask_former.checkpoint.hugging_face.mapping import Keys, require
 
+logger = logging.getLogger(__name__)
+
 _FIXED = {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
 # ImageNet's, the defaults of their image processors.
 _IMAGENET_MEAN = [0.485, 0.456, 0.406]
 _IMAGENET_STD = [0.229, 0.224, 0.225]
+_NO_LIMIT = 100000  # of the longer side, as in the recipes of EoMT
 
 
 def input_keys(processor: Mapping[str, Any]) -> Keys:
-    """Our keys for what a `preprocessor_config.json` holds.
+    """Our keys for what a `preprocessor_config.json` holds. A size that does not keep the shape of
+    images is left out, which is logged.
 
     Raises:
         UserError: images are not normalised as here; names the key.
     """
     require(_FIXED, {**_FIXED, **processor})
-    size = processor.get("size", {})
+    size = processor.get("size") or {}
     if isinstance(size, int):  # before transformers 4.27
         size = {"shortest_edge": size, "longest_edge": processor.get("max_size", 1333)}
     mean = processor.get("image_mean", _IMAGENET_MEAN)
@@ -33,7 +38,15 @@ def input_keys(processor: Mapping[str, Any]) -> Keys:
     if "shortest_edge" in size:
         keys["INPUT.MIN_SIZE_TEST"] = size["shortest_edge"]
     if "longest_edge" in size:
-        keys["INPUT.MAX_SIZE_TEST"] = size["longest_edge"]
+        keys["INPUT.MAX_SIZE_TEST"] = size["longest_edge"] or _NO_LIMIT
+    if processor.get("do_resize") is False:
+        keys["INPUT.MIN_SIZE_TEST"] = 0  # as the image is
+    elif size and "shortest_edge" not in size:
+        logger.warning(
+            "The image processor's size %s is left out: it does not keep the shape of images, as "
+            "INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST do. Set these.",
+            dict(size),
+        )
     return keys
 
 
