@@ -75,8 +75,9 @@ def thing_classes(cfg: CfgNode) -> list[int]:
     if not known:
         if unknown := [name for name in names if name not in DatasetCatalog]:
             raise UserError(
-                f"Data sets are not registered: {listed(unknown)}. `cfg.merge_from_file` does not "
-                "act on DATASETS.CUSTOM: read the config by `mask_former.engine.load_config`."
+                f"Data sets are not registered: {listed(unknown)}. Their metadata would say which "
+                "classes are things (thing_dataset_id_to_contiguous_id). `cfg.merge_from_file` "
+                "does not register DATASETS.CUSTOM, `mask_former.engine.load_config` does."
             )
         raise UserError(
             "The config switches on panoptic or instance segmentation, which needs to know which "

@@ -144,7 +144,8 @@ def find_image_ids(files: Sequence[str | Path], source: str) -> list[ImageId]:
     for id_, file in zip(ids, files, strict=True):
         if id_ is None:
             raise UserError(
-                f"{source} has no image with the file_name of {file}, and so no id for it."
+                f"{source} has no image with the file_name of {file}, and so no id for it. "
+                "Give the images of that JSON alone."
             )
         if first.setdefault(id_, file) != file:
             raise UserError(f"{file} has the image id {id_!r}, like {first[id_]} ({source}).")
