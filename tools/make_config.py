@@ -48,7 +48,8 @@ def _mask2former(name: str) -> dict[str, str]:
 
 MODELS: dict[str, dict[str, str]] = {
     "mask2former-R50": _mask2former("maskformer2_R50"),
-    "mask2former-R101": _mask2former("maskformer2_R101"),
+    "mask2former-R101": _mask2former("maskformer2_R101")
+    | {"semantic": f"{_ADE20K}/maskformer2_R101_bs16_90k"},
     "mask2former-swin-T": _mask2former("swin/maskformer2_swin_tiny"),
     "mask2former-swin-S": _mask2former("swin/maskformer2_swin_small"),
     "maskformer-R50": {

@@ -51,9 +51,8 @@ def explained_write_errors(path: str | Path) -> Iterator[None]:
             reason = reason.__context__
         if reason is None:
             raise
-        why = reason.strerror or str(reason)
-        if isinstance(reason, FileExistsError | NotADirectoryError):
-            why = f"{reason.filename} is not a folder"
+        blocking = next((p for p in Path(path).parents if os.path.isfile(p)), None)
+        why = f"{blocking} is not a folder" if blocking else reason.strerror or str(reason)
         raise UnwritableFileError(f"{path} cannot be written: {why}.") from error
 
 

@@ -57,8 +57,8 @@ def backbone_weights(
             may be missing. Empty: all of it, but Detectron2's files lack some.
 
     Raises:
-        UserError: weights of that part are missing; or more than half of the backbone's, some of a
-            kind of which there are others (a deeper network's), or they have another shape.
+        UserError: weights of that part are missing; or more than half of the backbone's, or they
+            have another shape; or of a kind some are missing or left over, as of another depth.
     """
     # The backbone alone: its "norm.weight" is no norm of the head.
     backbone = {name: tensor for name, tensor in model.items() if name.startswith(BACKBONE)}
@@ -84,6 +84,12 @@ def backbone_weights(
         for name, problem in absent.items()
         if pretrained or _kind(name) in kinds or {name, name.removeprefix(BACKBONE)} & in_file
     }
+    if not pretrained:  # of another depth, too
+        wrong |= {
+            name: "not in the model"
+            for name in weights.keys() - model.keys()
+            if "#" in (kind := _kind(name)) and any(f".{k}".endswith(f".{kind}") for k in kinds)
+        }
     if wrong or len(absent) > len(backbone) / 2:
         raise UserError(
             f"{file} does not fit the backbone: of its {len(backbone)} weights "
@@ -100,7 +106,7 @@ def _kind(name: str) -> str:
 
 def check_strides(file: str, model: nn.Module) -> None:
     """Raise UserError if blocks of a ResNet stride elsewhere than torchvision's, whose weights they
-    get: they would compute something else."""
+    get: they would compute something else. Weights of Caffe2 exist for both."""
     for block in model.modules():
         if isinstance(block, BottleneckBlock | DeformBottleneckBlock) and block.conv1.stride != (
             1,

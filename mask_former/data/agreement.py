@@ -5,7 +5,12 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 
 from mask_former.data.classes import Category, categories_of
-from mask_former.data.mapper import InstanceAnnotation, annotation_type
+from mask_former.data.mapper import (
+    InstanceAnnotation,
+    PanopticAnnotation,
+    SemanticAnnotation,
+    annotation_type,
+)
 from mask_former.data.metadata import read_metadata
 from mask_former.errors import UserError, listed
 
@@ -33,10 +38,13 @@ def check_classes(cfg: CfgNode, dataset_name: str) -> None:
             f"Data set {dataset_name!r} has the ignore_label {ignored} in its metadata, but "
             f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {value}. Which label is ignored? Set both to it."
         )
-    if key == "stuff_classes" and ignored is None and 0 <= value < len(classes):
+    annotation, test = annotation_type(cfg.INPUT.DATASET_MAPPER_NAME), cfg.MODEL.MASK_FORMER.TEST
+    is_semantic = annotation is SemanticAnnotation
+    is_semantic |= annotation is PanopticAnnotation and test.SEMANTIC_ON
+    if is_semantic and ignored is None and 0 <= value < len(classes):
         raise UserError(
             f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {value}, but that is the class {classes[value]!r} "
-            f"of data set {dataset_name!r}, which would be neither learned nor evaluated. Set it "
+            f"of data set {dataset_name!r}, which semantic segmentation would leave out. Set it "
             f"to a label that no class has, such as {255 if len(classes) <= 255 else 65535}; or, "
             f"if that class is to be ignored, set ignore_label in its metadata to {value}."
         )

@@ -6,10 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from detectron2.engine import HookBase
-from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
-from mask_former.engine.evaluation_hooks import default_metric, evaluated, is_better
+from mask_former.engine.evaluation_hooks import (
+    default_metric,
+    evaluated,
+    is_better,
+    recorded_metrics,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -17,10 +21,10 @@ logger = logging.getLogger(__name__)
 class EarlyStopping(HookBase):
     """End the training after an evaluation by which the metric has not become better for long.
 
-    Its state is in the checkpoints. These are written before the evaluation of their iteration; a
-    training that is resumed from one makes up for the evaluation, so that it ends where it would
-    have ended without interruption; one that has ended is evaluated again, for its results. An
-    evaluation that does not report the metric, or as NaN, does not count.
+    Its state is in the checkpoints. These are written before the evaluation of their iteration; in
+    a training that is resumed from one, that evaluation is counted first, so that it ends where it
+    would have ended without interruption; one that has ended is evaluated again, for its results.
+    An evaluation that does not report the metric, or as NaN, does not count.
 
     Runs in all processes, after the hook that evaluates, and before those that keep the best
     weights and write metrics, to which an evaluation that is made up for is one of its iteration.
@@ -30,15 +34,22 @@ class EarlyStopping(HookBase):
         period: iterations between two evaluations.
         metric: name of a metric; of losses the least is the best. Empty: the first that is reported
             of `DEFAULT_METRICS`.
+        folder: of metrics.json, which holds the evaluations before the training was resumed.
         evaluate: evaluates in all processes; returns the metrics in the main one.
     """
 
     def __init__(
-        self, patience: int, period: int, metric: str, evaluate: Callable[[], dict[str, Any]]
+        self,
+        patience: int,
+        period: int,
+        metric: str,
+        folder: str,
+        evaluate: Callable[[], dict[str, Any]],
     ) -> None:
         self._patience = patience
         self._period = period
         self._metric = metric
+        self._folder = folder
         self._evaluate = evaluate
         # The iteration of the last evaluation that is counted, and what there is to count.
         self._state = {"iteration": -1, "metric": "", "best": 0.0, "worse": 0}
@@ -50,18 +61,12 @@ class EarlyStopping(HookBase):
 
     def before_train(self) -> None:
         last = self.trainer.start_iter - 1
-        missing = last >= 0 and self._is_due(last) and self._state["iteration"] != last
-        if not (missing or self.reached):
-            return
-        metrics = evaluated(self.trainer.storage)  # of one that has been made up for
-        if not comm.all_gather(bool(metrics))[0]:
-            logger.info(f"The evaluation after iteration {last} is made again.")
-            metrics = flatten_results_dict(self._evaluate() or {})
-        if missing:
-            self.trainer.storage.iter = last  # until the first step
-            self.trainer.storage.put_scalars(**metrics, smoothing_hint=False)
-            self._count(metrics, last)
+        if last >= 0 and self._is_due(last) and self._state["iteration"] != last:
+            storage = self.trainer.storage
+            self._count(evaluated(storage) or recorded_metrics(self._folder, last), last)
         if self.reached:
+            if self.trainer.storage.iter != last:  # for its results
+                self._evaluate()
             self._end(last)
 
     def after_step(self) -> None:

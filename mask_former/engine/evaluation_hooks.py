@@ -14,7 +14,6 @@ from torch import nn
 
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.checkpoint.classes import Category
-from mask_former.errors import UserError
 from mask_former.evaluation.metrics_file import read_metrics
 from mask_former.visualization.curves import plot_curves
 
@@ -43,34 +42,44 @@ def is_better(name: str, value: float, than: float) -> bool:
     return value < than if "loss" in measure or task.startswith("count") else value > than
 
 
-class Evaluation(hooks.EvalHook):
+class EvalHook(hooks.EvalHook):
     """Detectron2's, which makes up for the evaluation of the checkpoint that a training is resumed
     from, where an interruption came between the two.
 
     Args:
         period: iterations between two evaluations; 0: one at the end.
         evaluate: evaluates in all processes; returns the metrics in the main one.
-        metrics_file: the metrics.json that holds those which were made.
+        folder: of the metrics.json that holds those which were made.
     """
 
-    def __init__(self, period: int, evaluate: Callable[[], Any], metrics_file: str) -> None:
+    def __init__(self, period: int, evaluate: Callable[[], Any], folder: str) -> None:
         super().__init__(period, evaluate)
-        self._metrics_file = metrics_file
+        self._folder = folder
 
     def before_train(self) -> None:
         last = self.trainer.start_iter - 1
         if last < 0 or not self._period or (last + 1) % self._period:
             return
-        if not comm.all_gather(self._was_made(last))[0]:
-            logger.info(f"The evaluation after iteration {last} is made up for.")
-            self.trainer.storage.iter = last  # until the first step
-            self._do_eval()
+        if comm.all_gather(bool(recorded_metrics(self._folder, last)))[0]:
+            return
+        self.trainer.storage.iter = last  # until the first step
+        self._do_eval()
+        if evaluated(self.trainer.storage):
+            logger.info(f"The evaluation after iteration {last} has been made up for.")
 
-    def _was_made(self, iteration: int) -> bool:
-        if not os.path.isfile(self._metrics_file):
-            return False
-        entries = read_metrics(self._metrics_file)
-        return any(e["iteration"] == iteration and any("/" in name for name in e) for e in entries)
+
+def recorded_metrics(folder: str, iteration: int) -> dict[str, float]:
+    """The metrics of the evaluation after an iteration by the metrics.json of `folder`; empty if
+    there was none. One at the end of a training is filed under the next iteration."""
+    path = os.path.join(folder, "metrics.json")
+    entries = read_metrics(path) if os.path.isfile(path) else []
+    return {
+        name: value
+        for entry in entries
+        if entry["iteration"] in (iteration, iteration + 1)
+        for name, value in entry.items()
+        if "/" in name
+    }
 
 
 class BestCheckpoint(HookBase):
@@ -174,7 +183,7 @@ class PeriodicWriter(hooks.PeriodicWriter):
     place in the storage."""
 
     def before_train(self) -> None:
-        self._write_metrics()  # of an evaluation that is made up for, see `EarlyStopping`
+        self._write_metrics()  # of an evaluation that is made up for, see `EvalHook`
 
     def after_step(self) -> None:
         if not self._write_metrics():
@@ -210,5 +219,5 @@ class Curves(HookBase):
         files = (os.path.join(self._folder, name) for name in ("metrics.json", "curves.png"))
         try:
             plot_curves(*files, title=self._folder)
-        except UserError as error:  # for which no training ends
+        except Exception as error:  # no picture is worth a training
             logger.warning(f"The curves are not drawn: {error}")

@@ -66,9 +66,9 @@ def _check_resumable(state: dict[str, Any], optimizer: Optimizer) -> None:
     if len(saved) != len(current) or not all(map(_same_weights, saved, current)):
         raise UserError(
             "The optimizer of the checkpoint that is to be resumed does not fit the configuration: "
-            "SOLVER.OPTIMIZER is another one, or SOLVER.BACKBONE_MULTIPLIER, SOLVER.LR_FACTORS, "
-            "SOLVER.WEIGHT_DECAY*, MODEL.FREEZE or MODEL.BACKBONE.FREEZE_AT group the weights in "
-            "another way."
+            "SOLVER.OPTIMIZER is another one, or SOLVER.BACKBONE_MULTIPLIER, SOLVER.LAYER_DECAY, "
+            "SOLVER.LR_FACTORS, SOLVER.WEIGHT_DECAY*, MODEL.FREEZE or MODEL.BACKBONE.FREEZE_AT "
+            "group the weights in another way."
         )
 
 

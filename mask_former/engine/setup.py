@@ -81,13 +81,20 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
 def check_best_metric(cfg: CfgNode) -> None:
     """Raise UserError if TEST.BEST_CHECKPOINT_METRIC is of a task that is not evaluated."""
     metric = cfg.TEST.BEST_CHECKPOINT_METRIC
-    tasks = set().union(*(reported_tasks(cfg, name) for name in cfg.DATASETS.TEST))
-    tasks |= {VALIDATION} if cfg.TEST.LOSS.ENABLED else set()
-    if metric and cfg.TEST.EVAL_PERIOD and not tasks.intersection(metric.split("/")[:-1]):
+    tests = {name: reported_tasks(cfg, name) for name in cfg.DATASETS.TEST}
+    if not (metric and cfg.TEST.EVAL_PERIOD and all(tests.values())):
+        return
+    losses = {name: {VALIDATION} for name in loss_datasets(cfg)}
+    tasks = [
+        f"{name}/{task}" if len(sets) > 1 else task
+        for sets in (tests, losses)
+        for name, found in sets.items()
+        for task in sorted(found)
+    ]
+    if not any(metric.startswith(f"{task}/") for task in tasks):
         raise UserError(
-            f"TEST.BEST_CHECKPOINT_METRIC is {metric!r}, but what is evaluated are the metrics of "
-            f"{listed(sorted(tasks)) or 'nothing'}. It is TASK/METRIC, such as "
-            f"{min(tasks, default='sem_seg')}/..., or empty for the main one."
+            f"TEST.BEST_CHECKPOINT_METRIC is {metric!r}, but evaluated are metrics whose names "
+            f"begin with {listed(tasks)}. Leave it empty for the main one."
         )
 
 

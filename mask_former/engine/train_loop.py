@@ -9,7 +9,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import Tensor
 
-from mask_former.engine.errors import is_bug
+from mask_former.engine.errors import is_bug, message
 from mask_former.engine.interruption import EXIT_CODE, Interrupted, asked, noted_signals
 
 logger = logging.getLogger(__name__)
@@ -44,20 +44,21 @@ class TrainLoop(TrainerBase):
                 if self.stopping:
                     self.keep()
             except Exception as error:
-                logger.error(f"The training failed: {error}", exc_info=is_bug(error))
+                logger.error(f"The training failed: {message(error)}", exc_info=is_bug(error))
                 raise
             finally:
                 self.after_train()
             if self.stopping:
-                message = (
-                    f"{self.stopping} ended the training. {self.kept()} (Exit code {EXIT_CODE}.)"
-                )
-                logger.warning(message)
-                raise Interrupted(message if comm.is_main_process() else "")
+                said = f"{self.stopping} ended the training. {self.kept()} (Exit code {EXIT_CODE}.)"
+                logger.warning(said)
+                raise Interrupted(said if comm.is_main_process() else "")
 
     def _iterate(self) -> None:
         logger.info(f"Training starts at iteration {self.start_iter}.")
         self.before_train()
+        if self.stopping:  # in an evaluation that was made up for
+            self.iter -= 1
+            return
         # Afterwards `iter` is `max_iter`, by which hooks know that the training succeeded.
         while self.iter < self.max_iter:
             self.before_step()

@@ -22,7 +22,7 @@ from mask_former.engine.evaluate import Results
 from mask_former.engine.evaluation_hooks import (
     BestCheckpoint,
     Curves,
-    Evaluation,
+    EvalHook,
     PeriodicWriter,
 )
 from mask_former.engine.hooks import ModelSchedule, RandomState, is_due
@@ -176,15 +176,16 @@ class Trainer(TrainerParts, TrainLoop):
 
     def _keep_last(self) -> str:
         """Save a checkpoint of the iteration before this one, and say what is kept."""
-        if self.iter == self.start_iter:
-            return ""
-        if comm.get_world_size() > 1:  # the others know nothing of it
-            return "The last checkpoint is what --resume goes on from, when that is mended."
+        if self.iter == self.start_iter or comm.get_world_size() > 1:
+            return ""  # other processes know nothing of the error, and could not join in
         self.iter -= 1
-        self.keep()
-        text = self.kept()
-        self.iter += 1
-        return f"When that is mended: {text}"
+        try:
+            self.keep()
+            return f"When that is mended: {self.kept()}"
+        except UserError as error:
+            return str(error)
+        finally:
+            self.iter += 1
 
     def kept(self) -> str:
         done = min(self.iter + 1, self.max_iter)
@@ -204,11 +205,11 @@ class Trainer(TrainerParts, TrainLoop):
                 hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)
             )
         # After the checkpoint, which is there then if the evaluation fails.
-        metrics_file = os.path.join(cfg.OUTPUT_DIR, "metrics.json")
-        result.append(Evaluation(cfg.TEST.EVAL_PERIOD, self._evaluate, metrics_file))
+        result.append(EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate, cfg.OUTPUT_DIR))
         metric = cfg.TEST.BEST_CHECKPOINT_METRIC
         if patience := cfg.SOLVER.EARLY_STOPPING_PATIENCE:
-            result.append(EarlyStopping(patience, cfg.TEST.EVAL_PERIOD, metric, self._evaluate))
+            period, folder = cfg.TEST.EVAL_PERIOD, cfg.OUTPUT_DIR
+            result.append(EarlyStopping(patience, period, metric, folder, self._evaluate))
         if comm.is_main_process():
             classes = self.checkpointer.classes
             result.append(BestCheckpoint(self.final_model, cfg.OUTPUT_DIR, metric, classes))

@@ -29,14 +29,14 @@ class Task:
         switch: the key of cfg.MODEL.MASK_FORMER.TEST that switches the output on.
         annotation: the key of the metadata that names the ground truth.
         evaluator: called with the config, the name of the data set and the output folder.
-        reports: the keys of its results.
+        reports: the keys of its results; empty: any.
     """
 
     metric: str
     switch: str
     annotation: str
     evaluator: Callable[[CfgNode, str, str | None], DatasetEvaluator]
-    reports: tuple[str, ...]
+    reports: tuple[str, ...] = ()
 
 
 SEMANTIC = Task(
@@ -140,9 +140,10 @@ def build_evaluator(
 
 
 def reported_tasks(cfg: CfgNode, dataset_name: str) -> set[str]:
-    """The keys of the results of `build_evaluator`."""
-    found = {key for task in _evaluated_tasks(cfg, dataset_name) for key in task.reports}
-    return found | ({"count"} if cfg.TEST.COUNT.ENABLED else set())
+    """The keys of the results of `build_evaluator`; empty: any."""
+    reports = [task.reports for task in _evaluated_tasks(cfg, dataset_name)]
+    reports += [("count",)] * cfg.TEST.COUNT.ENABLED
+    return set().union(*reports) if all(reports) else set()
 
 
 def _evaluated_tasks(cfg: CfgNode, dataset_name: str) -> list[Task]:

@@ -35,6 +35,7 @@ def plot_curves(metrics: str | Path, output: str | Path, *, title: str = "") -> 
     names = sorted({name for entry in entries for name in entry})
     # The names of a layer's losses end in its number, except for the last layer's, which are shown.
     losses = [n for n in names if n.startswith("loss_") and not re.search(r"_\d+$", n)]
+    losses += [n for n in names if n.endswith("validation/total_loss")]
     validation = [n for n in names if n.rsplit("/", 1)[-1] in _METRICS]
     # A figure made without pyplot needs no display and leaves the user's backend alone.
     figure = Figure(figsize=(15, 3.8), layout="constrained")
@@ -44,7 +45,7 @@ def plot_curves(metrics: str | Path, output: str | Path, *, title: str = "") -> 
     _plot(metric_axes, entries, validation, "validation, %", marker="o")
     _plot(rate_axes, entries, ["lr"], "learning rate")
     _add_minutes(loss_axes, entries)
-    figure.suptitle(title, fontweight="bold")
+    figure.suptitle(title.replace("$", r"\$"), fontweight="bold")
     make_folder_of(output)
     with explained_write_errors(output):
         figure.savefig(output, dpi=130)

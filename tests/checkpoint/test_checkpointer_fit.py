@@ -150,6 +150,8 @@ def test_a_backbone_of_another_depth_or_window(tmp_path, prefix):
     text = load_error(path, deep(4))  # more than half of it is in the file
     assert "blocks.3.norm1.weight: missing in the file" in text
     assert "backbone.norm1" not in text
+    text = load_error(path, deep(2))
+    assert "blocks.2.norm1.weight: not in the model" in text
     text = load_error(path, deep(3, window=5))
     assert "of its 15 weights 12 were found.\n  backbone.positions" in text
 

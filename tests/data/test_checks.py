@@ -60,6 +60,10 @@ def test_an_ignored_label_that_is_a_class(cfg):
     check_classes(cfg, NAME)  # which is meant
     cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = 3
     check_classes(cfg, OTHER)
+    # Panoptic segmentation alone ignores no label.
+    cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = 2
+    cfg.MODEL.MASK_FORMER.TEST.SEMANTIC_ON = False
+    check_classes(cfg, OTHER)
 
 
 def test_for_instances_no_label_is_ignored(cfg):

@@ -152,6 +152,9 @@ def test_a_device_that_there_is_none_of(tmp_path):
          r"STEPS is \[3, 1\].*larger than the one before"),
         ({"TEST__BEST_CHECKPOINT_METRIC": "segm/AP", "TEST__EVAL_PERIOD": 1},
          "BEST_CHECKPOINT_METRIC is 'segm/AP'.*panoptic_seg, sem_seg"),
+        # With one test set there is no such prefix.
+        ({"TEST__BEST_CHECKPOINT_METRIC": "shapes_val_panoptic/sem_seg/mIoU",
+          "TEST__EVAL_PERIOD": 1}, "BEST_CHECKPOINT_METRIC is 'shapes_val"),
         ({"MODEL__EOMT__ANNEALING_END": [10, 10**6]}, r"ANNEALING_END is \[10, 1000000\].*Scale"),
         ({"MODEL__MASK_FORMER__TEST__SEMANTIC_ON": False,
           "MODEL__MASK_FORMER__TEST__PANOPTIC_ON": False}, "shapes_val_panoptic.*PANOPTIC_ON True"),

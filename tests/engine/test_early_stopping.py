@@ -131,7 +131,12 @@ def test_a_resumed_training_ends_where_it_would_have_ended(
         run(cfg, Stop(iteration, name))
     last = torch.load(tmp_path / (tmp_path / "last_checkpoint").read_text(), weights_only=True)
     counted = last["trainer"]["hooks"]["EarlyStopping"]["iteration"]
-    given(*METRICS, made=(counted + 1) // 2)
+    recorded = read_metrics(tmp_path / "metrics.json")
+    made = sum(
+        "sem_seg/mIoU" in entry for entry in recorded if entry["iteration"] <= last["iteration"]
+    )
+    assert made >= (counted + 1) // 2
+    given(*METRICS, made=made)
     trainer, results = run(cfg, resume=True)
     assert trainer.iter == 12
     assert results == {"sem_seg": {"mIoU": 3}}
@@ -185,14 +190,43 @@ def test_the_evaluation_that_is_made_up_for_may_be_the_best(tmp_path, given, mon
     assert [found[iteration] for iteration in (1, 3, 5, 7, 9)] == [1, 2, 9, 4, 3]
 
 
-def test_an_evaluation_that_was_made_is_not_made_again(tmp_path, given):
-    """Killed in iteration 4, after the evaluation and the checkpoint of iteration 3."""
-    cfg = cfg_of(tmp_path, 0, CHECKPOINT_PERIOD=2)
+@pytest.mark.parametrize("patience", [0, 9])
+def test_an_evaluation_that_was_made_is_not_made_again(tmp_path, given, patience):
+    """Killed in iteration 4, after the evaluation and the checkpoint of iteration 3; and after the
+    end, with more iterations to go."""
+    cfg = cfg_of(tmp_path, patience, CHECKPOINT_PERIOD=2)
     given(*METRICS)
     with pytest.raises(KeyboardInterrupt):
         run(cfg, Stop(4))
+    cfg.SOLVER.MAX_ITER = 6
+    run(cfg, resume=True)
+    cfg.SOLVER.MAX_ITER = 20
     run(cfg, resume=True)
     assert Given.made == 10
+    evaluated = [
+        json.loads(line)["iteration"]
+        for line in (tmp_path / "metrics.json").read_text().splitlines()
+        if "mIoU" in line
+    ]
+    assert evaluated == [1, 3, 6, 7, 9, 11, 13, 15, 17, 20]
+
+
+def test_a_signal_in_an_evaluation_that_is_made_up_for(tmp_path, given, monkeypatch):
+    """The next training makes up for it, too."""
+    cfg = cfg_of(tmp_path, 0, CHECKPOINT_PERIOD=2)
+    given(1, 2)
+    evaluate = Given.evaluate
+    for end in (exit, lambda: os.kill(os.getpid(), signal.SIGTERM)):
+        with monkeypatch.context() as patch, pytest.raises((SystemExit, Interrupted)):
+            patch.setattr(
+                Given, "evaluate", lambda self, end=end: evaluate(self) if Given.made < 2 else end()
+            )
+            run(cfg, resume=True)
+        assert (tmp_path / "last_checkpoint").read_text() == "model_0000005.pth"
+    given(1, 2, 9, 4, 3, made=2)
+    run(cfg, resume=True)
+    best = torch.load(tmp_path / "model_best.pth", weights_only=True)
+    assert (best["value"], best["iteration"]) == (9, 5)
 
 
 def test_two_processes_end_together(shapes_root, tmp_path):

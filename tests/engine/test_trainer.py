@@ -117,9 +117,18 @@ def test_an_image_that_cannot_be_read_costs_no_iteration(tmp_path, monkeypatch):
     assert resumed.start_iter == 2 and torch.equal(resumed.model.w, straight.model.w)
 
 
+def test_what_cannot_be_kept_does_not_hide_the_image(tmp_path, monkeypatch):
+    trainer = ToyTrainer(toy_cfg(tmp_path, CHECKPOINT_PERIOD=10))
+    trainer.register_hooks([Diverge(1)])
+    monkeypatch.setattr("tests.engine.toy.ToyLoader", Unreadable)
+    with pytest.raises(UserError, match="2.jpg cannot be read.*is not written.*not finite"):
+        trainer.train()
+
+
 def test_the_curves_are_drawn(tmp_path):
-    train(toy_cfg(tmp_path))
-    assert cv2.imread(str(tmp_path / "curves.png")).shape[1] > 1000
+    folder = tmp_path / "F$a_$b$^$"  # no formula
+    train(toy_cfg(folder))
+    assert cv2.imread(str(folder / "curves.png")).shape[1] > 1000
 
 
 def test_weights_that_are_not_finite_are_not_evaluated(tmp_path):

@@ -5,10 +5,11 @@ import re
 import pytest
 import yaml
 
+from mask_former import model_zoo
 from mask_former.engine import load_config
 from tests.data.test_discovery import make
 from tests.data.test_report import save
-from tools.make_config import main
+from tools.make_config import MODELS, main
 
 
 @pytest.fixture
@@ -78,6 +79,12 @@ def test_the_data_set_has_the_name_of_the_config(folders, tmp_path):
     run(folders, tmp_path / "my-trees.yaml")
     cfg = load_config(str(tmp_path / "my-trees.yaml"))
     assert cfg.DATASETS.TRAIN == ("my_trees_train",) and cfg.OUTPUT_DIR == "output/my_trees"
+
+
+def test_every_short_name_has_its_recipes():
+    assert {name for recipes in MODELS.values() for name in recipes.values()} <= set(
+        model_zoo.names()
+    )
 
 
 def test_an_unknown_model(folders, tmp_path, capsys):
