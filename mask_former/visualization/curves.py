@@ -100,6 +100,9 @@ def _add_minutes(axes: Axes, entries: Sequence[dict[str, Any]]) -> None:
     if len(iterations) < 2:
         return
     minutes = np.cumsum(seconds * np.diff(iterations, prepend=0)) / 60
+    # The axes reach beyond the first and the last iteration.
+    iterations = np.concatenate([[0], iterations, [2 * iterations[-1]]])
+    minutes = np.concatenate([[0], minutes, [2 * minutes[-1]]])
     above = axes.secondary_xaxis(
         "top",
         functions=(
