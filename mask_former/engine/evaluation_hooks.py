@@ -15,7 +15,6 @@ from torch import nn
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.checkpoint.classes import Category
 from mask_former.evaluation.metrics_file import read_metrics
-from mask_former.visualization.curves import plot_curves
 
 logger = logging.getLogger(__name__)
 
@@ -216,6 +215,8 @@ class Curves(HookBase):
         self._draw()
 
     def _draw(self) -> None:
+        from mask_former.visualization.curves import plot_curves  # matplotlib takes long to import
+
         files = (os.path.join(self._folder, name) for name in ("metrics.json", "curves.png"))
         try:
             plot_curves(*files, title=self._folder)
