@@ -135,7 +135,7 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
                 other classes.
         """
         if not path:
-            self.logger.info("MODEL.WEIGHTS is empty: all weights are random.")
+            self.logger.info("MODEL.WEIGHTS is empty: nothing is loaded.")
             return {}
         path = local_file(path)
         self._without_class_head = without_class_head

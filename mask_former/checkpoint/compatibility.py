@@ -107,15 +107,13 @@ def _kind(name: str) -> str:
 def check_strides(file: str, model: nn.Module) -> None:
     """Raise UserError if blocks of a ResNet stride elsewhere than torchvision's, whose weights they
     get: they would compute something else. Weights of Caffe2 exist for both."""
-    for block in model.modules():
-        if isinstance(block, BottleneckBlock | DeformBottleneckBlock) and block.conv1.stride != (
-            1,
-            1,
-        ):
-            raise UserError(
-                f"{file} holds torchvision's weights, of a network that strides in its 3x3 "
-                "convolutions: set MODEL.RESNETS.STRIDE_IN_1X1 to False."
-            )
+    kinds = (BottleneckBlock, DeformBottleneckBlock)
+    blocks = [module for module in model.modules() if isinstance(module, kinds)]
+    if any(block.conv1.stride != (1, 1) for block in blocks):
+        raise UserError(
+            f"{file} holds torchvision's weights, of a network that strides in its 3x3 "
+            "convolutions: set MODEL.RESNETS.STRIDE_IN_1X1 to False."
+        )
 
 
 def mismatches(incompatible: Any) -> dict[str, str]:

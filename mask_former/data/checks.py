@@ -24,11 +24,11 @@ from mask_former.data import datasets
 from mask_former.data.agreement import check_agreement, check_classes
 from mask_former.data.json_files import no_garbage_collection
 from mask_former.data.mapper import MaskFormerDatasetMapper
+from mask_former.data.missing_files import elsewhere
 from mask_former.data.occurrence import annotation_remarks, class_remarks, segment_remarks
 from mask_former.data.reading import (
     check_same_size,
     check_size_of_file,
-    elsewhere,
     read_header,
     read_size,
 )

@@ -4,7 +4,6 @@ Only formats of pictures are opened, and only where the header says what was exp
 start other programs for some formats, and a header may promise gigabytes.
 """
 
-import glob
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from PIL import Image
 
 from mask_former.data.coco_format import decode_ids
 from mask_former.data.label_encoding import LabelImage
+from mask_former.data.missing_files import elsewhere
 from mask_former.data.orientation import (
     PNG,
     PNG_START,
@@ -262,15 +262,6 @@ def _opened(file_name: str | Path) -> Iterator[Image.Image]:
         Image.open(file, formats=FORMATS) as image,
     ):
         yield image
-
-
-def elsewhere(missing: str | Path) -> str:
-    """A hint where a missing file may be, for an error message; "" without one."""
-    path = Path(missing)
-    if "\\" in path.name:
-        return " Its name has backslashes: folders are divided by / here."
-    found = next(path.parent.glob(f"*/{glob.escape(path.name)}"), None)
-    return f" There is {found}: is its folder meant?" if found else ""
 
 
 @contextmanager
