@@ -5,6 +5,7 @@ NCCL by the presence of a GPU rather than by the device of the model.
 """
 
 import argparse
+import gc
 import os
 import socket
 import sys
@@ -119,13 +120,29 @@ def _run(
     dist.init_process_group(timeout=TIMEOUT, **group)
     comm.create_local_process_group(local_size)
     comm.synchronize()
+    stopped = None
     try:
         _call(main, cfg, args)
-    except Interrupted:  # in all processes
-        dist.destroy_process_group()
-        raise
-    # Not after an error: the others may be waiting for this process, and it would wait for them.
+    except Interrupted as error:  # in all processes
+        stopped = error.with_traceback(None)  # whose frames hold the model
+    # Not after another error: the others may be waiting for this process, and it for them.
+    _leave_group()
+    if stopped:
+        raise stopped
+
+
+def _leave_group() -> None:
+    """Leave the process group, and wait for its threads.
+
+    Those of gloo give back the tensors of the last exchange after this process has gone on. When
+    Python ends meanwhile, they end the process with "terminate called without an active exception".
+    They end with the group, and that with the last reference to it: of Detectron2, of the model.
+    """
     dist.destroy_process_group()
+    comm._LOCAL_PROCESS_GROUP = None
+    comm._get_global_gloo_group.cache_clear()
+    comm.create_local_process_group.cache_clear()
+    gc.collect()
 
 
 def _call(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
