@@ -18,6 +18,10 @@ class MissingFileError(UserError, FileNotFoundError):
     """A file or folder that the user named is not there."""
 
 
+class BrokenFileError(UserError):
+    """A file is not what its name says, or only a part of it."""
+
+
 class ExistingFileError(UserError, FileExistsError):
     """A file or folder is there that would be overwritten."""
 

@@ -7,6 +7,7 @@ The weights of a model are named as in the published checkpoints. Other names go
 """
 
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ from mask_former.checkpoint.compatibility import (
 from mask_former.checkpoint.convert import SOURCES, find_source, to_ours
 from mask_former.checkpoint.names import canonical_names
 from mask_former.checkpoint.read import read_weights_file
-from mask_former.errors import DownloadError, MissingFileError, UserError
+from mask_former.errors import BrokenFileError, DownloadError, MissingFileError, UserError
 
 
 class MaskFormerCheckpointer(DetectionCheckpointer):
@@ -111,6 +112,29 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
         with replaced_when_complete(os.path.join(self.save_dir, "last_checkpoint")) as f:
             f.write(last_filename_basename.encode())
 
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """Load all that the last checkpoint holds, if `resume` and there is one; else the weights
+        of `path`. Returns, and raises, as `load`."""
+        resume = resume and self.has_checkpoint()
+        try:
+            return super().resume_or_load(path, resume=resume)
+        except (MissingFileError, BrokenFileError) as error:
+            raise type(error)(f"{error}{self._others() if resume else ''}") from error
+
+    def _others(self) -> str:
+        """Where else a training can go on, in words."""
+        last = os.path.basename(self.get_checkpoint_file())
+        names = set(os.listdir(self.save_dir)) - {last}
+        # Not model_best.pth, which holds weights alone.
+        others = sorted(filter(re.compile(r"model_(\d+|final)\.pth").fullmatch, names))
+        if not others:
+            return ""
+        pointer = os.path.join(self.save_dir, "last_checkpoint")
+        return (
+            f" Beside it: {', '.join(others[-3:])}. To resume from another one, write its name "
+            f"into {pointer}."
+        )
+
     def load(
         self,
         path: str,
@@ -131,8 +155,8 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
         Raises:
             MissingFileError: there is no such file.
             DownloadError: the address cannot be downloaded.
-            UserError: the file is broken, wants something run, or is for another model, or for
-                other classes.
+            BrokenFileError: it cannot be read to its end.
+            UserError: the file wants something run, or is for another model, or for other classes.
         """
         if not path:
             self.logger.info("MODEL.WEIGHTS is empty: nothing is loaded.")

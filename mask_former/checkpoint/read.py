@@ -24,7 +24,7 @@ from mask_former.checkpoint.classes import KEY as CLASSES
 from mask_former.checkpoint.classes import Category, classes_in
 from mask_former.checkpoint.pickle_limits import ExcessiveError, check_pickle
 from mask_former.checkpoint.safe_pickle import RefusedError, read_pickle
-from mask_former.errors import MissingFileError, UserError
+from mask_former.errors import BrokenFileError, MissingFileError, UserError
 
 
 def read_weights_file(path: str) -> dict[str, Any]:
@@ -41,8 +41,9 @@ def read_weights_file(path: str) -> dict[str, Any]:
 
     Raises:
         MissingFileError: there is no such file.
-        UserError: another suffix, a broken file, a file that wants something run, or one without
-            weights. The message names the file.
+        BrokenFileError: it cannot be read to its end.
+        UserError: another suffix, a file that wants something run, or one without weights. The
+            message names the file.
     """
     reader = READERS.get(Path(path).suffix.lower())
     if reader is None:
@@ -91,7 +92,7 @@ def _explained_errors(path: str) -> Iterator[None]:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     except Exception as error:  # A broken pickle or archive fails in any way.
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UserError(f"{path} cannot be read; is it complete? ({reason})") from error
+        raise BrokenFileError(f"{path} cannot be read; is it complete? ({reason})") from error
 
 
 def _without_wrapper(content: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 from pathlib import Path
 from unittest.mock import Mock
 from urllib.error import URLError
@@ -16,7 +17,7 @@ from torch import nn
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.checkpoint.names import canonical_names
 from mask_former.engine.config import load_config
-from mask_former.errors import NonFiniteError
+from mask_former.errors import MissingFileError, NonFiniteError, UserError
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = sorted((ROOT / "tests/reference/state_dict").glob("*.json"))
@@ -83,6 +84,29 @@ def test_what_is_saved_is_loaded_and_resumed_from(tmp_path):
     assert rest["iteration"] == 2
     assert other_optimizer.param_groups[0]["lr"] == 0.5
     assert_same(other, state(model))
+
+
+@pytest.mark.parametrize("content", [None, b"PK\x03\x04 a part of it"], ids=["gone", "broken"])
+def test_other_checkpoints_are_named_when_the_last_one_cannot_be_read(tmp_path, content):
+    checkpointer = MaskFormerCheckpointer(Model(), str(tmp_path))
+    for name in ("model_0000999", "model_0001999", "model_final"):
+        checkpointer.save(name)
+    checkpointer.save_weights("model_best")
+    last = tmp_path / "model_final.pth"
+    last.unlink() if content is None else last.write_bytes(content)
+    pointer = tmp_path / "last_checkpoint"
+    with pytest.raises(UserError) as error:
+        checkpointer.resume_or_load("", resume=True)
+    assert str(last) in str(error.value)
+    hint = (
+        f"model_0000999.pth, model_0001999.pth. To resume from another one, write.* into {pointer}"
+    )
+    assert re.search(hint, str(error.value)) and "best" not in str(error.value)
+    pointer.write_text("model_0001999.pth")
+    checkpointer.resume_or_load("", resume=True)
+    with pytest.raises(MissingFileError, match="other.pth") as error:
+        checkpointer.resume_or_load(str(tmp_path / "other.pth"), resume=False)
+    assert "Beside" not in str(error.value)
 
 
 def test_weights_alone_are_not_resumed_from(tmp_path):
