@@ -27,10 +27,11 @@ import mask_former  # noqa: F401  (registers the components and the data sets)
 from mask_former import model_zoo
 from mask_former.checkpoint.atomic_write import explained_write_errors, make_folder_of
 from mask_former.checkpoint.checkpointer import local_file
+from mask_former.data.augmentation import build_augmentation
 from mask_former.data.datasets.custom import PATHS
 from mask_former.data.discovery import Suggestion, discover
 from mask_former.data.report import DatasetReport, examine
-from mask_former.engine import load_config, reported_errors
+from mask_former.engine import get_cfg, load_config, reported_errors
 from mask_former.engine.suggest import suggest
 from mask_former.errors import ExistingFileError, UserError
 
@@ -149,6 +150,12 @@ def make(args: argparse.Namespace, command: str) -> str:
         local_file(args.weights)
     opts = [x for s in (*data, *model) for x in (s.key, s.value)]
     cfg = load_config(recipe, opts)
+    if cfg.MODEL.META_ARCHITECTURE == get_cfg().MODEL.META_ARCHITECTURE:
+        raise UserError(
+            f"--model {args.model}: it sets no MODEL.META_ARCHITECTURE, so that it is a part of "
+            "recipes, or another project's. docs/MODEL_ZOO.md has a list of recipes."
+        )
+    build_augmentation(cfg, is_train=True)  # its errors, before the data are read
     report, *others = examine(cfg, limit=LIMIT)
     _check([report, *others])
     made = suggest(cfg, report, args.processes)

@@ -73,7 +73,7 @@ def training_memory(cfg: CfgNode, size: tuple[int, int], *, mixed: bool) -> Memo
 
     divisor = max(getattr(model, "size_divisibility", model.backbone.size_divisibility), 1)
     height, width = (-(-side // divisor) * divisor for side in size)
-    images = torch.zeros(1, 3, height, width, device="meta")
+    images = torch.zeros(2, 3, height, width, device="meta")  # some norms refuse a single one
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         if hasattr(model, "predict"):
             model.predict(images)
@@ -83,7 +83,7 @@ def training_memory(cfg: CfgNode, size: tuple[int, int], *, mixed: bool) -> Memo
     parameters = sum(p.numel() for p in model.parameters())
     return Memory(
         _LIBRARIES + parameters * _BYTES_PER_PARAMETER,
-        round(saved * (_MIXED if mixed else _FLOAT32)),
+        round(saved / len(images) * (_MIXED if mixed else _FLOAT32)),
     )
 
 

@@ -23,7 +23,7 @@ _CROP_SCALES, _SCALES = range(5, 21), range(8, 13)
 _QUERIES_MARGIN = 1.25
 # How often an image is seen; iterations at least and, in most recipes, images at most.
 _EPOCHS, _FEWEST, _MOST = 50, 5_000, 2_000_000
-# A batch has at most this part of the images, but so many.
+# A batch has at most this part of the images, but so many in each process: some norms need them.
 _BATCHES, _SMALLEST = 10, 2
 # Numbers of iterations that change as SOLVER.MAX_ITER does; the scheduler that reads them, if one
 # does; what happens then.
@@ -163,7 +163,7 @@ def _batch(cfg: CfgNode, report: DatasetReport, processes: int) -> list[Suggesti
     share = available if device.type == "cuda" else available / processes
     fitting = max(int((share * _FILLED - memory.fixed) / memory.image), 1)
     published = cfg.SOLVER.IMS_PER_BATCH
-    wanted = min(published, max(report.num_images // _BATCHES, _SMALLEST))
+    wanted = min(published, max(report.num_images // _BATCHES, _SMALLEST * processes))
     batch = min(fitting, max(wanted // processes, 1)) * processes
     shared = f" {processes} processes share a batch." if processes > 1 else ""
     why = (

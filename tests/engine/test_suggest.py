@@ -109,6 +109,8 @@ def test_the_batch_is_not_larger_than_the_recipes_nor_a_tenth_of_the_images(monk
     assert values(ADE20K)["SOLVER.IMS_PER_BATCH"] == 16
     assert values(ADE20K, images=50)["SOLVER.IMS_PER_BATCH"] == 5
     assert values(ADE20K, images=3)["SOLVER.IMS_PER_BATCH"] == 2
+    # A process has two, since some norms need them.
+    assert values(ADE20K, images=30, processes=4)["SOLVER.IMS_PER_BATCH"] == 8
 
 
 def test_schedule():

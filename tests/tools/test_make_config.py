@@ -93,6 +93,19 @@ def test_an_unknown_model(folders, tmp_path, capsys):
     assert "--model yolo: it is none of mask2former-R50" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("mask2former/Base-Swin-T", "it sets no MODEL.META_ARCHITECTURE"),
+        ("segmenter/Base-Segmenter", "INPUT.MIN_SIZE_TRAIN_SAMPLING"),
+    ],
+)
+def test_a_part_of_recipes(folders, tmp_path, capsys, part, said):
+    with pytest.raises(SystemExit, match="2"):
+        main([*folders, "--output", str(tmp_path / "x.yaml"), "--model", f"configs/{part}.yaml"])
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("weights", ["", "my.pth"])
 def test_weights(folders, tmp_path, monkeypatch, weights):
     (tmp_path / "my.pth").touch()
