@@ -208,7 +208,7 @@ def _weights(cfg: CfgNode, model: str, task: str) -> Suggestion:
     name = MODELS[model][task] if model in MODELS else model
     entry = model_zoo.table()["recipes"].get(name.removesuffix(".yaml"), {})
     why = "what the training starts from: a backbone" if cfg.MODEL.WEIGHTS else "from scratch"
-    if "weights" in entry:
+    if entry.get("weights"):
         why += (
             ". Far fewer iterations suffice from a trained model; the licence of the published "
             f"weights is {model_zoo.get_license(name)}: --weights {entry['weights']}"

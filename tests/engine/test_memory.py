@@ -53,13 +53,6 @@ def test_a_model_without_queries_takes_less():
     assert 0 < sizes[0] < sizes[1]
 
 
-def test_a_norm_over_the_images_of_a_batch():
-    """It refuses a single image."""
-    cfg = load_config("configs/pem/ade20k/semantic-segmentation/pem_R50_bs32_160k.yaml")
-    assert cfg.MODEL.SEM_SEG_HEAD.NORM == "SyncBN"
-    assert training_memory(cfg, (64, 64), mixed=True).image > 0
-
-
 def test_images_are_padded_as_in_training():
     cfg = config(RECIPES[0])
     assert training_memory(cfg, (65, 64), mixed=False) == training_memory(

@@ -93,6 +93,16 @@ def test_an_unknown_model(folders, tmp_path, capsys):
     assert "--model yolo: it is none of mask2former-R50" in capsys.readouterr().err
 
 
+def test_a_recipe_without_published_weights(folders, tmp_path):
+    """And with a norm that refuses a single image."""
+    output, recipe = tmp_path / "mine.yaml", "pem/ade20k/semantic-segmentation/pem_R50_bs32_160k"
+    assert model_zoo.table()["recipes"][recipe]["weights"] is None
+    assert main([*folders, "--output", str(output), "--model", recipe]) == 0
+    cfg = load_config(str(output))
+    assert cfg.MODEL.SEM_SEG_HEAD.NORM == "SyncBN" and cfg.SOLVER.IMS_PER_BATCH == 2
+    assert "licence" not in output.read_text()
+
+
 @pytest.mark.parametrize(
     ("part", "said"),
     [
