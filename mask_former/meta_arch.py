@@ -1,5 +1,6 @@
 """MaskFormer, the meta-architecture: the paper's figure 2 from an image to its segmentation."""
 
+import math
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -150,7 +151,11 @@ class MaskFormer(nn.Module):
     def prepare_targets(
         self, batched_inputs: list[dict[str, Any]], images: ImageList
     ) -> list[Target]:
-        """Move the ground truth to the device, its masks padded to the batch's size."""
+        """Move the ground truth to the device, its masks padded to the batch's size.
+
+        Raises:
+            UserError: see `check_classes` and `ground_truth_masks`.
+        """
 
         def padded(masks: Tensor) -> Tensor:
             size = (*masks.shape[:-2], *images.tensor.shape[-2:])
@@ -159,9 +164,11 @@ class MaskFormer(nn.Module):
             return result
 
         targets = []
+        num_classes = getattr(self.criterion, "num_classes", math.inf)
         for x, image_size in zip(batched_inputs, images.image_sizes, strict=True):
-            labels = to_device(x["instances"].gt_classes, self.device)
             masks = ground_truth_masks(x)
+            check_classes(x, num_classes)
+            labels = to_device(x["instances"].gt_classes, self.device)
             if isinstance(masks, LabelMapMasks):  # lighter to move than what is made of it
                 masks = masks.to(self.device)
             masks = padded(getattr(masks, "tensor", masks))
@@ -187,6 +194,23 @@ class MaskFormer(nn.Module):
         sizes = result_sizes(images, batched_inputs)
         predictions = (*finite_logits(prediction, batched_inputs), sizes)
         return [self.inference(*one) for one in zip(*predictions, strict=True)]
+
+
+def check_classes(record: dict[str, Any], num_classes: float) -> None:
+    """Raise UserError unless the segments of a mapped record are of the classes 0 .. K-1. Class K,
+    as of a mapper that counts from 1, would be learned as "no object" without a word.
+
+    Not where they are on a GPU already, for which the host would have to wait.
+    """
+    labels = record["instances"].gt_classes
+    if labels.device.type != "cpu":
+        return
+    if wrong := sorted({label for label in labels.tolist() if not 0 <= label < num_classes}):
+        raise UserError(
+            f"{record.get('file_name', 'a record')}: the mapper gives segments the classes "
+            f"{wrong}, but they must lie in 0..{num_classes - 1} (MODEL.SEM_SEG_HEAD.NUM_CLASSES "
+            f"is {num_classes}). Leave out segments without a class."
+        )
 
 
 def ground_truth_masks(record: dict[str, Any]) -> Any:

@@ -8,7 +8,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Instances
 
 from mask_former.engine import get_cfg
-from mask_former.errors import NonFiniteError
+from mask_former.errors import NonFiniteError, UserError
 from mask_former.structures import Prediction
 
 K, THINGS = 5, 3
@@ -79,6 +79,14 @@ def test_trains_on_any_number_of_segments(cfg, segments):
     sum(losses.values()).backward()
     unused = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert not unused  # distributed training waits for the gradient of every parameter
+
+
+@pytest.mark.parametrize("label", [K, K + 1, -1])
+def test_a_class_that_the_model_does_not_have_is_refused(cfg, label):
+    inputs = make_inputs()
+    inputs[0]["instances"].gt_classes[1] = label
+    with pytest.raises(UserError, match=rf"0\.jpg: .* classes \[{label}\], .* in 0\.\.{K - 1} "):
+        make_model(cfg)(inputs)
 
 
 def test_masks_may_be_plain_tensors(cfg):

@@ -124,6 +124,8 @@ class ViTEncoder(Backbone):
             self.model, "rope_mixed", False
         ):
             raise UserError(refusal)
+        if hasattr(self.model.patch_embed, "backbone"):  # a hybrid: patches of a ResNet's map
+            raise UserError(f"{refusal} Its patches are not of the image, but of convolutions.")
         for part in ("attn_pool", "fc_norm"):  # of a classifier; would be without gradients
             setattr(self.model, part, nn.Identity())
         for module in self.model.modules():

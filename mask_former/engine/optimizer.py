@@ -74,10 +74,25 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
             # out the very first step, and the weights are lost (PyTorch 2.15).
         )
 
+    optimizer.register_load_state_dict_post_hook(_lay_out_as_weights)
+
     clip = solver.CLIP_GRADIENTS
     if clip.ENABLED:
         clip_gradients_before_step(optimizer, clip.CLIP_TYPE, clip.CLIP_VALUE, clip.NORM_TYPE)
     return optimizer
+
+
+def _lay_out_as_weights(optimizer: Optimizer) -> None:
+    """Give averages that were loaded the memory layout of their weights.
+
+    A file has them as they lay where it was written, and MODEL.MEMORY_FORMAT auto is another layout
+    on another machine. PyTorch's fused kernels go through memory: on CPUs they would take the
+    averages of other weights without a word, and on GPUs refuse them.
+    """
+    for weight, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                state[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 def param_groups(

@@ -209,11 +209,21 @@ class PerPixelBaselineHead(PerPixelHead):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """Raises UserError if the pixel decoder's embeddings have another stride: logits would be
+        upsampled beyond the image, and its upper left corner taken for the whole."""
         pixel_decoder = build_pixel_decoder(cfg, input_shape)
+        common_stride = cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE
+        stride = getattr(pixel_decoder, "embedding_stride", common_stride)
+        if stride != common_stride:
+            raise UserError(
+                f"MODEL.SEM_SEG_HEAD.COMMON_STRIDE is {common_stride}, but the finest map of its "
+                f"IN_FEATURES {list(cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES)}, whose pixels are "
+                f"classified, has stride {stride}: set COMMON_STRIDE to that, or name another map."
+            )
         return {
             "pixel_decoder": pixel_decoder,
             "predictor": cls.build_predictor(cfg, pixel_decoder.memory_shape),
-            "common_stride": cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE,
+            "common_stride": common_stride,
             **cls.loss_options(cfg),
         }
 

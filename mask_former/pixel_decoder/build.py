@@ -16,7 +16,8 @@ Pixel decoders, by the name in `MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME`. A pixel 
 
 * is made by `Decoder(cfg, input_shape)`, with the backbone's `output_shape()`;
 * maps the backbone's features, {name: (B, C, h, w)}, to `structures.PixelFeatures`;
-* has `memory_shape`, the `ShapeSpec`s of `PixelFeatures.memory`.
+* has `memory_shape`, the `ShapeSpec`s of `PixelFeatures.memory`;
+* may have `embedding_stride`, that of the per-pixel embeddings, for heads to compare with theirs.
 
 `MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE` chooses the memory: the name of a backbone map,
 `pixel_embedding`, `multi_scale_pixel_decoder` (the decoder's own maps, the three coarsest), or what

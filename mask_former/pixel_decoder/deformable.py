@@ -93,7 +93,8 @@ class MSDeformAttnPixelDecoder(nn.Module):
         self.memory = memory
         names = (*self.encoded, *self.lateral)
         pyramid = [ShapeSpec(channels=conv_dim, stride=strides[name]) for name in names]
-        embedding = ShapeSpec(channels=mask_dim, stride=pyramid[-1].stride)
+        self.embedding_stride = pyramid[-1].stride
+        embedding = ShapeSpec(channels=mask_dim, stride=self.embedding_stride)
         self.memory_shape = choose_memory(
             memory,
             input_shape,

@@ -86,7 +86,8 @@ class PEM_Pixel_Decoder(nn.Module):
 
         self.memory = memory
         pyramid = [ShapeSpec(channels=conv_dim, stride=stride) for stride in reversed(strides[1:])]
-        embedding = ShapeSpec(channels=mask_dim, stride=strides[0])
+        self.embedding_stride = strides[0]
+        embedding = ShapeSpec(channels=mask_dim, stride=self.embedding_stride)
         self.memory_shape = choose_memory(memory, input_shape, pyramid, pixel_embedding=embedding)
 
     @classmethod

@@ -66,7 +66,8 @@ class BasePixelDecoder(nn.Module):
         self.memory = memory
         strides = [input_shape[name].stride for name in reversed(self.in_features)]
         pyramid = [ShapeSpec(channels=conv_dim, stride=stride) for stride in strides]
-        embedding = ShapeSpec(channels=mask_dim, stride=strides[-1])
+        self.embedding_stride = strides[-1]
+        embedding = ShapeSpec(channels=mask_dim, stride=self.embedding_stride)
         others = {**self._offered_by_coarsest(pyramid[0]), PIXEL_EMBEDDING: embedding}
         self.memory_shape = choose_memory(memory, input_shape, pyramid, **others)
 

@@ -133,6 +133,8 @@ def test_activation_checkpointing(pair):
     [
         ({"name": "vit_tiny_patch16_225"}, "not know; the nearest are vit_tiny_patch16_224"),
         ({"name": "resnet18"}, "resnet18 is no plain ViT"),
+        # One token for 32 x 32 pixels, though its patch size is 8.
+        ({"name": "vit_tiny_r_s16_p8_224"}, "is no plain ViT; .* of convolutions"),
         (
             {"name": MODELS["vit"], "interpolation": "nearest"},
             "'nearest', .* one of bicubic",

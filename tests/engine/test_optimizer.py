@@ -166,3 +166,29 @@ def test_a_first_step_that_a_scaler_leaves_out_leaves_no_trace(name):
         weights.append(model.weight.detach())
     assert not torch.equal(weights[0], torch.ones(2, 3))
     torch.testing.assert_close(*weights)
+
+
+@pytest.mark.parametrize("name", ["ADAMW", "SGD"])
+def test_averages_of_another_memory_format_are_those_of_the_same_weights(name):
+    cfg = get_cfg()
+    cfg.SOLVER.OPTIMIZER = name
+    gradients = torch.randn(3, 4, 3, 5, 5)
+    start = torch.randn(4, 3, 5, 5)
+
+    def trained(resumed_in: torch.memory_format) -> torch.Tensor:
+        """The kernels after two steps in one layout and, resumed, one in another."""
+        model, state = nn.Conv2d(3, 4, 5), None
+        model.weight.data.copy_(start)
+        for layout, steps in ((torch.channels_last, (0, 1)), (resumed_in, (2,))):
+            model.to(memory_format=layout)
+            optimizer = build_optimizer(cfg, model)
+            if state is not None:
+                optimizer.load_state_dict(state)
+            for i in steps:
+                model.weight.grad = torch.empty_like(model.weight).copy_(gradients[i])
+                optimizer.step()
+            state = optimizer.state_dict()
+        return model.weight.detach()
+
+    expected, found = trained(torch.channels_last), trained(torch.contiguous_format)
+    torch.testing.assert_close(found, expected)

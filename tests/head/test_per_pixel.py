@@ -173,3 +173,17 @@ def test_there_is_one_query_a_class():
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 7
     with pytest.raises(ValueError, match="NUM_OBJECT_QUERIES is 100 and .*NUM_CLASSES is 7;"):
         PerPixelBaselinePlusHead.build_predictor(cfg, [])
+
+
+@pytest.mark.parametrize("decoder", ["BasePixelDecoder", "PEM_Pixel_Decoder"])
+@pytest.mark.parametrize(("finest", "common_stride"), [(2, 8), (3, 4)])
+def test_logits_that_would_not_lie_on_the_image_are_refused(decoder, finest, common_stride):
+    cfg = get_cfg()
+    head = cfg.MODEL.SEM_SEG_HEAD
+    head.PIXEL_DECODER_NAME, head.NORM, head.COMMON_STRIDE = decoder, "", common_stride
+    head.IN_FEATURES = [f"res{i}" for i in range(finest, 6)]
+    shapes = {f"res{i}": ShapeSpec(channels=8, stride=2**i) for i in range(2, 6)}
+    with pytest.raises(ValueError, match=f"COMMON_STRIDE is {common_stride}, .* {2**finest}:"):
+        PerPixelBaselineHead(cfg, shapes)
+    head.COMMON_STRIDE = 2**finest
+    assert PerPixelBaselineHead(cfg, shapes).common_stride == 2**finest
