@@ -196,6 +196,7 @@ def run_video(cfg: CfgNode, task: str, args: argparse.Namespace) -> tuple[int, l
                 counts.add(f"{name}#{number}", prediction)
             if not demo.show(picture, milliseconds=1) or asked():
                 return number, []
+    print(f"{number} frames segmented; pictures: {target or 'shown'}")
     # Formats that store no number of frames give an estimate of it, hence the one to spare.
     if reader.num_frames and number < reader.num_frames - 1:
         return number, [f"{name} breaks off after {number} of {reader.num_frames} frames"]
@@ -252,6 +253,8 @@ class Demo:
         """On images without a prediction, for the last line."""
         if not empty:
             return ""
+        if self._args.confidence_threshold == 0:  # which a lower one cannot mend
+            return f", in {empty} of which nothing is found"
         return f", in {empty} of which nothing is above the threshold (--confidence-threshold)"
 
     def open_results(self) -> ResultWriter | nullcontext[None]:

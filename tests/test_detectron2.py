@@ -9,8 +9,11 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetMapper, build_detection_train_loader
+from detectron2.evaluation import SemSegEvaluator
 from detectron2.structures import Instances, PolygonMasks
+from PIL import Image
 
+from mask_former.data import build_test_loader
 from mask_former.engine import build_lr_scheduler, build_model, build_optimizer, load_config
 from tests.engine.tiny import restored_loggers, tiny_cfg
 
@@ -83,6 +86,22 @@ def test_detectron2s_mapper_with_masks(shapes_root, tmp_path):
     expected = torch.zeros_like(target.masks)
     expected[0, 1:5, 2:6] = True
     assert torch.equal(target.masks, expected)
+
+
+@pytest.mark.parametrize("name", ["shapes_val_semantic", "shapes_val_panoptic"])
+def test_what_detectron2s_semantic_evaluator_needs(shapes_root, tmp_path, name):
+    (code,) = re.findall(r"`sem_seg_loading_fn=(.*?)`", TEXT)
+    load = eval(code, {"np": np, "Image": Image})
+    evaluator = SemSegEvaluator(name, distributed=False, sem_seg_loading_fn=load)
+    evaluator.reset()
+    (inputs,) = next(iter(build_test_loader(tiny_cfg(tmp_path), name)))
+    output = {"sem_seg": torch.zeros(10, inputs["height"], inputs["width"])}
+    if name.endswith("panoptic"):
+        with pytest.raises(AssertionError, match="Label 0 is not in the metadata"):
+            evaluator.process([inputs], [output])
+    else:
+        evaluator.process([inputs], [output])
+        assert evaluator.evaluate()["sem_seg"]["pACC"] >= 0
 
 
 def test_what_detectron2s_builders_do_not_know(shapes_root, tmp_path):

@@ -181,8 +181,12 @@ def _merge(cfg: CfgNode, setting: Setting) -> None:
     if key not in known:
         if key == SECTION or any(name.startswith(f"{key}.") for name in known):
             raise UserError(f"{source}: {key} is a section, not a key; set keys inside it.")
-        nearest = difflib.get_close_matches(key.upper(), known, n=1, cutoff=0.0)[0]
-        raise UserError(f"{source}: unknown key {key}; the nearest known key is {nearest}.")
+        if nearest := difflib.get_close_matches(key.upper(), known, n=1, cutoff=0.5):
+            raise UserError(f"{source}: unknown key {key}; the nearest known key is {nearest[0]}.")
+        raise UserError(
+            f"{source}: unknown key {key}, and none is like it. If it is another project's, "
+            "leave it out, or load the config in Python: docs/DETECTRON2.md says how."
+        )
     value = _as_float(value) if isinstance(known[key], float) else value
     try:
         cfg.merge_from_list([key, value])

@@ -102,7 +102,8 @@ def draw_instances(
     scale: float = 1.0,
     labels: bool = True,
 ) -> np.ndarray:
-    """Draw instances; where they overlap, the smaller lies on top.
+    """Draw instances; where they overlap, the smaller lies on top. Of two that are nearly the same,
+    only the more confident is drawn: a model says some objects several times, at falling scores.
 
     Args:
         image: uint8 (H, W, 3), BGR.
@@ -117,8 +118,17 @@ def draw_instances(
         if instances.has(field):
             for info, value in zip(infos, to_numpy(instances.get(field)).tolist(), strict=True):
                 info[key] = value
+    scores = [info.get("score", 0.0) for info in infos]
+    areas = masks.sum(axis=(1, 2))
     painted = np.zeros(image.shape[:2], np.int32)
-    for i in np.argsort(-masks.sum(axis=(1, 2)), kind="stable").tolist():
+    for i in np.argsort(-areas, kind="stable").tolist():
+        shared = np.bincount(painted[masks[i]], minlength=1)
+        shared[0] = 0  # nobody's
+        below = int(shared.argmax()) - 1
+        if below >= 0 and scores[below] > scores[i]:
+            union = areas[i] + areas[below] - shared[below + 1]
+            if 2 * shared[below + 1] > union:
+                continue
         painted[masks[i]] = i + 1
     return draw_panoptic(image, painted, infos, metadata, scale=scale, labels=labels)
 

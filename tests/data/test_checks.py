@@ -114,6 +114,8 @@ def test_no_data_set(cfg, key):
     [
         ("5.png", r"There is .*moved.5\.png: is its folder meant\?"),
         ("a\\5.png", "has backslashes: folders are divided by /"),
+        ("C:\\me\\0.png", r"There is .*0\.png: leave the folders, those of another place, out"),
+        ("C:/me/0.png", r"There is .*0\.png: leave the folders, those of another place, out"),
     ],
 )
 def test_where_a_missing_file_may_be(cfg, records, tmp_path, name, hint):

@@ -145,9 +145,10 @@ def test_semantic_maps(model, photos, tmp_path):
     assert len(saved(tmp_path, "semantic")["categories"]) == 10
 
 
-def test_a_video_keeps_its_frames_and_rate(model, clip, tmp_path):
+def test_a_video_keeps_its_frames_and_rate(model, clip, tmp_path, capsys):
     out = tmp_path / "out.mp4"
     assert run(*model, "--video-input", clip, "--output", out, "--save-results") == 0
+    assert f"6 frames segmented; pictures: {out}" in capsys.readouterr().out
     with VideoReader(out) as reader:
         assert reader.fps == 12
         assert [frame.shape for frame in reader] == [(48, 64, 3)] * 6

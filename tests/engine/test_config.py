@@ -55,6 +55,13 @@ def test_an_unknown_option_is_answered_with_the_nearest(key, nearest):
         load_config(opts=[key, "1"])
 
 
+def test_another_projects_key_is_not_answered_with_one_that_is_nothing_like_it():
+    with pytest.raises(
+        ValueError, match="unknown key MY.NOTE, and none is like it.*docs/DETECTRON2.md"
+    ):
+        load_config("", ["MY.NOTE", "hello"])
+
+
 def test_an_unknown_key_is_found_in_the_file_that_has_it(write):
     base = write("base.yaml", "SOLVER:\n  BASELR: 1.0")
     path = write("child.yaml", "_BASE_: base.yaml\nSOLVER:\n  MAX_ITER: 1")

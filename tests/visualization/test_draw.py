@@ -101,6 +101,25 @@ def test_of_overlapping_instances_the_smaller_lies_on_top(image):
     assert np.abs(picture[45, 60] - blended(image, 45, 60, DOG)).max() <= 1
 
 
+def test_of_instances_that_are_nearly_the_same_the_more_confident_is_drawn(image):
+    masks = torch.zeros(3, 60, 80, dtype=torch.bool)
+    masks[0, 5:55, 5:75] = True
+    masks[1, 6:54, 6:74] = True  # one object, said twice
+    masks[2, 20:35, 20:35] = True  # lies on it
+    instances = Instances(
+        (60, 80),
+        pred_masks=masks,
+        pred_classes=torch.tensor([1, 0, 0]),
+        scores=torch.tensor([0.9, 0.01, 0.01]),
+    )
+    picture = draw_instances(image, instances, METADATA, labels=False)
+    assert np.abs(picture[45, 60] - blended(image, 45, 60, DOG)).max() <= 1
+    instances.scores = torch.tensor([0.01, 0.9, 0.01])
+    without_largest = draw_instances(image, instances[[1, 2]], METADATA, labels=False)
+    picture = draw_instances(image, instances, METADATA, labels=False)
+    assert np.array_equal(picture[10:50, 10:70], without_largest[10:50, 10:70])
+
+
 def test_nothing_predicted_gives_the_image(image):
     nothing = Instances(
         (60, 80),
