@@ -3,7 +3,6 @@
 The weights keep timm's names, behind `backbone.model.`, so that a file of timm's fits as it is.
 """
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -28,8 +27,6 @@ from mask_former.backbone.timm_models import (
     weights_as_timm_reads_them,
 )
 from mask_former.errors import UserError, check_choice
-
-logger = logging.getLogger(__name__)
 
 KEY = "MODEL.TIMM.NAME"
 NORMS = ("BN", "SyncBN", "FrozenBN")
@@ -104,19 +101,13 @@ class TimmBackbone(PyramidBackbone):
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
         keys = cfg.MODEL.TIMM
         check_pixel_statistics(cfg, keys.NAME, KEY, pretrained=keys.PRETRAINED)
-        freeze_at = cfg.MODEL.BACKBONE.FREEZE_AT  # 2 by default
-        if freeze_at > 0 and not (keys.PRETRAINED or cfg.MODEL.WEIGHTS):
-            logger.warning(
-                f"MODEL.BACKBONE.FREEZE_AT {freeze_at} freezes layers of random weights. Set "
-                "it to 0 to train from scratch."
-            )
         return {
             "name": keys.NAME,
             "out_features": keys.OUT_FEATURES,
             # Weights of a file replace them, so that they need not be there.
             "pretrained": keys.PRETRAINED and not cfg.MODEL.WEIGHTS,
             "in_chans": input_shape.channels,
-            "freeze_at": freeze_at,
+            "freeze_at": cfg.MODEL.BACKBONE.FREEZE_AT,
             "norm": keys.NORM,
             "drop_path_rate": keys.DROP_PATH_RATE,
         }

@@ -86,8 +86,8 @@ def _lay_out_as_weights(optimizer: Optimizer) -> None:
     """Give averages that were loaded the memory layout of their weights.
 
     A file has them as they lay where it was written, and MODEL.MEMORY_FORMAT auto is another layout
-    on another machine. PyTorch's fused kernels go through memory: on CPUs they would take the
-    averages of other weights without a word, and on GPUs refuse them.
+    on another machine. PyTorch's fused kernel for CPUs goes through memory, and would take the
+    averages of other weights without a word.
     """
     for weight, state in optimizer.state.items():
         for name, value in state.items():

@@ -1,10 +1,12 @@
 """Parameters chosen by patterns of their names: those that are frozen, or learn at another rate."""
 
 import difflib
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from detectron2.config import CfgNode
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm  # every BatchNorm, and SyncBatchNorm
 
@@ -12,6 +14,8 @@ from mask_former.errors import UserError, listed
 
 FREEZE = "MODEL.FREEZE"
 RATES = "SOLVER.LR_FACTORS"
+
+logger = logging.getLogger(__name__)
 
 
 def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
@@ -47,6 +51,32 @@ def _keep_statistics(model: nn.Module, _: Any) -> None:
 def _is_frozen_norm(module: nn.Module) -> bool:
     own = list(module.parameters(recurse=False))
     return isinstance(module, _BatchNorm) and own != [] and not any(p.requires_grad for p in own)
+
+
+def frozen_parts(model: nn.Module, name: str = "") -> list[str]:
+    """Names of the largest modules without a parameter that learns, and of frozen parameters
+    outside of them."""
+    if name and all(not parameter.requires_grad for parameter in model.parameters()):
+        return [name]
+    prefix = f"{name}." if name else ""
+    own = model.named_parameters(prefix=name, recurse=False)
+    parts = [full for full, parameter in own if not parameter.requires_grad]
+    for child, module in model.named_children():
+        if any(True for _ in module.parameters()):
+            parts += frozen_parts(module, prefix + child)
+    return parts
+
+
+def warn_of_random_weights(cfg: CfgNode, model: nn.Module) -> None:
+    """Log which weights of a model that starts from random ones stay what they are."""
+    keys = cfg.MODEL
+    loaded = keys.WEIGHTS or keys.TIMM.PRETRAINED or keys.VIT.PRETRAINED
+    if not loaded and (frozen := frozen_parts(model)):
+        logger.warning(
+            f"No weights are loaded, and what is frozen stays random: {listed(frozen, 5)}. To "
+            f"train from scratch, set MODEL.BACKBONE.FREEZE_AT to 0 and {FREEZE} to []; to train "
+            "from pretrained weights, name them in MODEL.WEIGHTS."
+        )
 
 
 def rate_factors(

@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mask_former.data.validation_loss import loss_datasets
+from mask_former.engine.parameters import frozen_parts
 from mask_former.errors import listed
 from mask_former.precision import inference_precision, training_precision
 
@@ -97,20 +98,6 @@ def _describe_parameters(model: nn.Module) -> str:
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return f"{total / 1e6:.1f} million, {trained / 1e6:.1f} million trained"
-
-
-def frozen_parts(model: nn.Module, name: str = "") -> list[str]:
-    """Names of the largest modules without a parameter that learns, and of frozen parameters
-    outside of them."""
-    if name and all(not parameter.requires_grad for parameter in model.parameters()):
-        return [name]
-    prefix = f"{name}." if name else ""
-    own = model.named_parameters(prefix=name, recurse=False)
-    parts = [full for full, parameter in own if not parameter.requires_grad]
-    for child, module in model.named_children():
-        if any(True for _ in module.parameters()):
-            parts += frozen_parts(module, prefix + child)
-    return parts
 
 
 def _count(number: int, one: str, many: str) -> str:

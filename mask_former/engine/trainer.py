@@ -28,6 +28,7 @@ from mask_former.engine.evaluation_hooks import (
 from mask_former.engine.hooks import ModelSchedule, RandomState, is_due
 from mask_former.engine.interruption import asked_anywhere, shield_workers
 from mask_former.engine.learning_rate import scaled_to_processes
+from mask_former.engine.parameters import warn_of_random_weights
 from mask_former.engine.resume import (
     check_resumed,
     describe_kept,
@@ -111,6 +112,7 @@ class Trainer(TrainerParts, TrainLoop):
                 checkpointables=[],
                 without_class_head=self.cfg.MODEL.WEIGHTS_WITHOUT_CLASS_HEAD,
             )
+            warn_of_random_weights(self.cfg, self._trained)
             self._train_from(None)
 
     def train(self) -> Results:

@@ -72,11 +72,6 @@ def test_from_random_weights_any_statistics_will_do(caplog):
     assert not caplog.records
 
 
-def test_frozen_random_weights_are_worth_a_warning(caplog):
-    build_model(timm_cfg(MODEL__TIMM__PRETRAINED=False, MODEL__BACKBONE__FREEZE_AT=2))
-    assert "FREEZE_AT 2 freezes layers of random weights" in caplog.text
-
-
 def test_without_timm(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UserError, match=r"pip install '\.\[timm\]'"):

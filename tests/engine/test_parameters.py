@@ -6,8 +6,13 @@ from torch import nn
 
 from mask_former.engine import Trainer, load_config
 from mask_former.engine.optimizer import build_optimizer
-from mask_former.engine.parameters import freeze, names_like, rate_factors
-from mask_former.engine.summary import frozen_parts
+from mask_former.engine.parameters import (
+    freeze,
+    frozen_parts,
+    names_like,
+    rate_factors,
+    warn_of_random_weights,
+)
 from mask_former.errors import UserError
 from tests.engine import tiny
 from tests.engine.test_model import SWIN, total_loss
@@ -171,6 +176,17 @@ def test_the_largest_frozen_parts():
     assert frozen_parts(model) == ["backbone.0", "backbone.1", "head.2.bias"]
     freeze(model, ["^backbone"])
     assert frozen_parts(model) == ["backbone", "head.2.bias"]
+
+
+def test_random_weights_that_stay_are_worth_a_warning(caplog):
+    model, cfg = Net(), load_config()
+    warn_of_random_weights(cfg, model)
+    freeze(model, [r"^backbone\.[01]"])
+    for key, value in (("MODEL.WEIGHTS", "a.pth"), ("MODEL.TIMM.PRETRAINED", True)):
+        warn_of_random_weights(load_config(opts=[key, value]), model)
+    assert not caplog.records
+    warn_of_random_weights(cfg, model)
+    assert "stays random: backbone.0, backbone.1. To" in caplog.text
 
 
 @pytest.mark.parametrize(
