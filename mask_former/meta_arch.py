@@ -154,7 +154,7 @@ class MaskFormer(nn.Module):
         """Move the ground truth to the device, its masks padded to the batch's size.
 
         Raises:
-            UserError: see `check_classes` and `ground_truth_masks`.
+            UserError: see `check_labels` and `ground_truth_masks`.
         """
 
         def padded(masks: Tensor) -> Tensor:
@@ -167,7 +167,7 @@ class MaskFormer(nn.Module):
         num_classes = getattr(self.criterion, "num_classes", math.inf)
         for x, image_size in zip(batched_inputs, images.image_sizes, strict=True):
             masks = ground_truth_masks(x)
-            check_classes(x, num_classes)
+            check_labels(x, num_classes)
             labels = to_device(x["instances"].gt_classes, self.device)
             if isinstance(masks, LabelMapMasks):  # lighter to move than what is made of it
                 masks = masks.to(self.device)
@@ -196,7 +196,7 @@ class MaskFormer(nn.Module):
         return [self.inference(*one) for one in zip(*predictions, strict=True)]
 
 
-def check_classes(record: dict[str, Any], num_classes: float) -> None:
+def check_labels(record: dict[str, Any], num_classes: float) -> None:
     """Raise UserError unless the segments of a mapped record are of the classes 0 .. K-1. Class K,
     as of a mapper that counts from 1, would be learned as "no object" without a word.
 
@@ -247,15 +247,17 @@ def finite_logits(
     """What all results are made of: the class logits, in float32, and the mask logits.
 
     Raises:
-        NonFiniteError: see `check_finite`; no figure is to be made of these.
+        NonFiniteError: see `check_finite_predictions`; no figure is to be made of these.
     """
     class_logits, mask_logits = prediction.class_logits.float(), prediction.mask_logits
     if not class_logits.is_meta:
-        check_finite(batched_inputs, class_logits, mask_logits)
+        check_finite_predictions(batched_inputs, class_logits, mask_logits)
     return class_logits, mask_logits
 
 
-def check_finite(batched_inputs: Sequence[dict[str, Any]], *predictions: Sequence[Tensor]) -> None:
+def check_finite_predictions(
+    batched_inputs: Sequence[dict[str, Any]], *predictions: Sequence[Tensor]
+) -> None:
     """Raise NonFiniteError if a prediction, of a tensor an image, is NaN or infinite; names the
     images."""
     sums = [torch.stack([x.sum(dtype=torch.float32) for x in tensors]) for tensors in predictions]

@@ -9,7 +9,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from demo import demo
-from mask_former.checkpoint.read import read_classes
+from mask_former.checkpoint.read import trained_classes
 from mask_former.data.datasets import register_instances, register_panoptic, register_semantic
 from mask_former.engine import DefaultPredictor, Trainer, load_config
 from tests import forks
@@ -215,5 +215,5 @@ def test_weights_of_other_classes_are_refused(runs, renamed, tmp_path):
 
 
 def test_the_best_checkpoint_knows_its_classes_too(runs):
-    classes = read_classes(str(runs["panoptic"] / "model_best.pth"))
+    classes = trained_classes(str(runs["panoptic"] / "model_best.pth"))
     assert [category["name"] for category in classes] == ["leaf", "soil", "beetle"]

@@ -22,7 +22,7 @@ from mask_former.checkpoint.classes import Category, check_trained_on, classes_i
 from mask_former.checkpoint.compatibility import (
     HEAD,
     backbone_weights,
-    check_finite,
+    check_finite_weights,
     check_strides,
     class_head,
     describe_mismatches,
@@ -98,7 +98,7 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
             return
         path = os.path.join(self.save_dir, f"{name}.pth")
         weights = self.model.state_dict()
-        check_finite(weights, f"{path} is not written")
+        check_finite_weights(weights, f"{path} is not written")
         self.logger.info(f"Saving checkpoint to {path}")
         classes = {} if self.classes is None else {CLASSES: self.classes}
         with replaced_when_complete(path) as f:

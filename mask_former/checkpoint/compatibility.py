@@ -179,7 +179,7 @@ def _listing(wrong: dict[str, str]) -> str:
     return "".join(lines)
 
 
-def check_finite(weights: Mapping[str, Tensor], consequence: str) -> None:
+def check_finite_weights(weights: Mapping[str, Tensor], consequence: str) -> None:
     """Raise NonFiniteError, which says the `consequence`, if a weight is NaN or infinite."""
     bad = [name for name, weight in weights.items() if not bool(weight.isfinite().all())]
     if bad:

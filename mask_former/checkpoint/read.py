@@ -63,7 +63,7 @@ def read_weights_file(path: str) -> dict[str, Any]:
     return {**content, "model": weights}
 
 
-def read_classes(path: str) -> list[Category] | None:
+def trained_classes(path: str) -> list[Category] | None:
     """The classes that a file of weights was trained on, without reading the weights where that
     can be avoided; None: it does not say. Raises as `read_weights_file`."""
     if Path(path).suffix.lower() in _TORCH and zipfile.is_zipfile(path):

@@ -17,7 +17,7 @@ _MAX_SEGMENT_ID = 2**24 - 1
 _NUMBERS = (int, float)  # and no bool
 
 
-def check_categories(content: Any, path: str, required: Sequence[str] = ()) -> list[Json]:
+def checked_categories(content: Any, path: str, required: Sequence[str] = ()) -> list[Json]:
     """The categories of an annotation: ids and names are unique, `isthing` becomes 0 or 1.
 
     Args:
@@ -121,7 +121,7 @@ def _flag(annotation: Json, key: str, place: Place) -> int:
     return value if type(value) is int and value in (0, 1) else as_flag(value, f"{place()}: {key}")
 
 
-def check_numbers(annotation: Json, place: Place, size: tuple[int, int]) -> None:
+def check_box_and_area(annotation: Json, place: Place, size: tuple[int, int]) -> None:
     """Check `area` and `bbox`, where they are given."""
     area, box = annotation.get("area"), annotation.get("bbox")
     # Of what reaches as far as coordinates may.
@@ -154,7 +154,7 @@ def _is_near(start: Any, extent: Any, side: int) -> bool:
     )
 
 
-def complete(annotation: Json, size: tuple[int, int], remarks: Counter) -> None:
+def complete_annotation(annotation: Json, size: tuple[int, int], remarks: Counter) -> None:
     """Fill in what is missing, and count it."""
     remarks["are crowds"] += annotation["iscrowd"]
     for key, compute in (("area", mask_area), ("bbox", mask_box)):

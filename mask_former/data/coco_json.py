@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from mask_former.data.coco_entries import (
-    check_categories,
+    check_box_and_area,
     check_file_name,
-    check_numbers,
     check_reference,
     check_references,
     check_segments,
     check_types,
-    complete,
+    checked_categories,
+    complete_annotation,
     new_id,
     place_of,
 )
@@ -94,7 +94,7 @@ def read_instances(path: str) -> CocoFile:
                 annotation["id"] = new_id(ids, annotation["id"], of_id)
             check_references(annotation, place, file.images, categories)
             size = file.size(annotation)
-            check_numbers(annotation, place, size)
+            check_box_and_area(annotation, place, size)
         except UserError as error:
             report(error)
             continue
@@ -110,7 +110,7 @@ def read_instances(path: str) -> CocoFile:
             "the height."
         )
     for annotation, size, _ in masked:
-        complete(annotation, size, file.remarks)
+        complete_annotation(annotation, size, file.remarks)
     if masked and file.remarks["are crowds"] == len(masked):
         raise UserError(
             f"{path}: all {len(masked)} annotations are crowds (iscrowd 1), of which nothing is "
@@ -123,7 +123,7 @@ def read_instances(path: str) -> CocoFile:
 def instance_categories(path: str) -> list[Json]:
     """The categories of an instance annotation, checked, sorted by id. Raises as
     `read_instances`."""
-    return sorted(check_categories(read_json(path), path), key=lambda category: category["id"])
+    return sorted(checked_categories(read_json(path), path), key=lambda category: category["id"])
 
 
 @once_per_file
@@ -161,14 +161,14 @@ def read_panoptic(path: str) -> CocoFile:
 def panoptic_categories(path: str) -> list[Json]:
     """The categories of a panoptic annotation, checked, in its order; `isthing` may be missing.
     Raises as `read_panoptic`."""
-    return check_categories(read_json(path), path)
+    return checked_categories(read_json(path), path)
 
 
 def _read(path: str, keys: Sequence[str]) -> CocoFile:
     """The file with checked images and categories, and unchecked annotations."""
     content = read_json(path)
     found = entries(content, "images", path, ("id",))
-    categories = check_categories(content, path)
+    categories = checked_categories(content, path)
     annotations = entries(content, "annotations", path, keys)
     images: dict[Hashable, Json] = {}
     names: dict[str, Hashable] = {}

@@ -10,7 +10,7 @@ from mask_former.data.coco_format import decode_ids, encode_ids
 from mask_former.data.label_map import run_lengths
 from mask_former.errors import UserError, listed
 
-Color = tuple[int, int, int]
+Rgb = tuple[int, int, int]
 
 _UNKNOWN = -1
 
@@ -40,7 +40,7 @@ class LabelEncoding:
 
     kind: str
     values: Mapping[int, int]
-    colors: Mapping[Color, int] = field(default_factory=dict)
+    colors: Mapping[Rgb, int] = field(default_factory=dict)
 
     @property
     def is_plain(self) -> bool:
@@ -127,7 +127,7 @@ class LabelEncoding:
         )
 
 
-def _codes(colors: Iterable[Color] | np.ndarray) -> np.ndarray:
+def _codes(colors: Iterable[Rgb] | np.ndarray) -> np.ndarray:
     """Colours as numbers, int32 (N,)."""
     return decode_ids(np.array(list(colors), dtype=np.uint8)[None])[0]
 

@@ -89,7 +89,7 @@ def check_in_memory(records: Sequence[Record], num_classes: int) -> None:
     for record in records:
         segments = segments_of(record)
         ids = (required_field(record, "category_id", segment) for segment in segments)
-        check_categories(record["file_name"], ids, num_classes)
+        check_category_ids(record["file_name"], ids, num_classes)
     check_masks(
         Masked(annotation, size, partial(annotation_place, record, annotation))
         for record in records
@@ -226,7 +226,7 @@ def read_segment_map(record: Record, size: tuple[int, int], num_classes: int) ->
     """
     file_name = required_field(record, "pan_seg_file_name")
     segments = required_field(record, "segments_info")
-    check_categories(file_name, (segment["category_id"] for segment in segments), num_classes)
+    check_category_ids(file_name, (segment["category_id"] for segment in segments), num_classes)
     id_map = read_ids(file_name)
     check_same_size(file_name, id_map.shape, record["file_name"], size)
     of_image = f"segments_info of image {record.get('image_id')}"
@@ -263,7 +263,7 @@ def read_annotations(record: Record, size: tuple[int, int], num_classes: int) ->
     """
     annotations = [dict(annotation) for annotation in required_field(record, "annotations")]
     file_name = record["file_name"]
-    check_categories(file_name, (a["category_id"] for a in annotations), num_classes)
+    check_category_ids(file_name, (a["category_id"] for a in annotations), num_classes)
     check_masks(Masked(a, size, partial(annotation_place, record, a)) for a in annotations)
     return annotations
 
@@ -273,7 +273,7 @@ def annotation_place(record: Record, annotation: Mapping[str, Any]) -> str:
     return f"{record['file_name']}: annotation {annotation.get('id', '')}".rstrip()
 
 
-def check_categories(file_name: str, category_ids: Iterable[int], num_classes: int) -> None:
+def check_category_ids(file_name: str, category_ids: Iterable[int], num_classes: int) -> None:
     """Raise UserError unless all `category_ids` lie in [0, num_classes)."""
     wrong = [id_ for id_ in category_ids if type(id_) is not int or not 0 <= id_ < num_classes]
     if wrong:

@@ -23,7 +23,7 @@ POINTS = "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS"
 logger = logging.getLogger(__name__)
 
 
-def complete(cfg: CfgNode, given: Set[str]) -> None:
+def complete_config(cfg: CfgNode, given: Set[str]) -> None:
     """Complete a config of one of these repositories, in place, and say by what.
 
     It is known by its predictor, which it names in TRANSFORMER_DECODER_NAME, or by PEM's pixel

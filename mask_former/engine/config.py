@@ -14,7 +14,7 @@ from detectron2.utils.file_io import PathManager
 
 from mask_former.config import add_mask_former_config
 from mask_former.data.datasets.custom import SECTION, custom_dataset
-from mask_former.engine.completion import complete
+from mask_former.engine.completion import complete_config
 from mask_former.engine.config_values import check_value
 from mask_former.engine.keys import flatten, value_of
 from mask_former.engine.own_data import follow_data, given_with_data, register_own
@@ -62,7 +62,7 @@ def load_config(
     cfg.defrost()
     for setting in settings:
         _merge(cfg, setting)
-    complete(cfg, given={key for key, _, _ in settings})
+    complete_config(cfg, given={key for key, _, _ in settings})
     register_own(cfg)
     follow_data(cfg, given=given_with_data(settings))
     return cfg

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
-from mask_former.checkpoint.compatibility import check_finite
+from mask_former.checkpoint.compatibility import check_finite_weights
 from mask_former.data.agreement import known_classes
 from mask_former.engine.interruption import StoppableEvaluator, StoppableLoader
 from mask_former.engine.label_maps import label_maps_where_accepted
@@ -53,7 +53,7 @@ def evaluate_model(
         NonFiniteError: a weight is not finite.
         UserError: see `with_sliding_window`.
     """
-    check_finite(model.state_dict(), "The model is not evaluated")
+    check_finite_weights(model.state_dict(), "The model is not evaluated")
     model = with_sliding_window(cfg, model)
     results: Results = {}
     run = at_test_precision(cfg, model)

@@ -61,7 +61,7 @@ def scaled_to_processes(cfg: CfgNode, processes: int) -> CfgNode:
     Raises:
         UserError: the processes of the reference cannot share SOLVER.IMS_PER_BATCH.
     """
-    check_reference(cfg)
+    check_reference_world_size(cfg)
     reference = cfg.SOLVER.REFERENCE_WORLD_SIZE
     if reference in (0, processes):
         return cfg
@@ -105,7 +105,7 @@ def _scaled(iterations: int | Sequence[int], factor: float) -> int | Sequence[in
     return type(iterations)(_scaled(number, factor) for number in iterations)
 
 
-def check_reference(cfg: CfgNode) -> None:
+def check_reference_world_size(cfg: CfgNode) -> None:
     """Raise UserError unless SOLVER.REFERENCE_WORLD_SIZE processes can share the batch."""
     reference, batch = cfg.SOLVER.REFERENCE_WORLD_SIZE, cfg.SOLVER.IMS_PER_BATCH
     if reference and batch % reference:

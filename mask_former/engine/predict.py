@@ -10,7 +10,7 @@ from detectron2.data import Metadata, MetadataCatalog
 from torch import nn
 
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer, local_file
-from mask_former.checkpoint.read import read_classes
+from mask_former.checkpoint.read import trained_classes
 from mask_former.data.metadata import with_classes
 from mask_former.data.reading import check_image_format
 from mask_former.data.transforms import InferenceResize
@@ -106,7 +106,7 @@ class DefaultPredictor:
             raise UserError("MODEL.WEIGHTS is empty: name the file with the trained weights")
         check_device(cfg)
         file = local_file(cfg.MODEL.WEIGHTS)
-        if classes := read_classes(file):
+        if classes := trained_classes(file):
             cfg = with_classes(cfg, classes, file)
         model = build_model(cfg)
         precision = prepare(cfg, model, training=False)

@@ -17,14 +17,14 @@ from detectron2.utils.logger import setup_logger
 
 from mask_former.checkpoint.atomic_write import explained_write_errors, replaced_when_complete
 from mask_former.checkpoint.classes import check_trained_on
-from mask_former.checkpoint.read import read_classes
+from mask_former.checkpoint.read import trained_classes
 from mask_former.criterion import class_weights
 from mask_former.data.agreement import known_classes
 from mask_former.data.checks import check_data
 from mask_former.data.validation_loss import loss_datasets
 from mask_former.data.writing import write_json
 from mask_former.engine.config import read_settings
-from mask_former.engine.learning_rate import check_reference, rate_of_another_batch
+from mask_former.engine.learning_rate import check_reference_world_size, rate_of_another_batch
 from mask_former.engine.model import check_names
 from mask_former.engine.own_data import register_own
 from mask_former.engine.sliding_window import window_of
@@ -121,7 +121,7 @@ def check_numbers(cfg: CfgNode) -> None:
     for key in ("IMS_PER_BATCH", "MAX_ITER", "CHECKPOINT_PERIOD"):
         if cfg.SOLVER[key] < 1:
             raise UserError(f"SOLVER.{key} is {cfg.SOLVER[key]}, but must be at least 1.")
-    check_reference(cfg)
+    check_reference_world_size(cfg)
     class_weights(cfg)
     steps = list(cfg.SOLVER.STEPS)
     if "Step" in cfg.SOLVER.LR_SCHEDULER_NAME and steps != sorted(set(steps)):
@@ -159,7 +159,7 @@ def check_classes_of_weights(cfg: CfgNode, args: argparse.Namespace) -> None:
         return
     names = cfg.DATASETS.TEST if args.eval_only else cfg.DATASETS.TRAIN
     if os.path.isfile(file):  # of an address, or where it is missing, loading will tell
-        check_trained_on(file, read_classes(file), known_classes(cfg, names))
+        check_trained_on(file, trained_classes(file), known_classes(cfg, names))
 
 
 def check_expected(cfg: CfgNode) -> None:

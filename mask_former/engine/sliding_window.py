@@ -14,7 +14,7 @@ from mask_former.inference.sliding_window import (
     labels_of_scores,
     sliding_window_inference,
 )
-from mask_former.meta_arch import check_finite
+from mask_former.meta_arch import check_finite_predictions
 
 
 def window_of(cfg: CfgNode) -> SlidingWindow | None:
@@ -129,7 +129,7 @@ def semantic_scores(model: nn.Module, inputs: Sequence[dict[str, Any]]) -> list[
             f"{name} returns labels"
         )
     scores = [result["sem_seg"] for result in results]
-    check_finite(inputs, scores)
+    check_finite_predictions(inputs, scores)
     return scores
 
 

@@ -13,7 +13,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
 
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
-from mask_former.checkpoint.compatibility import check_finite
+from mask_former.checkpoint.compatibility import check_finite_weights
 from mask_former.data.agreement import known_classes
 from mask_former.data.random_state import preserved_random_state
 from mask_former.engine.early_stopping import EarlyStopping
@@ -151,7 +151,7 @@ class Trainer(TrainerParts, TrainLoop):
             losses = self.step.forward_backward(batch)
         except FloatingPointError as error:
             iteration = f"Iteration {self.iter}"
-            check_finite(self._trained.state_dict(), iteration)
+            check_finite_weights(self._trained.state_dict(), iteration)
             raise NonFiniteError(f"{iteration}: {error}. {NonFiniteError.REMEDY}") from error
         self.after_backward()
         self.record(losses, data_time)

@@ -30,11 +30,10 @@ from torch import Tensor
 
 from mask_former.data.classes import categories_of, dataset_category_ids
 from mask_former.data.coco_format import encode_ids, image_entry, shape_info
-from mask_former.data.json_files import as_id, entries, read_json
+from mask_former.data.json_files import Json, as_id, entries, read_json
 from mask_former.data.writing import write_image, write_json
 from mask_former.errors import UserError, listed
 
-Json = dict[str, Any]
 ImageId = int | str
 Value = TypeVar("Value")
 

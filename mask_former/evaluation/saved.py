@@ -14,7 +14,7 @@ import torch
 from detectron2.data import Metadata
 
 from mask_former.data.classes import class_names, contiguous_ids
-from mask_former.data.coco_entries import check_numbers, segment_id
+from mask_former.data.coco_entries import check_box_and_area, segment_id
 from mask_former.data.geometry import Masked, check_masks, mask_box, run_lengths_of
 from mask_former.data.json_files import Json, as_id, as_text, described, entries, read_json
 from mask_former.data.reading import read_ids, read_labels
@@ -172,7 +172,7 @@ def read_instance_results(
         image = images[ids["image_id"]]
         size = image["height"], image["width"]
         box = result.get("bbox")
-        check_numbers({"bbox": box}, partial(str, place), size)
+        check_box_and_area({"bbox": box}, partial(str, place), size)
         masked = {"segmentation": result["segmentation"]}
         check_masks(iter([Masked(masked, size, partial(str, place))]))
         rle = run_lengths_of(masked["segmentation"], size)

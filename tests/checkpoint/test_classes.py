@@ -7,7 +7,7 @@ import torch
 
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.checkpoint.classes import check_trained_on
-from mask_former.checkpoint.read import read_classes, read_weights_file
+from mask_former.checkpoint.read import read_weights_file, trained_classes
 from mask_former.checkpoint.write import write_weights
 from tests.checkpoint.test_checkpointer import Model, state
 
@@ -31,7 +31,7 @@ def saved(tmp_path):
 def test_classes_are_saved_as_plain_values(saved):
     content = torch.load(saved, weights_only=True)
     assert content["classes"] == CLASSES and content["iteration"] == 3
-    assert read_classes(saved) == CLASSES
+    assert trained_classes(saved) == CLASSES
     assert MaskFormerCheckpointer(Model(), classes=CLASSES).load(saved)["classes"] == CLASSES
 
 
@@ -39,7 +39,7 @@ def test_classes_are_saved_as_plain_values(saved):
 def test_every_format_keeps_them(tmp_path, suffix):
     path = str(tmp_path / f"model{suffix}")
     write_weights(path, state(Model()), CLASSES)
-    assert read_classes(path) == CLASSES
+    assert trained_classes(path) == CLASSES
     MaskFormerCheckpointer(Model(), accept_backbone=False, classes=CLASSES).load(path)
     with pytest.raises(ValueError, match=f"model{suffix} was trained on other classes"):
         MaskFormerCheckpointer(Model(), classes=changed(0, name="cow")).load(path)
@@ -81,16 +81,16 @@ def test_all_but_the_class_head_fits_other_classes(saved):
 def test_what_other_programs_call_classes_is_none(tmp_path, theirs):
     content = {"model": state(Model()), "classes": theirs}
     torch.save(content, tmp_path / "model.pth")
-    assert read_classes(str(tmp_path / "model.pth")) is None
+    assert trained_classes(str(tmp_path / "model.pth")) is None
     content["model"] = {name: tensor.numpy() for name, tensor in content["model"].items()}
     (tmp_path / "model.pkl").write_bytes(pickle.dumps(content))
-    assert read_classes(str(tmp_path / "model.pkl")) is None
+    assert trained_classes(str(tmp_path / "model.pkl")) is None
     MaskFormerCheckpointer(Model(), classes=CLASSES).load(str(tmp_path / "model.pth"))
 
 
 def test_classes_of_a_file_that_cannot_be_read(tmp_path):
     (tmp_path / "broken.pth").write_bytes(b"no weights")
     with pytest.raises(ValueError, match="broken.pth cannot be read"):
-        read_classes(str(tmp_path / "broken.pth"))
+        trained_classes(str(tmp_path / "broken.pth"))
     with pytest.raises(FileNotFoundError, match="gone.pth"):
-        read_classes(str(tmp_path / "gone.pth"))
+        trained_classes(str(tmp_path / "gone.pth"))

@@ -177,7 +177,7 @@ def label_file(image: Path) -> Path:
     return image.with_name(f"{image.stem}_seg.png")
 
 
-def read_classes(path: Path) -> np.ndarray:
+def read_class_map(path: Path) -> np.ndarray:
     """Class of each pixel, counted from 1 in the index, 0 for none: int32 (H, W)."""
     image = read_lossless(path)
     if image.ndim != 3 or image.dtype != np.uint8:
@@ -215,7 +215,7 @@ def derive_classes(folder: Path, index: Index, sources: Mapping[str, Sequence[Pa
 
 def _count_classes(image: Path) -> list[tuple[int, int]]:
     """Number of pixels of each class of an image."""
-    classes, counts = count_pixels(read_classes(label_file(image)))
+    classes, counts = count_pixels(read_class_map(label_file(image)))
     return [(c, n) for c, n in zip(classes.tolist(), counts.tolist(), strict=True) if c > 0]
 
 
@@ -258,7 +258,7 @@ def _write_image(source: Path, target: Path) -> None:
 
 def _write_labels(table: np.ndarray, image: Path, target: Path) -> None:
     source = label_file(image)
-    classes = read_classes(source)
+    classes = read_class_map(source)
     if classes.max() >= len(table):
         raise UserError(f"{source} holds the class {classes.max()}, but the index ends before")
     size = scaled_size(*classes.shape[::-1])

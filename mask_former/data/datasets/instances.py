@@ -54,7 +54,7 @@ def register_instances(
     """
     read_metadata = partial(_read_metadata, json_file, classes, colors)
     if categories is not None:
-        known, read_metadata = {**category_metadata(categories), **known}, dict
+        known, read_metadata = {**instance_metadata(categories), **known}, dict
     register_lazily(
         name,
         partial(load_instances, str(json_file), str(image_root), name),
@@ -103,10 +103,10 @@ def _read_metadata(
     json_file: str | Path, classes: Sequence[str], colors: Sequence[Sequence[int]]
 ) -> dict[str, Any]:
     categories = instance_categories(str(json_file))
-    return category_metadata(with_given(categories, json_file, classes, colors))
+    return instance_metadata(with_given(categories, json_file, classes, colors))
 
 
-def category_metadata(categories: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def instance_metadata(categories: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """`thing_classes`, `thing_dataset_id_to_contiguous_id` and, if given, `thing_colors` and
     `supercategories`."""
     categories = sorted(categories, key=lambda category: category["id"])

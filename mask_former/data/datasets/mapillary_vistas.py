@@ -13,7 +13,7 @@ import numpy as np
 from mask_former.data.classes import contiguous_ids
 from mask_former.data.coco_json import panoptic_categories
 from mask_former.data.datasets.catalog import register_lazily
-from mask_former.data.datasets.panoptic import category_metadata, load_panoptic
+from mask_former.data.datasets.panoptic import load_panoptic, panoptic_metadata
 from mask_former.data.datasets.preparing import pair_files, require_files, require_path
 from mask_former.data.datasets.semantic import register_semantic
 from mask_former.data.json_files import read_json
@@ -86,7 +86,7 @@ def _read_panoptic_metadata(name: str, config: Path, panoptic_json: Path) -> dic
             f"{panoptic_json} has {len(categories)} categories, {config} "
             f"{len(classes['stuff_classes'])}; they are not of one version"
         )
-    return {**category_metadata(name, categories), "ignore_label": classes["ignore_label"]}
+    return {**panoptic_metadata(name, categories), "ignore_label": classes["ignore_label"]}
 
 
 def prepare_mapillary_vistas(root: Path) -> Path:

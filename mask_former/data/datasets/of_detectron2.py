@@ -39,7 +39,7 @@ def read_by_ourselves(name: str) -> None:
 def _instances(name: str, metadata: Metadata) -> Callable[[], Records]:
     if not metadata.get("thing_classes"):
         categories = instance_categories(str(metadata.json_file))
-        metadata.set(**instances.category_metadata(categories))
+        metadata.set(**instances.instance_metadata(categories))
     json_file, image_root = str(metadata.json_file), str(metadata.image_root)
     return partial(instances.load_instances, json_file, image_root, name)
 
@@ -54,7 +54,7 @@ def _panoptic(name: str, metadata: Metadata) -> Callable[[], Records]:
         )
     if missing:
         categories = panoptic_categories(str(metadata.panoptic_json))
-        found = panoptic.category_metadata(name, categories)
+        found = panoptic.panoptic_metadata(name, categories)
         metadata.set(**{key: found[key] for key in found if metadata.get(key) is None})
     return partial(panoptic.load_panoptic, name)
 

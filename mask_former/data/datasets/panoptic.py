@@ -9,7 +9,7 @@ from typing import Any
 from detectron2.data import Metadata, MetadataCatalog
 
 from mask_former.data.classes import contiguous_ids, metadata_of
-from mask_former.data.coco_entries import check_categories
+from mask_former.data.coco_entries import checked_categories
 from mask_former.data.coco_json import check_same_classes, panoptic_categories, read_panoptic
 from mask_former.data.datasets.catalog import (
     IGNORE_LABEL,
@@ -63,7 +63,7 @@ def register_panoptic(
     """
     read_metadata = partial(_read_categories, name, panoptic_json, classes, colors, things)
     if categories is not None:
-        known, read_metadata = {**category_metadata(name, categories), **known}, dict
+        known, read_metadata = {**panoptic_metadata(name, categories), **known}, dict
     register_lazily(
         name,
         partial(load_panoptic, name),
@@ -95,7 +95,7 @@ def _read_categories(
                 f"{panoptic_json}: category {category['id']!r}, {category['name']!r}, has no "
                 "'isthing': add it, 1 for things and 0 for stuff, or name the things (THINGS)."
             )
-    return category_metadata(name, categories)
+    return panoptic_metadata(name, categories)
 
 
 def load_panoptic(name: str) -> Records:
@@ -138,7 +138,7 @@ def _record(
     return record
 
 
-def category_metadata(name: str, categories: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def panoptic_metadata(name: str, categories: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Class names, colours and the mappings from dataset ids to contiguous ids."""
-    check_categories({"categories": list(categories)}, f"data set {name!r}", ("isthing",))
+    checked_categories({"categories": list(categories)}, f"data set {name!r}", ("isthing",))
     return metadata_of(categories)

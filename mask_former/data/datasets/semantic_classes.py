@@ -6,7 +6,7 @@ from typing import Any
 
 from mask_former.data.classes import is_rgb
 from mask_former.data.datasets.class_file import Classes
-from mask_former.data.label_encoding import Color, LabelEncoding
+from mask_former.data.label_encoding import LabelEncoding, Rgb
 from mask_former.errors import UserError, check_choice
 
 ENCODINGS = ("auto", "values", "colors", "binary")
@@ -54,7 +54,7 @@ def semantic_metadata(
     of_values = {value: label[name] for value, name in name_of_value.items()}
     of_values |= dict.fromkeys(ignored_values, ignore_label)
     of_values.setdefault(ignore_label, ignore_label)
-    of_colors: dict[Color, int] = {}
+    of_colors: dict[Rgb, int] = {}
     if encoding in ("auto", "colors"):
         of_colors = {color: label[names[i]] for i, color in enumerate(colors)}
         _check_colors(colors, names, ignored_colors, encoding)
@@ -88,14 +88,14 @@ def _check_names(names: Sequence[Any]) -> list[str]:
     return list(names)
 
 
-def as_color(color: Any, key: str) -> Color:
+def as_color(color: Any, key: str) -> Rgb:
     """RGB as a tuple; UserError if it is none."""
     if not is_rgb(color):
         raise UserError(f"{key} has {color!r}, but a colour is [red, green, blue] in 0..255.")
     return tuple(color)
 
 
-def _parts(ignore: Sequence[Any], names: Sequence[str]) -> tuple[list[str], list[int], list[Color]]:
+def _parts(ignore: Sequence[Any], names: Sequence[str]) -> tuple[list[str], list[int], list[Rgb]]:
     """The names, values and colours of IGNORE."""
     ignored_names, values, colors = [], [], []
     for item in ignore:
@@ -138,7 +138,7 @@ def _name_of_value(
 
 
 def _check_colors(
-    colors: Sequence[Color], names: Sequence[str], ignored: Sequence[Color], encoding: str
+    colors: Sequence[Rgb], names: Sequence[str], ignored: Sequence[Rgb], encoding: str
 ) -> None:
     if encoding == "colors" and not colors:
         raise UserError(
