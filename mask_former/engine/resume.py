@@ -94,7 +94,7 @@ def describe_kept(checkpointer: MaskFormerCheckpointer, done: int, of: int) -> s
     """What an interrupted training has kept after `done` iterations."""
     return (
         f"{done} of {of} iterations are kept in {checkpointer.get_checkpoint_file()}; the same "
-        "command with --resume goes on from there."
+        "command with --resume, before any KEY VALUE, goes on from there."
     )
 
 
