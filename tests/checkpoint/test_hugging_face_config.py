@@ -67,6 +67,12 @@ def test_published_recipes_that_transformers_has():
         config_to_hugging_face(cfg)
 
 
+def test_windows_that_transformers_has_not_are_refused():
+    cfg = load_config(opts=["TEST.WINDOW.SIZE", 512])
+    with pytest.raises(ValueError, match="TEST.WINDOW.SIZE is 512"):
+        processor_to_hugging_face(cfg)
+
+
 def test_the_image_processor_of_older_files():
     keys = config_from_hugging_face(
         {"backbone_config": {"model_type": "swin"}},
@@ -81,6 +87,7 @@ def test_the_image_processor_of_older_files():
     ("processor", "expected"),
     [
         ({"size": {"shortest_edge": 512, "longest_edge": None}}, (512, 100000)),
+        ({"size": {"shortest_edge": 512}}, (512, 100000)),
         ({"do_resize": False, "size": {"shortest_edge": 640, "longest_edge": 2560}}, (0, 2560)),
         ({"do_resize": False, "size": {"height": 384, "width": 384}}, (0, 1333)),
     ],
