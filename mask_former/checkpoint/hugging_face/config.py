@@ -169,6 +169,11 @@ def _resnet_architecture(cfg: CfgNode) -> Keys:
     keys = cfg.MODEL.RESNETS
     architecture = {depth: row for row, depth in RESNET_DEPTHS.items()}
     kind, blocks = architecture[keys.DEPTH]
+    if "BN" not in keys.NORM:  # theirs would take others' scales for those of a batch norm
+        raise UserError(
+            f"MODEL.RESNETS.NORM is {keys.NORM!r}; ResNets of `transformers` have batch norms: "
+            "FrozenBN, BN or SyncBN"
+        )
     width = keys.RES2_OUT_CHANNELS
     if kind == "bottleneck":
         require({"MODEL.RESNETS.WIDTH_PER_GROUP": width // 4}, cfg)
