@@ -179,11 +179,15 @@ def processor_to_eomt(cfg: CfgNode) -> Keys:
     """The `preprocessor_config.json` of the model of `transformers` that equals ours.
 
     Raises:
-        UserError: windows that theirs has not: they have the size of the shorter side and of the
-            encoder's images, and are spread evenly.
+        UserError: images are padded to another size than the encoder's; or windows that theirs has
+            not: they have the size of the shorter side and of the encoder's images, and are spread
+            evenly.
     """
     keys = {**processor_config(cfg, "EomtImageProcessor"), "do_pad": True, "do_split_image": False}
-    if size := cfg.TEST.WINDOW.SIZE:
+    size = cfg.TEST.WINDOW.SIZE
+    if not size:
+        require({"MODEL.MASK_FORMER.SIZE_DIVISIBILITY": cfg.MODEL.VIT.IMG_SIZE}, cfg)
+    else:
         sides = {"MODEL.VIT.IMG_SIZE": size, "INPUT.MIN_SIZE_TEST": size}
         require({**sides, "TEST.WINDOW.STRIDE": 0}, cfg)
         # With a longest edge theirs scales the masks of each window to that.
