@@ -26,6 +26,7 @@ import mask_former.data  # noqa: F401 (registers the data sets)
 from mask_former.checkpoint import SOURCES, Conversion, MaskFormerCheckpointer, read_as_ours
 from mask_former.checkpoint.classes import Category
 from mask_former.checkpoint.hugging_face import (
+    as_in_inference,
     config_to_hugging_face,
     find_weights,
     processor_to_hugging_face,
@@ -94,10 +95,12 @@ def convert_to_hugging_face(path: str, output: str, *, cfg: CfgNode) -> str:
     conversion = read_as_ours(path)
     config = config_to_hugging_face(cfg, _class_names(cfg, conversion.classes))
     check_fit(cfg, path, accept_backbone=False)
+    processor = processor_to_hugging_face(cfg)
     weights = to_hugging_face(
-        conversion.weights, no_object_weight=cfg.MODEL.MASK_FORMER.NO_OBJECT_WEIGHT
+        as_in_inference(cfg, conversion.weights),
+        no_object_weight=cfg.MODEL.MASK_FORMER.NO_OBJECT_WEIGHT,
     )
-    write_folder(output, weights, config, processor_to_hugging_face(cfg))
+    write_folder(output, weights, config, processor)
     return f"{_report(conversion)}\n{output}: model of transformers, {len(weights)} tensors"
 
 

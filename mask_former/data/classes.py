@@ -25,6 +25,12 @@ def class_names(metadata: Metadata) -> Sequence[str]:
     return metadata.get("stuff_classes") or metadata.get("thing_classes") or []
 
 
+def ignored_label(metadata: Metadata) -> int:
+    """The label of pixels without a class: the data set's own or, where it names none, one that is
+    no class: 255, with more than 255 classes 65535."""
+    return metadata.get("ignore_label", 255 if len(class_names(metadata)) <= 255 else 65535)
+
+
 def contiguous_ids(metadata: Metadata | Mapping[str, Any]) -> dict[Hashable, int]:
     """Contiguous id of each category id of the data set, of stuff and of things.
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from detectron2.utils import comm
 
+from mask_former.data.classes import ignored_label
 from mask_former.data.coco_format import image_entry
 from mask_former.data.reading import read_size
 from mask_former.data.records import Record, image_size, read_encoded_labels, read_label_map
@@ -34,7 +35,7 @@ class SemanticEvaluator(Evaluator):
     Args:
         dataset_name: its metadata name `stuff_classes` (all K classes); its records name
             `sem_seg_file_name`.
-        ignore_label: label of pixels that do not count. None: that of the metadata, or else 255.
+        ignore_label: label of pixels that do not count. None: see `ignored_label`.
         output_folder: where the predictions are saved, `semantic.json` and the folder `semantic` of
             PNG files; shared by all processes. None: nothing is saved.
 
@@ -51,7 +52,7 @@ class SemanticEvaluator(Evaluator):
         super().__init__(dataset_name, "stuff_classes", metric="mIoU")
         self._output_folder = output_folder
         self._class_names = list(self._metadata.stuff_classes)
-        known = self._metadata.get("ignore_label", 255)
+        known = ignored_label(self._metadata)
         self._ignore_label = known if ignore_label is None else ignore_label
         self.reset()
 

@@ -9,6 +9,7 @@ training, block by block, so that inference has nothing but a ViT to run.
 Shapes as in `mask_former.backbone.vit`: `T = Q + P + h * w` tokens.
 """
 
+import logging
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ from mask_former.errors import UserError
 from mask_former.meta_arch import MaskFormer
 from mask_former.predictor.eomt import EoMTPredictor, MaskAnnealing
 from mask_former.structures import Prediction, to_device
+
+logger = logging.getLogger(__name__)
 
 
 class LayerNorm2d(nn.LayerNorm):
@@ -93,6 +96,7 @@ class EoMTHead(nn.Module):
             num_queries=num_queries,
             num_blocks=num_blocks,
         )
+        self.register_load_state_dict_post_hook(_warn_of_chance)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -193,6 +197,19 @@ class EoMT(MaskFormer):
         images = [to_device(x["image"], self.device) for x in batched_inputs]
         images = ImageList.from_tensors(images, self.size_divisibility)
         return ImageList((images.tensor - self.pixel_mean) / self.pixel_std, images.image_sizes)
+
+
+def _warn_of_chance(head: EoMTHead, _: Any) -> None:
+    """Say that inference draws lots, with weights from the middle of an annealing that the head
+    does not know of."""
+    probabilities = head.predictor.attn_mask_probs.tolist()
+    if head.annealing is None and any(0 < p < 1 for p in probabilities):
+        logger.warning(
+            "These weights are of a training whose masked attention was being annealed away: in "
+            f"its blocks queries are masked with the probabilities {probabilities}, at random, and "
+            "without MODEL.EOMT.ANNEALING_START and ANNEALING_END in inference, too, where no two "
+            "results are the same. Set these two as in that training, for inference without masks."
+        )
 
 
 def _checked(input_shape: dict[str, ShapeSpec]) -> dict[str, ShapeSpec]:

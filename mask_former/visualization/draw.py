@@ -16,6 +16,7 @@ import numpy as np
 from detectron2.data import Metadata
 from torch import Tensor
 
+from mask_former.data.classes import ignored_label
 from mask_former.errors import UserError
 from mask_former.visualization.labels import write_labels
 from mask_former.visualization.palette import Color, Palette
@@ -80,15 +81,14 @@ def draw_semantic(
     Args:
         image: uint8 (H, W, 3), BGR.
         sem_seg: scores (K, H, W), of which the largest counts, or class ids, integer (H, W). The
-            data set's `ignore_label` (255 if its metadata has none) shows the bare image.
+            data set's `ignore_label` shows the bare image.
         metadata, scale, labels, and the result: as in `draw_panoptic`.
     """
     if sem_seg.ndim == 3:
         sem_seg = sem_seg.argmax(0)
     classes = to_numpy(sem_seg)
-    ignored = metadata.get("ignore_label", 255)
     present = np.flatnonzero(np.bincount(classes.ravel()))
-    present = present[present != ignored]
+    present = present[present != ignored_label(metadata)]
     palette = Palette(metadata)
     segments = [SegmentStyle(palette.color(c), palette.name(c)) for c in present.tolist()]
     return paint(image, index_map(classes, present), segments, scale=scale, labels=labels)

@@ -10,7 +10,7 @@ from detectron2.data import Metadata
 from detectron2.data.transforms import NoOpTransform
 from detectron2.structures import Instances
 
-from mask_former.data.classes import class_names
+from mask_former.data.classes import class_names, ignored_label
 from mask_former.data.reading import read_image
 from mask_former.data.records import read_annotations, read_id_map, read_label_map
 from mask_former.data.targets import instance_target
@@ -41,8 +41,7 @@ def draw_ground_truth(
         id_map = read_id_map(record, size, num_classes)
         return draw_panoptic(image, id_map, record["segments_info"], metadata, **options)
     if "sem_seg_file_name" in record:
-        ignore_label = metadata.get("ignore_label", 255)
-        label_map = read_label_map(record, size, num_classes, ignore_label)
+        label_map = read_label_map(record, size, num_classes, ignored_label(metadata))
         return draw_semantic(image, label_map, metadata, **options)
     annotations = read_annotations(record, size, num_classes)
     parts = []

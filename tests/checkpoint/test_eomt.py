@@ -3,16 +3,18 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from transformers import EomtConfig, EomtForUniversalSegmentation
+from transformers import EomtConfig, EomtForUniversalSegmentation, EomtImageProcessor
 from transformers.models.eomt_dinov3 import EomtDinov3Config, EomtDinov3ForUniversalSegmentation
 
 from mask_former import model_zoo
 from mask_former.checkpoint import to_ours
 from mask_former.checkpoint.checkpointer import MaskFormerCheckpointer
 from mask_former.checkpoint.hugging_face import from_hugging_face, to_hugging_face
-from mask_former.engine import build_model
+from mask_former.engine import build_model, load_config
+from mask_former.engine.predict import DefaultPredictor
 from mask_former.errors import UserError
 from tests.checkpoint.transformers_models import assert_same_files, build_ours, convert
 from tools import convert_weights
@@ -132,22 +134,25 @@ def make_theirs(kind):
 
 
 @torch.no_grad()
+def assert_same_outputs(ours, theirs):
+    pixels = torch.randn(2, 3, 64, 64)
+    expected = theirs(pixels)
+    prediction = ours.predict(pixels)[-1]
+    assert expected.masks_queries_logits.std() > 0.1
+    torch.testing.assert_close(prediction.class_logits, expected.class_queries_logits, **CLOSE)
+    torch.testing.assert_close(prediction.mask_logits, expected.masks_queries_logits, **CLOSE)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("probabilities", [(1, 1, 1), (0, 0, 1), (0, 0, 0)])
 @pytest.mark.parametrize("kind", ["dinov2", "dinov3"])
-def test_the_same_outputs_as_transformers(tmp_path, kind):
+def test_the_same_outputs_as_transformers(tmp_path, kind, probabilities):
+    """Theirs masks the blocks whose probability is not 0."""
     theirs = make_theirs(kind)
+    theirs.attn_mask_probs.copy_(torch.tensor(probabilities))
     *_, config_file = convert(theirs, tmp_path)
     ours = build_ours(config_file)
-    annealing = ours.sem_seg_head.annealing
-    pixels = torch.randn(2, 3, 64, 64)
-    for masked in (True, False):
-        # Theirs masks the blocks whose probability is not 0.
-        theirs.attn_mask_probs.fill_(float(masked))
-        ours.sem_seg_head.annealing = None if masked else annealing
-        expected = theirs(pixels)
-        prediction = ours.predict(pixels)[-1]
-        assert expected.masks_queries_logits.std() > 0.1
-        torch.testing.assert_close(prediction.class_logits, expected.class_queries_logits, **CLOSE)
-        torch.testing.assert_close(prediction.mask_logits, expected.masks_queries_logits, **CLOSE)
+    assert_same_outputs(ours, theirs)
 
 
 @pytest.mark.parametrize("kind", ["dinov2", "dinov3"])
@@ -164,6 +169,42 @@ def test_there_and_back(tmp_path, kind):
     again, info = type(theirs).from_pretrained(back, output_loading_info=True)
     assert not any(info.values()), info
     assert again.config.num_labels == 5
+
+
+def test_weights_from_the_middle_of_an_annealing_infer_there_as_here(tmp_path):
+    theirs = make_theirs("dinov2")
+    theirs.attn_mask_probs.zero_()
+    _, weights, config_file = convert(theirs, tmp_path)
+    content = torch.load(weights)
+    content["model"]["sem_seg_head.predictor.attn_mask_probs"] = torch.tensor([0, 0.5, 1])
+    torch.save(content, weights)
+    back = tmp_path / "back"
+    convert_weights.main(["--to", "hf", "--config-file", str(config_file), str(weights), str(back)])
+    assert_same_outputs(build_ours(config_file), type(theirs).from_pretrained(back).eval())
+
+
+@torch.no_grad()
+def test_windows_there_and_back(tmp_path):
+    theirs = make_theirs("dinov2")
+    theirs.attn_mask_probs.zero_()
+    processor = EomtImageProcessor(size={"shortest_edge": 64}, do_split_image=True)
+    processor.save_pretrained(tmp_path / "theirs")
+    _, weights, config_file = convert(theirs, tmp_path)
+    arguments = ["--to", "hf", "--config-file", str(config_file), str(weights)]
+    convert_weights.main([*arguments, str(tmp_path / "back")])
+    with pytest.raises(UserError, match=r"TEST.WINDOW.STRIDE is 32"):
+        convert_weights.main([*arguments, str(tmp_path / "no"), "TEST.WINDOW.STRIDE", "32"])
+
+    image = np.random.default_rng(0).integers(0, 256, (64, 112, 3), dtype=np.uint8)
+    cfg = load_config(str(config_file), ["MODEL.DEVICE", "cpu", "DATASETS.TEST", "()"])
+    found = DefaultPredictor(cfg)(image[:, :, ::-1])["sem_seg"]
+    for name in ("theirs", "back"):
+        processor = EomtImageProcessor.from_pretrained(tmp_path / name)
+        output = theirs(**processor(images=image, return_tensors="pt"))
+        (expected,) = processor.post_process_semantic_segmentation(
+            output, target_sizes=[image.shape[:2]], return_segmentation_scores=True
+        )
+        torch.testing.assert_close(found, expected["segmentation_scores"], **CLOSE)
 
 
 def test_gates_of_the_giant_model():
@@ -189,10 +230,14 @@ def test_gates_of_the_giant_model():
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("MODEL.VIT.NAME", "vit_tiny_patch16_224"), ("MODEL.MASK_FORMER.MASK_LOSS", "focal")],
+    [
+        ("MODEL.VIT.NAME", "vit_tiny_patch16_224"),
+        ("MODEL.MASK_FORMER.MASK_LOSS", "focal"),
+        ("MODEL.MASK_FORMER.SIZE_DIVISIBILITY", 32),  # theirs pads to squares
+    ],
 )
 def test_a_model_that_transformers_cannot_have_is_named(tmp_path, key, value):
     *_, weights, config_file = convert(make_theirs("dinov2"), tmp_path)
     arguments = ["--to", "hf", "--config-file", str(config_file), str(weights)]
     with pytest.raises(UserError, match=f"{key} is {value!r}"):
-        convert_weights.main([*arguments, str(tmp_path / "back"), key, value])
+        convert_weights.main([*arguments, str(tmp_path / "back"), key, str(value)])

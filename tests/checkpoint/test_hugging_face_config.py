@@ -1,6 +1,7 @@
 """Which models have a counterpart in `transformers`, and which configuration."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,20 @@ def test_published_recipes_that_transformers_has():
         config_to_hugging_face(cfg)
 
 
+def test_windows_that_transformers_has_not_are_refused():
+    cfg = load_config(opts=["TEST.WINDOW.SIZE", 512])
+    with pytest.raises(ValueError, match="TEST.WINDOW.SIZE is 512"):
+        processor_to_hugging_face(cfg)
+
+
+@pytest.mark.parametrize(("norm", "is_known"), [("GN", False), ("", False), ("SyncBN", True)])
+def test_a_resnet_of_other_norms_is_refused(norm, is_known):
+    recipe = CONFIGS / "ade20k-150/maskformer_R50_bs16_160k.yaml"
+    cfg = load_config(str(recipe), ["MODEL.RESNETS.NORM", norm])
+    with nullcontext() if is_known else pytest.raises(ValueError, match=f"NORM is '{norm}'"):
+        config_to_hugging_face(cfg)
+
+
 def test_the_image_processor_of_older_files():
     keys = config_from_hugging_face(
         {"backbone_config": {"model_type": "swin"}},
@@ -81,6 +96,7 @@ def test_the_image_processor_of_older_files():
     ("processor", "expected"),
     [
         ({"size": {"shortest_edge": 512, "longest_edge": None}}, (512, 100000)),
+        ({"size": {"shortest_edge": 512}}, (512, 100000)),
         ({"do_resize": False, "size": {"shortest_edge": 640, "longest_edge": 2560}}, (0, 2560)),
         ({"do_resize": False, "size": {"height": 384, "width": 384}}, (0, 1333)),
     ],

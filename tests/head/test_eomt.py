@@ -166,6 +166,15 @@ def test_a_training_without_annealing_masks_all_whatever_its_weights_were_traine
     assert head.predictor.attn_mask_probs.tolist() == [1, 1]
 
 
+def test_weights_whose_inference_would_draw_lots_are_named(small, caplog):
+    head, _ = small
+    weights = head.state_dict() | {"predictor.attn_mask_probs": torch.tensor([0.25, 1])}
+    for annealing, number in ((MaskAnnealing([0, 0], [1, 1]), 0), (None, 1)):
+        head.annealing = annealing
+        head.load_state_dict(weights)
+        assert caplog.text.count("probabilities [0.25, 1.0], at random") == number
+
+
 def test_without_annealing_masks_stay_in_inference(golden, model, images):
     """Of the golden file's predictions the last one, with masks in all of its blocks."""
     model.eval()

@@ -89,6 +89,14 @@ def test_semantic_scores_and_labels_agree_and_ignored_pixels_stay_bare(image):
     assert np.array_equal(draw_semantic(image, labels, METADATA)[55:], image[55:])
 
 
+@pytest.mark.parametrize("number", [255, 300])
+def test_a_class_is_drawn_whatever_its_number(image, number):
+    """255 is ignored where nothing else is said, but is a class of more than 255."""
+    metadata = Metadata(stuff_classes=[f"class {i}" for i in range(number)])
+    picture = draw_semantic(image, np.full((60, 80), 255), metadata, labels=False)
+    assert np.array_equal(picture, image) == (number == 255)
+
+
 def test_of_overlapping_instances_the_smaller_lies_on_top(image):
     masks = torch.zeros(2, 60, 80, dtype=torch.bool)
     masks[0, 20:35, 20:35] = True

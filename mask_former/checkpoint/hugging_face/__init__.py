@@ -5,6 +5,7 @@ from mask_former.checkpoint.hugging_face.config import (
     config_to_hugging_face,
     processor_to_hugging_face,
 )
+from mask_former.checkpoint.hugging_face.eomt_config import as_in_inference
 from mask_former.checkpoint.hugging_face.folder import (
     find_weights,
     read_config_beside,
@@ -13,6 +14,7 @@ from mask_former.checkpoint.hugging_face.folder import (
 from mask_former.checkpoint.hugging_face.weights import from_hugging_face, to_hugging_face
 
 __all__ = [
+    "as_in_inference",
     "config_from_hugging_face",
     "config_to_hugging_face",
     "find_weights",

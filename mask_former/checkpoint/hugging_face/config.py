@@ -107,9 +107,14 @@ def config_to_hugging_face(cfg: CfgNode, class_names: Sequence[str] | None = Non
 
 
 def processor_to_hugging_face(cfg: CfgNode) -> Keys:
-    """The `preprocessor_config.json` of the model of `transformers` that equals ours."""
+    """The `preprocessor_config.json` of the model of `transformers` that equals ours.
+
+    Raises:
+        UserError: theirs has no such windows; names the key.
+    """
     if cfg.MODEL.META_ARCHITECTURE == "EoMT":
         return processor_to_eomt(cfg)
+    require({"TEST.WINDOW.SIZE": 0}, cfg)  # theirs sees the whole image
     divisor = cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY
     return {
         **processor_config(cfg, _model(cfg).processor),
@@ -164,6 +169,11 @@ def _resnet_architecture(cfg: CfgNode) -> Keys:
     keys = cfg.MODEL.RESNETS
     architecture = {depth: row for row, depth in RESNET_DEPTHS.items()}
     kind, blocks = architecture[keys.DEPTH]
+    if "BN" not in keys.NORM:  # theirs would take others' scales for those of a batch norm
+        raise UserError(
+            f"MODEL.RESNETS.NORM is {keys.NORM!r}; ResNets of `transformers` have batch norms: "
+            "FrozenBN, BN or SyncBN"
+        )
     width = keys.RES2_OUT_CHANNELS
     if kind == "bottleneck":
         require({"MODEL.RESNETS.WIDTH_PER_GROUP": width // 4}, cfg)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from detectron2.config import CfgNode
 
 from mask_former.checkpoint.hugging_face.mapping import (
@@ -16,6 +17,7 @@ from mask_former.checkpoint.hugging_face.mapping import (
     require,
 )
 from mask_former.checkpoint.hugging_face.processor import input_keys, processor_config
+from mask_former.checkpoint.names import Weights
 from mask_former.errors import UserError
 
 _KEYS: Rows = (
@@ -96,6 +98,7 @@ _ENCODERS = {
     ),
 }
 TYPES = tuple(_ENCODERS)
+_PROBABILITIES = "sem_seg_head.predictor.attn_mask_probs"
 _GATED = "vit_giant_patch14_reg4_dinov2"
 
 
@@ -120,11 +123,32 @@ def config_from_eomt(config: Mapping[str, Any], processor: Mapping[str, Any]) ->
     keys = {**_OURS, "MODEL.VIT.NAME": name, **from_theirs(_KEYS, config)}
     keys["MODEL.VIT.NORM_EPS"] = float(get(config, "layer_norm_eps", 1e-6))
     keys["MODEL.MASK_FORMER.SIZE_DIVISIBILITY"] = keys["MODEL.VIT.IMG_SIZE"]
-    # Their files are of models whose masks are annealed.
+    # Their published files are of models whose masks are annealed; see `masks_of_inference`.
     blocks = keys["MODEL.EOMT.NUM_BLOCKS"]
     keys["MODEL.EOMT.ANNEALING_START"] = [0] * blocks
     keys["MODEL.EOMT.ANNEALING_END"] = [1] * blocks
-    return {**keys, **input_keys(processor)}
+    keys |= input_keys(processor)
+    if processor.get("do_split_image"):  # into windows, along the longer side
+        require({"do_resize": True}, processor)
+        keys["TEST.WINDOW.SIZE"] = keys.get("INPUT.MIN_SIZE_TEST", 0)
+        require({"MODEL.VIT.IMG_SIZE": keys["TEST.WINDOW.SIZE"]}, nested(keys))
+    return keys
+
+
+def masks_of_inference(weights: Weights) -> Keys:
+    """Our keys for the masks that weights, ours by name, have in inference there, where each block
+    masks by its probability: with annealing ours has none, without it does the same as theirs."""
+    if not weights[_PROBABILITIES].any():
+        return {}
+    return {"MODEL.EOMT.ANNEALING_START": [], "MODEL.EOMT.ANNEALING_END": []}
+
+
+def as_in_inference(cfg: CfgNode, weights: Weights) -> Weights:
+    """Our weights as theirs have to be to infer the same: without masks where they are annealed,
+    at whatever iteration of the annealing the weights were saved."""
+    if cfg.MODEL.META_ARCHITECTURE != "EoMT" or not cfg.MODEL.EOMT.ANNEALING_END:
+        return weights
+    return {**weights, _PROBABILITIES: torch.zeros_like(weights[_PROBABILITIES])}
 
 
 def config_to_eomt(cfg: CfgNode, class_names: Sequence[str] | None) -> Keys:
@@ -152,5 +176,20 @@ def config_to_eomt(cfg: CfgNode, class_names: Sequence[str] | None) -> Keys:
 
 
 def processor_to_eomt(cfg: CfgNode) -> Keys:
-    """The `preprocessor_config.json` of the model of `transformers` that equals ours."""
-    return {**processor_config(cfg, "EomtImageProcessor"), "do_pad": True, "do_split_image": False}
+    """The `preprocessor_config.json` of the model of `transformers` that equals ours.
+
+    Raises:
+        UserError: images are padded to another size than the encoder's; or windows that theirs has
+            not: they have the size of the shorter side and of the encoder's images, and are spread
+            evenly.
+    """
+    keys = {**processor_config(cfg, "EomtImageProcessor"), "do_pad": True, "do_split_image": False}
+    size = cfg.TEST.WINDOW.SIZE
+    if not size:
+        require({"MODEL.MASK_FORMER.SIZE_DIVISIBILITY": cfg.MODEL.VIT.IMG_SIZE}, cfg)
+    else:
+        sides = {"MODEL.VIT.IMG_SIZE": size, "INPUT.MIN_SIZE_TEST": size}
+        require({**sides, "TEST.WINDOW.STRIDE": 0}, cfg)
+        # With a longest edge theirs scales the masks of each window to that.
+        keys |= {"do_pad": False, "do_split_image": True, "size": {"shortest_edge": size}}
+    return keys

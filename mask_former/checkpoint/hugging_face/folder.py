@@ -7,6 +7,7 @@ from typing import Any
 
 from mask_former.checkpoint.atomic_write import replaced_when_complete
 from mask_former.checkpoint.hugging_face.config import config_from_hugging_face
+from mask_former.checkpoint.hugging_face.eomt_config import masks_of_inference
 from mask_former.checkpoint.hugging_face.mapping import Keys
 from mask_former.checkpoint.names import Weights, without_counters
 from mask_former.checkpoint.write import write_weights
@@ -50,6 +51,8 @@ def read_config_beside(path: str, weights: Weights) -> Keys | None:
         return None
     with prefixed(f"{folder / CONFIG_NAME} is not converted: "):
         keys = config_from_hugging_face(config, _read_json(folder / PROCESSOR_NAME))
+    if keys["MODEL.META_ARCHITECTURE"] == "EoMT":
+        keys |= masks_of_inference(weights)
     if keys["MODEL.BACKBONE.NAME"] == "build_resnet_backbone":
         counts_batches = without_counters(weights)[1]
         keys["MODEL.RESNETS.NORM"] = "BN" if counts_batches else "FrozenBN"

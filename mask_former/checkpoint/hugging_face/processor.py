@@ -37,8 +37,8 @@ def input_keys(processor: Mapping[str, Any]) -> Keys:
     }
     if "shortest_edge" in size:
         keys["INPUT.MIN_SIZE_TEST"] = size["shortest_edge"]
-    if "longest_edge" in size:
-        keys["INPUT.MAX_SIZE_TEST"] = size["longest_edge"] or _NO_LIMIT
+        # transformers 5 writes no key for what is None.
+        keys["INPUT.MAX_SIZE_TEST"] = size.get("longest_edge") or _NO_LIMIT
     if processor.get("do_resize") is False:
         keys["INPUT.MIN_SIZE_TEST"] = 0  # as the image is
     elif size and "shortest_edge" not in size:
