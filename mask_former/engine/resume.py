@@ -1,9 +1,11 @@
 """Whether a training can continue from a checkpoint, with which schedule and which samples."""
 
 import logging
+import math
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.solver import LRScheduler
 from detectron2.utils import comm
 from torch.optim import Optimizer
 
@@ -79,6 +81,18 @@ def _same_weights(saved: dict[str, Any], current: dict[str, Any]) -> bool:
     # Adam's groups have betas. Not all keys: they grow in number with PyTorch's versions.
     same_kind = ("betas" in saved) == ("betas" in current)
     return same_kind and len(saved["params"]) == len(current["params"])
+
+
+def warn_of_another_rate(schedule: LRScheduler) -> None:
+    """Log if a resumed training goes on at another learning rate than the checkpoint ended with."""
+    pairs = zip(schedule.get_last_lr(), schedule.get_lr(), strict=True)
+    changed = [pair for pair in pairs if not math.isclose(*pair, rel_tol=1e-6)]
+    if changed:
+        before, now = max(changed, key=max)
+        logger.warning(
+            f"The learning rate was {before:.5g} in the checkpoint and goes on at {now:.5g}: "
+            "SOLVER.MAX_ITER, SOLVER.BASE_LR or what else its schedule depends on has changed."
+        )
 
 
 def check_resumed(checkpointer: MaskFormerCheckpointer, start_iter: int) -> None:

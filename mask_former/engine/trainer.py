@@ -35,6 +35,7 @@ from mask_former.engine.resume import (
     fit_to_config,
     has_checkpoint,
     sample_settings,
+    warn_of_another_rate,
 )
 from mask_former.engine.step import TrainStep, distribute, share_buffers
 from mask_former.engine.summary import summarize
@@ -254,6 +255,10 @@ class Trainer(TrainerParts, TrainLoop):
         super().load_state_dict(state)
         # The checkpoint names the iteration that it was made after.
         self.start_iter = self.iter + 1
+        for hook in self._hooks:
+            # Beyond its end a schedule has no rate.
+            if isinstance(hook, hooks.LRScheduler) and self.start_iter < self.cfg.SOLVER.MAX_ITER:
+                warn_of_another_rate(hook.scheduler)
         self._train_from(state.get("trained"))
         self.optimizer.load_state_dict(state["optimizer"])
         self.step.load_state_dict(state["step"])

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from mask_former import engine
+from mask_former.engine.poly_schedule import WarmupPolyLRToEnd
+from mask_former.engine.resume import warn_of_another_rate
 from tests.engine import tiny
 
 
@@ -63,6 +65,25 @@ def test_a_resumed_run_may_be_longer(shapes_root, tmp_path):
     lines = (tmp_path / "run" / "metrics.json").read_text().splitlines()
     assert json.loads(lines[-1])["lr"] == pytest.approx(1e-3 * (1 - 3 / 4) ** 0.9)
     assert (tmp_path / "run" / "last_checkpoint").read_text() == "model_final.pth"
+
+
+def test_another_learning_rate_is_told(caplog):
+    """As after another SOLVER.MAX_ITER."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    kept = WarmupPolyLRToEnd(optimizer, 4, warmup_iters=0, power=1.0)
+    optimizer.step()
+    kept.step()
+    warn_of_another_rate(kept)
+    assert not caplog.records
+    kept.max_iters = 2
+    warn_of_another_rate(kept)
+    assert "was 0.75 in the checkpoint and goes on at 0.5: SOLVER.MAX_ITER" in caplog.text
+
+
+def test_nothing_is_left_of_a_resumed_run_that_was_made_shorter(shapes_root, tmp_path):
+    tiny.run_here(tiny.tiny_cfg(tmp_path / "run", SOLVER__MAX_ITER=3, DATASETS__TEST=()))
+    shorter = tiny.tiny_cfg(tmp_path / "run", SOLVER__MAX_ITER=1, DATASETS__TEST=())
+    assert tiny.run_here(shorter, "--resume")["losses"] == {}
 
 
 def test_resuming_a_finished_run_only_evaluates(shapes_root, tmp_path):

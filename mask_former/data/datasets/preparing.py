@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import cv2
 from tqdm import tqdm
 
+from mask_former.data.missing_files import elsewhere
 from mask_former.errors import MissingFileError, UserError, listed
 
 Job = TypeVar("Job")
@@ -230,6 +231,14 @@ def require_path(path: Path, source: str = "") -> Path:
     if not path.exists():
         raise MissingFileError(
             f"{path} is missing. {source or 'Is the data set downloaded and unpacked?'} "
-            "docs/DATASETS.md shows the folders as they should be."
+            f"docs/DATASETS.md shows the folders as they should be.{elsewhere(_gone(path))}"
         )
     return path
+
+
+def _gone(path: Path) -> Path:
+    """`path` or, where its folder is missing as well, the uppermost that is."""
+    parents = [path, *path.parents]
+    return next(
+        (path for path, folder in zip(parents, parents[1:], strict=False) if folder.exists()), path
+    )

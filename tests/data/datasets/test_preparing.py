@@ -12,6 +12,7 @@ from mask_former.data.datasets.preparing import (
     build_folder,
     pair_files,
     parallel_map,
+    require_path,
 )
 from mask_former.data.writing import write_json
 from mask_former.errors import UserError
@@ -132,3 +133,12 @@ def test_pairs(tmp_path):
         pair_files(tmp_path / "nothing", labels)
     with pytest.raises(FileNotFoundError, match="images holds no .tif files"):
         pair_files(images, labels, image_suffix=".tif", label_suffix=".tif")
+
+
+@pytest.mark.parametrize("name", ["labels/a.json", "info.txt"])
+def test_a_download_that_is_unpacked_one_level_too_deep_is_found(tmp_path, name):
+    (tmp_path / "set" / "set" / name).parent.mkdir(parents=True)
+    (tmp_path / "set" / "set" / name).touch()
+    there = tmp_path / "set" / "set" / name.split("/")[0]
+    with pytest.raises(FileNotFoundError, match=f"There is {there}: is its folder meant"):
+        require_path(tmp_path / "set" / name)
