@@ -84,7 +84,12 @@ def _same_weights(saved: dict[str, Any], current: dict[str, Any]) -> bool:
 
 
 def warn_of_another_rate(schedule: LRScheduler) -> None:
-    """Log if a resumed training goes on at another learning rate than the checkpoint ended with."""
+    """Log if a resumed training goes on at another learning rate than the checkpoint ended with.
+
+    Not with PyTorch's own schedules, which make each rate of the one before.
+    """
+    if type(schedule).__module__.startswith("torch."):
+        return
     pairs = zip(schedule.get_last_lr(), schedule.get_lr(), strict=True)
     changed = [pair for pair in pairs if not math.isclose(*pair, rel_tol=1e-6)]
     if changed:

@@ -37,12 +37,17 @@ def find_results(path: str | Path) -> dict[str, Path]:
             folder of semantic PNG.
 
     Raises:
-        UserError: there is nothing of that.
+        UserError: there is nothing of that, or in folders of the folder.
     """
     path = Path(path)
     if path.is_dir():
         found = {kind: path / f"{kind}.json" for kind in _SWITCHES}
         found = {kind: file for kind, file in found.items() if file.is_file()}
+        below = {file.parent for kind in _SWITCHES for file in path.glob(f"*/{kind}.json")}
+        if not found and below:
+            raise UserError(
+                f"{path} holds results in its folders: name one of {listed(sorted(below))}."
+            )
         if not found and any(path.rglob("*.png")):
             found = {"semantic": path}
     elif path.is_file():

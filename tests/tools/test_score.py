@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mask_former.errors import UserError
+from mask_former.evaluation.score import find_results
 from tests.own_data import CATEGORIES, load, write_own_data
 from tools import score
 
@@ -115,6 +117,16 @@ def refused(*flags):
     with pytest.raises(ValueError) as refusal:
         run(*flags)
     return str(refusal.value)
+
+
+def test_the_folder_of_all_data_sets_is_not_that_of_one(tmp_path):
+    """Its PNG would be taken for semantic maps."""
+    folder = tmp_path / "inference" / "mine_val"
+    (folder / "panoptic").mkdir(parents=True)
+    (folder / "panoptic.json").touch()
+    (folder / "panoptic" / "a.png").touch()
+    with pytest.raises(UserError, match=f"in its folders: name one of {folder}."):
+        find_results(folder.parent)
 
 
 def test_images_are_not_paired_by_chance(data, found):
