@@ -122,7 +122,7 @@ def make(args: argparse.Namespace, command: str) -> str:
         command: the same as they were typed, for the first comment.
 
     Raises:
-        UserError: the data are wrong, or are no such data.
+        UserError: the data are wrong, or are no such data; the recipe is a part of one.
     """
     found = discover(
         args.images,

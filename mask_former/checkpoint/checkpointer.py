@@ -119,7 +119,9 @@ class MaskFormerCheckpointer(DetectionCheckpointer):
         try:
             return super().resume_or_load(path, resume=resume)
         except (MissingFileError, BrokenFileError) as error:
-            raise type(error)(f"{error}{self._others() if resume else ''}") from error
+            if not resume:
+                raise
+            raise type(error)(f"{error}{self._others()}") from error
 
     def _others(self) -> str:
         """Where else a training can go on, in words."""

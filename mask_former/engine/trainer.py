@@ -255,10 +255,8 @@ class Trainer(TrainerParts, TrainLoop):
         super().load_state_dict(state)
         # The checkpoint names the iteration that it was made after.
         self.start_iter = self.iter + 1
-        for hook in self._hooks:
-            # Beyond its end a schedule has no rate.
-            if isinstance(hook, hooks.LRScheduler) and self.start_iter < self.cfg.SOLVER.MAX_ITER:
-                warn_of_another_rate(hook.scheduler)
+        if self.start_iter < self.max_iter:  # beyond its end a schedule has no rate
+            warn_of_another_rate(self.scheduler)
         self._train_from(state.get("trained"))
         self.optimizer.load_state_dict(state["optimizer"])
         self.step.load_state_dict(state["step"])

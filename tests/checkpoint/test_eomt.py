@@ -16,7 +16,12 @@ from mask_former.checkpoint.hugging_face import from_hugging_face, to_hugging_fa
 from mask_former.engine import build_model, load_config
 from mask_former.engine.predict import DefaultPredictor
 from mask_former.errors import UserError
-from tests.checkpoint.transformers_models import assert_same_files, build_ours, convert
+from tests.checkpoint.transformers_models import (
+    assert_same_files,
+    assert_same_outputs,
+    build_ours,
+    convert,
+)
 from tools import convert_weights
 from tools.analyze_model import build_without_weights
 
@@ -131,16 +136,6 @@ def make_theirs(kind):
             elif "token" in name or "position" in name:
                 tensor.normal_()
     return model.eval()
-
-
-@torch.no_grad()
-def assert_same_outputs(ours, theirs):
-    pixels = torch.randn(2, 3, 64, 64)
-    expected = theirs(pixels)
-    prediction = ours.predict(pixels)[-1]
-    assert expected.masks_queries_logits.std() > 0.1
-    torch.testing.assert_close(prediction.class_logits, expected.class_queries_logits, **CLOSE)
-    torch.testing.assert_close(prediction.mask_logits, expected.masks_queries_logits, **CLOSE)
 
 
 @torch.no_grad()

@@ -18,7 +18,12 @@ from mask_former.layers import TransformerOptions
 from mask_former.pixel_decoder import MSDeformAttnPixelDecoder
 from mask_former.predictor import MultiScaleMaskedTransformerDecoder
 from tests.checkpoint.mask2former_models import SHAPES, make_theirs
-from tests.checkpoint.transformers_models import assert_same_files, build_ours, convert
+from tests.checkpoint.transformers_models import (
+    assert_same_files,
+    assert_same_outputs,
+    build_ours,
+    convert,
+)
 from tools import convert_weights
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
@@ -31,12 +36,7 @@ def test_the_same_outputs_as_transformers(tmp_path, shape):
     *_, config_file = convert(theirs, tmp_path)
     ours = build_ours(config_file)
     for size in ((96, 160), (64, 64), (160, 128)):  # no multiples of the windows
-        pixels = torch.randn(2, 3, *size)
-        expected = theirs(pixels)
-        prediction = ours.predict(pixels)[-1]
-        assert expected.masks_queries_logits.std() > 0.1
-        torch.testing.assert_close(prediction.class_logits, expected.class_queries_logits, **CLOSE)
-        torch.testing.assert_close(prediction.mask_logits, expected.masks_queries_logits, **CLOSE)
+        assert_same_outputs(ours, theirs, size)
 
 
 @torch.no_grad()

@@ -119,3 +119,15 @@ def assert_same_files(a, b):
     assert a.keys() == b.keys()
     for name in a:
         assert a[name].dtype == b[name].dtype and torch.equal(a[name], b[name]), name
+
+
+@torch.no_grad()
+def assert_same_outputs(ours, theirs, size=(64, 64)):
+    """The final predictions of two models, of the same images of some size."""
+    pixels = torch.randn(2, 3, *size)
+    expected = theirs(pixels)
+    prediction = ours.predict(pixels)[-1]
+    assert expected.masks_queries_logits.std() > 0.1
+    close = {"atol": 1e-4, "rtol": 1e-4}
+    torch.testing.assert_close(prediction.class_logits, expected.class_queries_logits, **close)
+    torch.testing.assert_close(prediction.mask_logits, expected.masks_queries_logits, **close)

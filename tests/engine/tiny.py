@@ -256,7 +256,7 @@ def _run_as(rank, port, argv):
     try:
         run_command(argv)
     finally:
-        # One that gives back a tensor while Python ends would end the process with an abort.
+        # A thread that gives back a tensor while Python ends ends the process with an abort.
         names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
         assert not [name for name in names if "gloo" in name], names
 
